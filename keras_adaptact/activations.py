@@ -1,0 +1,258 @@
+"""The trainable activations, as data: which numbers each has, and which formula."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_adaptact import functional
+from keras_adaptact.base import Between, Parameter, TrainableActivation, channel_axis
+from keras_adaptact.registry import lookup, register
+
+_serializable = keras.saving.register_keras_serializable(package="keras_adaptact")
+
+
+class _Affine(TrainableActivation):
+    """``b f(a z + c) + d``; a subclass says which f."""
+
+    a = Parameter(1.0)
+    b = Parameter(1.0)
+    c = Parameter(0.0)
+    d = Parameter(0.0)
+
+
+@register("asigmoid")
+@_serializable
+class ASigmoid(_Affine):
+    """Adaptive sigmoid, ``b sigmoid(a z + c) + d``; starts as sigmoid: a = b = 1, c = d = 0.
+
+    ```python
+    x = keras.layers.Dense(64, activation=ka.ASigmoid())(x)
+    ```
+
+    Arguments, shapes, dtypes and errors are those of `TrainableActivation`; the parameters are a, b, c, d.
+    Reference: Hu et al., "Adaptively Customizing Activation Functions for Various Layers", 2021.
+    """
+
+    def formula(self, z, a, b, c, d):
+        return functional.affine(ops.sigmoid, z, a, b, c, d)
+
+
+@register("atanh")
+@_serializable
+class ATanh(_Affine):
+    """Adaptive tanh, ``b tanh(a z + c) + d``; starts as tanh: a = b = 1, c = d = 0.
+
+    ```python
+    x = keras.layers.Dense(64, activation=ka.ATanh())(x)
+    ```
+
+    Arguments, shapes, dtypes and errors are those of `TrainableActivation`; the parameters are a, b, c, d.
+    Reference: Hu et al., "Adaptively Customizing Activation Functions for Various Layers", 2021.
+    """
+
+    def formula(self, z, a, b, c, d):
+        return functional.affine(ops.tanh, z, a, b, c, d)
+
+
+@register("arelu")
+@_serializable
+class AReLU(TrainableActivation):
+    """Adaptive ReLU, ``max(a z + c, b z + d)``; starts as ReLU: a = 1, b = c = d = 0.
+
+    A tie goes to the second branch. With a = b it would be a straight line whose branches see the same
+    gradient on some backends and never part, so it can't be made with such a start.
+
+    ```python
+    x = keras.layers.Conv2D(64, 3, activation=ka.AReLU(b_initializer=0.25))(x)  # starts as a leaky ReLU
+    ```
+
+    Not the attention-based rectified linear unit of Chen and Xu (2020), which is called AReLU too.
+
+    Arguments, shapes, dtypes and errors are those of `TrainableActivation`; the parameters are a, b, c, d.
+    Reference: Hu et al., "Adaptively Customizing Activation Functions for Various Layers", 2021.
+
+    Raises:
+        ValueError: also where the initializers of a and b give the same value.
+    """
+
+    a = Parameter(1.0)
+    b = Parameter(0.0)
+    c = Parameter(0.0)
+    d = Parameter(0.0)
+
+    def __init__(self, granularity="layer", channels=None, data_format=None, **kwargs):
+        super().__init__(granularity, channels, data_format, **kwargs)
+        shape = () if granularity == "layer" else (channels or 1,)
+        a, b = (ops.convert_to_numpy(slot.initializer(shape, dtype="float32")) for slot in self._slots[:2])
+        if np.any(a == b):
+            raise ValueError(
+                "AReLU must not start with a = b, as a straight line: `a_initializer` and `b_initializer` need "
+                f"different values. Received: {a[a == b].flat[0]:g} for both"
+            )
+
+    def formula(self, z, a, b, c, d):
+        return functional.arelu(z, a, b, c, d)
+
+
+@register("adaptive")
+@_serializable
+class AdaptiveActivation(_Affine):
+    """Any elementwise function made adaptive, ``b f(a z + c) + d``; starts as f: a = b = 1, c = d = 0.
+
+    ```python
+    x = keras.layers.Dense(64, activation=ka.AdaptiveActivation("silu"))(x)
+    ```
+
+    Args:
+        function: f, the name of a plain function (`names()`), or an elementwise function in `keras.ops`. One of
+            your own is saved with a model if it is registered: `ka.register("name", function)`.
+
+    The other arguments, shapes, dtypes and errors are those of `TrainableActivation`; the parameters are a, b,
+    c, d. Reference: Hu et al., "Adaptively Customizing Activation Functions for Various Layers", 2021.
+    """
+
+    def __init__(self, function, granularity="layer", channels=None, data_format=None, **kwargs):
+        resolved = plain_function(function)
+        super().__init__(granularity, channels, data_format, **kwargs)
+        self.function = function if isinstance(function, str) else resolved
+        self._resolved = resolved
+
+    def formula(self, z, a, b, c, d):
+        return functional.affine(self._resolved, z, a, b, c, d)
+
+    def get_config(self):
+        return super().get_config() | {"function": serialize_function(self.function)}
+
+
+@register("swish")
+@_serializable
+class Swish(TrainableActivation):
+    """Swish with a trained beta, ``z sigmoid(beta z)``; starts as SiLU: beta = 1.
+
+    ```python
+    x = keras.layers.Dense(64, activation=ka.Swish())(x)
+    ```
+
+    Arguments, shapes, dtypes and errors are those of `TrainableActivation`; the parameter is beta.
+    Reference: Ramachandran et al., "Searching for Activation Functions", 2017.
+    """
+
+    beta = Parameter(1.0)
+
+    def formula(self, z, beta):
+        return functional.swish(z, beta)
+
+
+@register("frelu")
+@_serializable
+class FReLU(TrainableActivation):
+    """Flexible ReLU, ``max(z, 0) + b``; starts as ReLU: b = 0.
+
+    ```python
+    x = keras.layers.Dense(64, activation=ka.FReLU())(x)
+    ```
+
+    Not the funnel activation of Ma et al. (2020), which is called FReLU too.
+
+    Arguments, shapes, dtypes and errors are those of `TrainableActivation`; the parameter is b.
+    Reference: Qiu et al., "FReLU: Flexible Rectified Linear Units for Improving CNNs", 2018.
+    """
+
+    b = Parameter(0.0)
+
+    def formula(self, z, b):
+        return functional.frelu(z, b)
+
+
+@register("pelu")
+@_serializable
+class PELU(TrainableActivation):
+    """Parametric ELU, ``(a/b) z`` for z >= 0 and ``a (exp(z/b) - 1)`` below; starts as ELU: a = b = 1.
+
+    The slope is continuous at 0. A constraint holds a and b at 0.1 or more, as both must be positive.
+
+    ```python
+    x = keras.layers.Dense(64, activation=ka.PELU())(x)
+    ```
+
+    Arguments, shapes, dtypes and errors are those of `TrainableActivation`; the parameters are a and b.
+    Reference: Trottier et al., "Parametric Exponential Linear Unit for Deep CNNs", 2017.
+    """
+
+    a = Parameter(1.0, Between(0.1))
+    b = Parameter(1.0, Between(0.1))
+
+    def formula(self, z, a, b):
+        return functional.pelu(z, a, b)
+
+
+@register("prelu")
+@_serializable
+class PReLU(keras.layers.PReLU):
+    """Keras's PReLU, ``max(z, 0) + alpha min(z, 0)``, with the axes that alpha is shared over chosen right.
+
+    Keras's own takes one alpha for each *element* unless told otherwise.
+
+    ```python
+    x = ka.PReLU(granularity="channel")(x)
+    ```
+
+    Args:
+        granularity: `"layer"` for one alpha, `"channel"` for one for each channel.
+        data_format: `"channels_last"` or `"channels_first"`; Keras's `image_data_format` by default.
+        alpha_initializer: 0.25 by default, as in the reference.
+        **kwargs: `alpha_regularizer`, `alpha_constraint`, and what every Keras layer takes.
+
+    Reference: He et al., "Delving Deep into Rectifiers", 2015.
+    """
+
+    def __init__(self, granularity="layer", data_format=None, alpha_initializer=None, alpha_regularizer=None,
+                 alpha_constraint=None, **kwargs):
+        if granularity not in ("layer", "channel"):
+            raise ValueError(f'`granularity` must be "layer" or "channel". Received: {granularity!r}')
+        initializer = keras.initializers.Constant(0.25) if alpha_initializer is None else alpha_initializer
+        super().__init__(initializer, alpha_regularizer, alpha_constraint, **kwargs)
+        self.granularity = granularity
+        self.data_format = keras.config.image_data_format() if data_format is None else data_format
+
+    def build(self, input_shape):
+        axes = set(range(1, len(input_shape)))
+        if self.granularity == "channel":
+            axes.remove(channel_axis(self.data_format, len(input_shape)))
+        self.shared_axes = sorted(axes)
+        super().build(input_shape)
+
+    def get_config(self):
+        config = super().get_config() | {"granularity": self.granularity, "data_format": self.data_format}
+        del config["shared_axes"]
+        return config
+
+
+def plain_function(spec) -> Callable:
+    """The elementwise function behind a name, a serialized function or a function; never a layer.
+
+    Raises:
+        ValueError: for an unknown name, or one that stands for a layer.
+    """
+    function = spec
+    if isinstance(spec, dict):
+        function = keras.saving.deserialize_keras_object(spec)
+    elif isinstance(spec, str):
+        function = lookup(spec)
+    if isinstance(function, str):
+        return plain_function(function)
+    if not callable(function) or isinstance(function, type | keras.layers.Layer):
+        raise ValueError(
+            "A plain elementwise function is needed here, or the name of one, not a layer. "
+            f"Received: {spec!r}"
+        )
+    return function
+
+
+def serialize_function(spec):
+    return keras.saving.serialize_keras_object(spec) if callable(spec) else spec
+
+
+register("leaky_relu", keras.layers.LeakyReLU)

@@ -1,0 +1,338 @@
+"""The machinery of a trainable activation, once: parameters, granularity, dtype, configuration."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+from keras import ops
+
+SETTINGS = ("initializer", "regularizer", "constraint")
+
+
+class Parameter:
+    """Declares a trainable number of an activation class: ``a = Parameter(1.0)``.
+
+    On a layer it reads as a NumPy value, of shape () or (channels,), and assigning to it stores one.
+
+    Args:
+        initial: the value that it starts with, unless the layer is given an initializer for it.
+        constraint: a Keras constraint that holds unless the layer is given one of its own.
+    """
+
+    def __init__(self, initial: float, constraint: keras.constraints.Constraint | None = None):
+        self.initial, self.constraint = initial, constraint
+
+    def __set_name__(self, owner, name):
+        self.name = name
+
+    def __get__(self, layer, owner=None):
+        return self if layer is None else layer.get_parameters()[self.name]
+
+    def __set__(self, layer, value):
+        layer.set_parameters(**{self.name: value})
+
+
+@keras.saving.register_keras_serializable(package="keras_adaptact")
+class Between(keras.constraints.Constraint):
+    """Constraint ``w <- min(max(w, minimum), maximum)``; a NaN becomes the minimum, so that it can't stay."""
+
+    def __init__(self, minimum: float, maximum: float = 1e4):
+        self.minimum, self.maximum = minimum, maximum
+
+    def __call__(self, w):
+        return ops.minimum(ops.where(w >= self.minimum, w, ops.full_like(w, self.minimum)), self.maximum)
+
+    def get_config(self):
+        return {"minimum": self.minimum, "maximum": self.maximum}
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One row of a packed variable: a parameter's name and what Keras does to it."""
+
+    name: str
+    initializer: Callable
+    regularizer: Callable | None = None
+    constraint: Callable | None = None
+
+    @classmethod
+    def make(cls, name, initial, initializer=None, regularizer=None, constraint=None):
+        if initializer is None:
+            initializer = initial
+        if isinstance(initializer, int | float | list | tuple | np.ndarray):
+            initializer = keras.initializers.Constant(np.asarray(initializer).tolist())
+        return cls(
+            name,
+            keras.initializers.get(initializer),
+            keras.regularizers.get(regularizer),
+            keras.constraints.get(constraint),
+        )
+
+    def settings(self) -> dict:
+        return {
+            f"{self.name}_initializer": keras.initializers.serialize(self.initializer),
+            f"{self.name}_regularizer": keras.regularizers.serialize(self.regularizer),
+            f"{self.name}_constraint": keras.constraints.serialize(self.constraint),
+        }
+
+
+class TrainableActivation(keras.layers.Layer):
+    """Base of the library's layers: an elementwise formula with a few trainable numbers.
+
+    A subclass declares its numbers and its formula, and is complete:
+
+    ```python
+    @keras.saving.register_keras_serializable(package="my_package")
+    class Snake(ka.TrainableActivation):
+        a = ka.Parameter(1.0)
+
+        def formula(self, z, a):
+            return z + ops.sin(a * z) ** 2 / a
+    ```
+
+    The numbers of a layer lie together in one variable, `parameters`, of shape (numbers,) or
+    (numbers, channels). They are computed with in float32 at least: in float16 and bfloat16 the layer's input
+    and output have the low precision, its parameters and their gradients do not.
+
+    Args:
+        granularity: `"layer"`, one set of numbers for the layer, which then exist from the start; or
+            `"channel"`, one set for each channel, which exist once the number of channels is known.
+        channels: number of channels, for `granularity="channel"`. Needed where the layer is passed as
+            `activation=` to another one, which can't tell it; elsewhere it is taken from the first input.
+        data_format: `"channels_last"` or `"channels_first"`, where the channels are in an input of rank 3 or
+            more; Keras's `image_data_format` by default. In an input of rank 2 they are last.
+        {name}_initializer: for each number (`a_initializer`, ...): a Keras initializer, or a value.
+        {name}_regularizer: a Keras regularizer. None by default.
+        {name}_constraint: a Keras constraint. None by default, unless the class says otherwise.
+        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
+
+    Input: a tensor of any shape. Output: the same shape, in the layer's compute dtype.
+
+    Raises:
+        ValueError: for a setting that is not one of the above, or an input of another number of channels.
+    """
+
+    declared: ClassVar[dict[str, Parameter]] = {}
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        own = {name: value for name, value in vars(cls).items() if isinstance(value, Parameter)}
+        cls.declared = cls.declared | own
+
+    def __init__(self, granularity="layer", channels=None, data_format=None, **kwargs):
+        self._setup(self._declared_slots(kwargs), granularity, channels, data_format, kwargs)
+        self._create_if_known()
+
+    def _setup(self, slots: Sequence[Slot], granularity, channels, data_format, kwargs):
+        if granularity not in ("layer", "channel"):
+            raise ValueError(f'`granularity` must be "layer" or "channel". Received: {granularity!r}')
+        if channels is not None and granularity == "layer":
+            raise ValueError(f'`channels` belongs to granularity="channel" only. Received: {channels!r}')
+        if channels is not None and (isinstance(channels, bool) or int(channels) != channels or channels < 1):
+            raise ValueError(f"`channels` must be a positive integer. Received: {channels!r}")
+        if kwargs.get("name") is None:
+            kwargs["name"] = _automatic_name(type(self).__name__.lower())
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self.granularity = granularity
+        self.channels = channels
+        self.data_format = keras.config.image_data_format() if data_format is None else data_format
+        if self.data_format not in ("channels_last", "channels_first"):
+            raise ValueError(
+                f'`data_format` must be "channels_last" or "channels_first". Received: {data_format!r}'
+            )
+        self._slots = tuple(slots)
+        self._packed = None
+        self._shape = None  # of one parameter; None until it is known
+
+    @classmethod
+    def settings(cls) -> list[str]:
+        """The constructor's arguments that belong to single parameters: `a_initializer` and so on."""
+        return [f"{name}_{setting}" for name in cls.declared for setting in SETTINGS]
+
+    @classmethod
+    def _declared_slots(cls, kwargs: dict) -> tuple[Slot, ...]:
+        """Takes the settings of the declared parameters out of `kwargs`."""
+        slots = []
+        for name, parameter in cls.declared.items():
+            chosen = {s: kwargs.pop(f"{name}_{s}") for s in SETTINGS if f"{name}_{s}" in kwargs}
+            slots.append(Slot.make(name, parameter.initial, **{"constraint": parameter.constraint} | chosen))
+        return tuple(slots)
+
+    def formula(self, z, *parameters):
+        """The activation of `z`, in `keras.ops`; one positional argument for each parameter."""
+        raise NotImplementedError(f"{type(self).__name__} must define `formula(self, z, *parameters)`.")
+
+    # Variables
+
+    def _create_if_known(self):
+        if self.granularity == "layer":
+            self._create_variables(())
+        elif self.channels is not None:
+            self._create_variables((int(self.channels),))
+
+    def _create_variables(self, shape: tuple[int, ...]):
+        self._shape = shape
+        slots = self._slots
+        if slots:
+            self._packed = self.add_weight(
+                name="parameters",
+                shape=(len(slots), *shape),
+                initializer=lambda shape, dtype=None: ops.stack(
+                    [slot.initializer(shape[1:], dtype=dtype) for slot in slots]
+                ),
+                regularizer=_regularize_rows(slots),
+                constraint=_constrain_rows(slots),
+                autocast=False,
+            )
+
+    def build(self, input_shape):
+        if self.granularity == "layer":
+            return
+        axis = channel_axis(self.data_format, len(input_shape))
+        found = input_shape[axis]
+        if self._shape is None:
+            owner = _owner(self)
+            if found is None or owner is not None:
+                raise ValueError(
+                    f"{self.name} has one set of parameters for each channel, and can't know how many: give it "
+                    f"`channels={found or 'n'}`. "
+                    + (f"Received: the `activation=` of {owner.name}" if owner else
+                       f"Received: an input of shape {tuple(input_shape)}")
+                )
+            self._create_variables((int(found),))
+        elif found is not None and (found,) != self._shape:
+            raise ValueError(
+                f"{self.name} has parameters for {self._shape[0]} channels, and its input has {found} on axis "
+                f"{axis} ({self.data_format}). Received: an input of shape {tuple(input_shape)}"
+            )
+
+    # Computation
+
+    def call(self, inputs):
+        dtype = keras.backend.result_type(self.compute_dtype, "float32")
+        values = self._values(inputs.ndim, dtype)
+        return ops.cast(self.formula(ops.cast(inputs, dtype), *values), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def _values(self, rank, dtype) -> list:
+        """The formula's arguments after z."""
+        return self._rows(self._packed, rank, dtype)
+
+    def _rows(self, packed, rank, dtype) -> list:
+        """The rows of a packed tensor, each in a shape that broadcasts against an input of this rank."""
+        if packed is None:
+            return []
+        rows = list(ops.unstack(ops.cast(packed, dtype)))
+        if self.granularity == "layer":
+            return rows
+        behind = rank - 1 - channel_axis(self.data_format, rank)
+        return [ops.reshape(row, (-1,) + (1,) * behind) for row in rows]
+
+    # Access by name
+
+    def get_parameters(self) -> dict[str, np.ndarray]:
+        """The trainable numbers by name, as NumPy arrays of shape () or (channels,)."""
+        self._require_variables()
+        if self._packed is None:
+            return {}
+        packed = ops.convert_to_numpy(self._packed.value)
+        return {slot.name: row for slot, row in zip(self._slots, packed, strict=True)}
+
+    def set_parameters(self, **values):
+        """Stores numbers by name: ``layer.set_parameters(a=1.3, c=0.1)``; the others stay.
+
+        A value is a number or an array that broadcasts to the parameter's shape.
+
+        Raises:
+            ValueError: for a name that the layer doesn't have, or a value of another shape.
+        """
+        current = self.get_parameters()
+        unknown = sorted(values.keys() - current.keys())
+        if unknown:
+            raise ValueError(
+                f"{self.name} has the parameters {sorted(current)}. Received: {', '.join(unknown)}"
+            )
+        for name, value in values.items():
+            try:
+                current[name] = np.broadcast_to(np.asarray(value, current[name].dtype), current[name].shape)
+            except (TypeError, ValueError):
+                raise ValueError(
+                    f"`{name}` of {self.name} needs a value of shape {current[name].shape}. "
+                    f"Received: {value!r}"
+                ) from None
+        self._assign(current)
+
+    def _assign(self, values: dict[str, np.ndarray]):
+        if self._packed is not None:
+            self._packed.assign(np.stack([values[slot.name] for slot in self._slots]))
+
+    def _require_variables(self):
+        if self._shape is None:
+            raise ValueError(
+                f"{self.name} has no parameters yet: the number of its channels is unknown until it is called. "
+                "Call it once, or create it with `channels=n`."
+            )
+
+    # Serialization
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(granularity=self.granularity, channels=self.channels, data_format=self.data_format)
+        for slot in self._written_slots():
+            config.update(slot.settings())
+        return config
+
+    def _written_slots(self) -> Sequence[Slot]:
+        """Those whose settings are arguments of the constructor."""
+        return self._slots
+
+
+def _automatic_name(prefix: str) -> str:
+    """`arelu`, `arelu_1`, ...: as Keras numbers layers, which would write `a_re_lu`."""
+    number = keras.backend.get_uid(prefix) - 1
+    return f"{prefix}_{number}" if number else prefix
+
+
+def channel_axis(data_format: str, rank: int) -> int:
+    if rank < 2:
+        raise ValueError(
+            f'granularity="channel" needs an input of rank 2 or more. Received: an input of rank {rank}'
+        )
+    return 1 if data_format == "channels_first" and rank > 2 else rank - 1
+
+
+def _owner(activation) -> keras.layers.Layer | None:
+    """The layer whose call is under way and whose `activation=` this is.
+
+    Dense and its kin never build their activation: variables made inside their first call would come too late
+    for the optimizer, without a word. Keras doesn't tell a layer who calls it; the stack does.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, keras.layers.Layer) and getattr(caller, "activation", None) is activation:
+            return caller
+        frame = frame.f_back
+    return None
+
+
+def _regularize_rows(slots: Sequence[Slot]) -> Any:
+    if all(slot.regularizer is None for slot in slots):
+        return None
+    return lambda packed: sum(
+        slot.regularizer(packed[i]) for i, slot in enumerate(slots) if slot.regularizer is not None
+    )
+
+
+def _constrain_rows(slots: Sequence[Slot]) -> Any:
+    if all(slot.constraint is None for slot in slots):
+        return None
+    return lambda packed: ops.stack(
+        [packed[i] if slot.constraint is None else slot.constraint(packed[i]) for i, slot in enumerate(slots)]
+    )

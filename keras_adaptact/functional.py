@@ -1,0 +1,57 @@
+"""Every formula of the library once: pure elementwise functions ``f(z, *parameters)`` of `keras.ops`.
+
+`z` is the pre-activation, of any shape; a parameter is a scalar, or one value per channel in a shape that
+broadcasts against `z`. A NaN in `z` comes out as NaN.
+"""
+
+from keras import ops
+
+
+def affine(function, z, a, b, c, d):
+    """``b f(a z + c) + d``"""
+    return b * function(a * z + c) + d
+
+
+def arelu(z, a, b, c, d):
+    """``max(a z + c, b z + d)``
+
+    `ops.maximum` splits the gradient of a tie on some backends and not on others. Here a tie goes to the
+    second branch everywhere, as the slope of ReLU at 0 is 0.
+    """
+    first, second = a * z + c, b * z + d
+    return ops.where(ops.logical_or(first > second, ops.isnan(first)), first, second)
+
+
+def swish(z, beta):
+    """``z sigmoid(beta z)``"""
+    return z * ops.sigmoid(beta * z)
+
+
+def frelu(z, b):
+    """``max(z, 0) + b``"""
+    return ops.where(z <= 0, ops.zeros_like(z), z) + b
+
+
+def pelu(z, a, b):
+    """``(a/b) z`` for z >= 0, ``a (exp(z/b) - 1)`` below
+
+    The exponential sees no positive z: an overflow in the branch not taken would make its gradient NaN.
+    """
+    positive = z >= 0
+    below = ops.where(positive, ops.zeros_like(z), z)
+    return ops.where(positive, (a / b) * z, a * ops.expm1(below / b))
+
+
+def mixture(terms, weights):
+    """``w1 y1 + w2 y2 + ...``"""
+    return sum(weight * term for weight, term in zip(weights, terms, strict=True))
+
+
+def normalize_sum(raw):
+    """``w_i = raw_i / (raw_1 + ... + raw_k)``, along the first axis"""
+    return raw / ops.sum(raw, axis=0, keepdims=True)
+
+
+def normalize_softmax(raw):
+    """``w_i = exp(raw_i) / (exp(raw_1) + ... + exp(raw_k))``, along the first axis"""
+    return ops.softmax(raw, axis=0)

@@ -1,0 +1,314 @@
+"""Mixtures of activations, with weights that are learned or held fixed."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_adaptact import functional
+from keras_adaptact.activations import plain_function, serialize_function
+from keras_adaptact.base import SETTINGS, Between, Slot, TrainableActivation
+from keras_adaptact.registry import get, lookup, register
+
+_serializable = keras.saving.register_keras_serializable(package="keras_adaptact")
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """How raw weights become mixing weights, where they start, and the bounds that they are held in."""
+
+    function: Callable
+    initial: Callable[[int], float]
+    constraint: keras.constraints.Constraint | None = None
+
+
+NORMALIZATIONS = {
+    "sum": Normalization(functional.normalize_sum, lambda k: 1.0, Between(1e-3)),
+    "softmax": Normalization(functional.normalize_softmax, lambda k: 0.0),
+    "none": Normalization(lambda raw: raw, lambda k: 1 / k),
+}
+
+
+@dataclass(frozen=True)
+class Member:
+    """A term of a mixture: its formula and its parameters, which the mixture keeps for it."""
+
+    name: str
+    formula: Callable
+    slots: tuple[Slot, ...]
+    spec: Any  # what a configuration says of it
+
+    @classmethod
+    def make(cls, spec, granularity: str) -> "Member":
+        layer = _layer_of(spec)
+        if layer is None:
+            function = plain_function(spec)
+            name = spec if isinstance(spec, str) else function.__name__.strip("<>")
+            return cls(name, function, (), serialize_function(spec))
+        if isinstance(layer, Mixture) or not isinstance(layer, TrainableActivation):
+            raise ValueError(
+                "A member of a mixture is a plain function or one of the library's trainable activations, not "
+                f"another mixture or layer. Received: {spec!r}"
+            )
+        if layer.granularity == "channel" and granularity == "layer":
+            raise ValueError(
+                f'A member can\'t have granularity="channel" in a mixture of granularity="layer". Received: {spec!r}'
+            )
+        # Its formula is bound to a copy without variables: the mixture has the only ones.
+        bare = type(layer).from_config(
+            layer.get_config() | {"name": "member", "granularity": "channel", "channels": None}
+        )
+        written = spec if isinstance(spec, str) else keras.saving.serialize_keras_object(layer)
+        return cls(type(layer).__name__.lower(), bare.formula, bare._slots, written)
+
+
+def _layer_of(spec) -> keras.layers.Layer | None:
+    """The layer that a member's spec stands for, or None where it stands for a function."""
+    if isinstance(spec, dict) and "class_name" in spec:
+        spec = keras.saving.deserialize_keras_object(spec)
+    if isinstance(spec, keras.layers.Layer):
+        return spec
+    if isinstance(spec, str):
+        return get(spec, name="member") if isinstance(lookup(spec), type | Mapping) else None
+    return None if callable(spec) else get(spec, name="member")
+
+
+def _numbered(names: Sequence[str]) -> list[str]:
+    """Makes names unique: tanh, tanh_2, tanh_3."""
+    return [name if (n := names[:i].count(name)) == 0 else f"{name}_{n + 1}" for i, name in enumerate(names)]
+
+
+@register("mixture")
+@_serializable
+class Mixture(TrainableActivation):
+    """Weighted sum of activations, ``w1 f1(z) + w2 f2(z) + ...``.
+
+    ```python
+    x = ka.Mixture(["tanh", "sigmoid", "relu"])(x)                                # learned weights
+    x = ka.Mixture(["tanh", "sigmoid", "relu"], weights=[1 / 3, 1 / 3, 1 / 3])(x)  # held fixed
+    x = ka.Mixture(["gelu", ka.ATanh(), "sin"], normalization="softmax")(x)
+    ```
+
+    Args:
+        members: the activations: names, plain functions, or trainable activations, of which a mixture takes
+            the formula and the settings, and makes parameters of its own.
+        weights: `"learned"`, or one fixed number for each member, used as given.
+        normalization: what makes mixing weights of learned raw ones. `"sum"`: raw / sum(raw), where a constraint
+            holds raw weights between 1e-3 and 1e4, so that it stays finite; `"softmax"`; or `"none"`. All start
+            as equal weights, 1/k. Fixed weights are not normalized.
+        weights_trainable: whether the raw weights are trained; by default, whether they are learned. Can also be
+            set later (then compile the model again): freezing or freeing them leaves the mixture as it is.
+        weights_initializer, weights_regularizer, weights_constraint: of each raw weight, as for other parameters.
+            With `"sum"`, the bounds hold beside a constraint of yours.
+
+    The other arguments, shapes, dtypes and errors are those of `TrainableActivation`. With
+    `granularity="channel"` each channel has its own mixing weights, and its own parameters of the members.
+    The parameters of the members are named after them (`atanh_a`; of a second one `atanh_2_a`), the raw weights
+    `weights`, of shape (members,) or (members, channels). They lie in a variable of their own, the same
+    whether learned or fixed.
+
+    Reference: Hu et al., "Adaptively Customizing Activation Functions for Various Layers", 2021.
+    """
+
+    _raw_weights: Any = None
+
+    def __init__(
+        self,
+        members,
+        weights="learned",
+        normalization="sum",
+        weights_trainable=None,
+        granularity="layer",
+        channels=None,
+        data_format=None,
+        **kwargs,
+    ):
+        if isinstance(members, str) or not isinstance(members, Sequence) or len(members) == 0:
+            raise ValueError(f"`members` must be a list of activations. Received: {members!r}")
+        if normalization not in NORMALIZATIONS:
+            raise ValueError(
+                f"`normalization` must be one of {', '.join(map(repr, NORMALIZATIONS))}. Received: {normalization!r}"
+            )
+        found = [Member.make(spec, granularity) for spec in members]
+        names = _numbered([member.name for member in found])
+        members = tuple(replace(member, name=name) for member, name in zip(found, names, strict=True))
+        weight_settings = {s: kwargs.pop(f"weights_{s}", None) for s in SETTINGS}
+        slots = [replace(slot, name=f"{m.name}_{slot.name}") for m in members for slot in m.slots]
+        self._setup(slots, granularity, channels, data_format, kwargs)
+
+        self._members = members
+        self.normalization = normalization
+        self._fixed = None if weights == "learned" else _numbers("weights", weights, names)
+        self._normalization = NORMALIZATIONS["none" if self._fixed else normalization]
+        start = weight_settings["initializer"]
+        if isinstance(start, list | tuple | np.ndarray):
+            weight_settings["initializer"] = _numbers("weights_initializer", start, names)
+        start = self._fixed or self._normalization.initial(len(members))
+        self._weights_slot = Slot.make("weights", start, **weight_settings)
+        self._weights_trainable = self._fixed is None if weights_trainable is None else bool(weights_trainable)
+        self._create_if_known()
+
+    @classmethod
+    def settings(cls) -> list[str]:
+        return [f"weights_{setting}" for setting in SETTINGS]
+
+    @property
+    def member_names(self) -> list[str]:
+        """The members' names, in order; a repeated one is numbered."""
+        return [member.name for member in self._members]
+
+    # Variables
+
+    def _create_variables(self, shape):
+        super()._create_variables(shape)
+        self._raw_weights = self.add_weight(
+            name="mixing_weights",
+            shape=(len(self._members), *shape),
+            initializer=self._initial_weights,
+            regularizer=self._weights_slot.regularizer,
+            constraint=self._constrain_weights,
+            trainable=self._weights_trainable,
+            autocast=False,
+        )
+
+    def _initial_weights(self, shape, dtype=None):
+        initializer = self._weights_slot.initializer
+        if isinstance(initializer, keras.initializers.Constant):
+            column = np.reshape(initializer.value, (-1,) + (1,) * (len(shape) - 1))
+            raw = ops.ones(shape, dtype) * ops.cast(column, dtype)
+        else:
+            raw = initializer(shape, dtype=dtype)
+        return self._bound(raw)
+
+    def _bound(self, raw):
+        bounds = self._normalization.constraint
+        return raw if bounds is None else bounds(raw)
+
+    def _constrain_weights(self, raw):
+        constraint = self._weights_slot.constraint
+        return self._bound(raw if constraint is None else constraint(raw))
+
+    @property
+    def weights_trainable(self) -> bool:
+        """Whether the raw weights are trained, where the layer is."""
+        return self._weights_trainable
+
+    @weights_trainable.setter
+    def weights_trainable(self, value):
+        self._weights_trainable = bool(value)
+        self.trainable = self.trainable
+
+    @property
+    def trainable(self) -> bool:
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value):
+        keras.layers.Layer.trainable.__set__(self, value)
+        if self._raw_weights is not None:
+            self._raw_weights.trainable = self._trainable and self._weights_trainable
+
+    # Computation
+
+    def formula(self, z, *values):
+        count = len(self._members)
+        parameters, weights = iter(values[:-count]), values[-count:]
+        terms = [m.formula(z, *(next(parameters) for _ in m.slots)) for m in self._members]
+        return functional.mixture(terms, weights)
+
+    def _values(self, rank, dtype):
+        weights = self._normalization.function(ops.cast(self._raw_weights, dtype))
+        return super()._values(rank, dtype) + self._rows(weights, rank, dtype)
+
+    # Access
+
+    @property
+    def mixing_weights(self) -> np.ndarray:
+        """What the members are mixed with (X, Y, Z), as NumPy, of shape (members,) or (members, channels)."""
+        return ops.convert_to_numpy(self._normalization.function(ops.array(self.get_parameters()["weights"])))
+
+    def get_parameters(self):
+        return super().get_parameters() | {"weights": ops.convert_to_numpy(self._raw_weights.value)}
+
+    def _assign(self, values):
+        raw = values["weights"]
+        if np.any(raw != ops.convert_to_numpy(self._bound(ops.array(raw)))):
+            bounds = self._normalization.constraint
+            raise ValueError(
+                f'With normalization="sum", raw weights lie between {bounds.minimum} and {bounds.maximum}. '
+                f"Received: {raw.tolist()}"
+            )
+        super()._assign(values)
+        self._raw_weights.assign(raw)
+
+    def _written_slots(self):
+        return (self._weights_slot,)
+
+    def get_config(self):
+        return super().get_config() | {
+            "members": [member.spec for member in self._members],
+            "weights": list(self._fixed) if self._fixed else "learned",
+            "normalization": self.normalization,
+            "weights_trainable": self._weights_trainable,
+        }
+
+
+class _NamedMixture(Mixture):
+    """A mixture whose members its class says."""
+
+    members: tuple[str, ...]
+
+    def __init__(self, weights="learned", normalization="sum", weights_trainable=None, **kwargs):
+        super().__init__(self.members, weights, normalization, weights_trainable, **kwargs)
+
+    def get_config(self):
+        config = super().get_config()
+        del config["members"]
+        return config
+
+
+@register("method1")
+@_serializable
+class Method1(_NamedMixture):
+    """Method 1: ``X ATanh(z) + Y ASigmoid(z) + Z AReLU(z)``, each with its own a, b, c, d.
+
+    `Mixture(["atanh", "asigmoid", "arelu"])`, with the arguments of `Mixture` but for `members`.
+
+    ```python
+    x = ka.Method1()(x)
+    ```
+    """
+
+    members = ("atanh", "asigmoid", "arelu")
+
+
+@register("method2")
+@_serializable
+class Method2(_NamedMixture):
+    """Method 2: ``X tanh(z) + Y sigmoid(z) + Z relu(z)``.
+
+    `Mixture(["tanh", "sigmoid", "relu"])`, with the arguments of `Mixture` but for `members`.
+
+    ```python
+    x = ka.Method2(weights=[1 / 3, 1 / 3, 1 / 3])(x)
+    ```
+    """
+
+    members = ("tanh", "sigmoid", "relu")
+
+
+def _numbers(argument: str, values, names: Sequence[str]) -> tuple[float, ...]:
+    """One finite number for each member."""
+    try:
+        numbers = tuple(float(value) for value in values)
+    except (TypeError, ValueError):
+        numbers = ()
+    if isinstance(values, str) or len(numbers) != len(names) or not np.all(np.isfinite(numbers)):
+        learned = '"learned", or ' if argument == "weights" else ""
+        raise ValueError(
+            f"`{argument}` must be {learned}one finite number for each of {', '.join(names)}. Received: {values!r}"
+        )
+    return numbers

@@ -1,0 +1,161 @@
+"""Names of activations: `get` makes a fresh layer of a spec, `register` adds a name, `names` lists them."""
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_adaptact.base import TrainableActivation
+
+Spec = Any  # a name, a dict with a "name", a function, a layer or a layer class
+
+_ELEMENTWISE = ("abs", "arctan", "cos", "erf", "exp", "sin", "square")  # of keras.ops
+_LEFT_OUT = ("get", "serialize", "deserialize", "glu")  # of keras.activations
+_REGISTERED: dict[str, Spec] = {}
+_by_name = functools.partial(keras.saving.register_keras_serializable, "keras_adaptact")
+
+
+def _is_function_of_z(candidate) -> bool:
+    if not inspect.isfunction(candidate):
+        return False
+    required = [p for p in inspect.signature(candidate).parameters.values() if p.default is p.empty]
+    return len(required) == 1
+
+
+_FUNCTIONS: dict[str, Callable] = {
+    name: function
+    for name, function in vars(keras.activations).items()
+    if name not in _LEFT_OUT and _is_function_of_z(function)
+} | {name: _by_name(name)(getattr(ops, name)) for name in _ELEMENTWISE}
+
+
+def register(name: str, spec: Spec = None):
+    """Makes `get(name)` mean `get(spec)`.
+
+    `spec` is a layer class (which then takes the options of a dict spec), a function of a tensor, a layer, or
+    another spec. Without it, returns a decorator. The name of a plain function can stand wherever a function's
+    name can: in `AdaptiveActivation("...")` and in the members of a `Mixture`.
+
+    ```python
+    ka.register("damped_sine", lambda z: ops.sin(z) * ops.exp(-ops.abs(z)))
+    ka.register("thirds", {"name": "method2", "weights": [1 / 3, 1 / 3, 1 / 3]})
+    ```
+
+    Raises:
+        ValueError: where the name is taken already.
+    """
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"An activation's name must be a string that isn't empty. Received: {name!r}")
+    if spec is None:
+        return lambda decorated: register(name, decorated)
+    if name in _REGISTERED:
+        raise ValueError(f"The activation name {name!r} is taken, by {_REGISTERED[name]!r}.")
+    if isinstance(spec, str | Mapping):
+        get(spec)  # an error here is better than one at the first use
+    elif inspect.isfunction(spec):
+        _by_name(name)(spec)  # so that Keras finds it when it loads a model
+    _REGISTERED[name] = spec
+    return spec
+
+
+def names() -> list[str]:
+    """Every name that `get` knows, sorted."""
+    return sorted(_REGISTERED.keys() | _FUNCTIONS.keys())
+
+
+def lookup(name: str) -> Spec:
+    """What stands behind a name: a layer class, a function, or another spec."""
+    if name in _REGISTERED:
+        return _REGISTERED[name]
+    if name in _FUNCTIONS:
+        return _FUNCTIONS[name]
+    raise ValueError(f"Unknown activation {name!r}.{_nearest(name, names())} `names()` lists them all.")
+
+
+def get(spec: Spec, name: str | None = None) -> keras.layers.Layer:
+    """A fresh layer of a spec, on every call; no two calls share weights.
+
+    ```python
+    ka.get("arelu")
+    ka.get({"name": "method2", "granularity": "channel"}, name="conv1_activation")
+    ```
+
+    Args:
+        spec: a name; a dict of a `"name"` and the options that its layer takes; a Keras-serialized layer (a
+            dict with a `"class_name"`); a function of a tensor; a layer class; or a layer, whose configuration
+            is taken and whose weights and name are not.
+        name: the name of the new layer.
+
+    Raises:
+        ValueError: for an unknown name or option (the nearest one is suggested) or an option's bad value.
+        TypeError: for a spec of another type.
+    """
+    named = {} if name is None else {"name": name}
+    if isinstance(spec, str):
+        return _make(spec, {}, named)
+    if isinstance(spec, Mapping):
+        if "class_name" in spec:
+            return get(keras.saving.deserialize_keras_object(dict(spec)), name)
+        if not isinstance(spec.get("name"), str):
+            raise ValueError(f'An activation\'s dict needs a "name", which is a string. Received: {dict(spec)!r}')
+        return _make(spec["name"], {k: v for k, v in spec.items() if k != "name"}, named)
+    if isinstance(spec, keras.layers.Layer):
+        config = spec.get_config()
+        del config["name"]
+        return type(spec).from_config(config | named)
+    if isinstance(spec, type) and issubclass(spec, keras.layers.Layer):
+        return spec(**named)
+    if callable(spec):
+        return keras.layers.Activation(spec, **named)
+    raise TypeError(
+        "An activation is given as a name, a dict, a function, a layer or a layer class. "
+        f"Received: {spec!r} of type {type(spec).__name__}"
+    )
+
+
+def _make(key: str, options: dict, named: dict) -> keras.layers.Layer:
+    target = lookup(key)
+    if isinstance(target, type):
+        _check_options(key, options, _options_of(target))
+        return target(**options, **named)
+    if isinstance(target, Mapping):
+        return get({**target, **options}, **named)
+    if options:
+        raise ValueError(f"{key!r} takes no options. Received: {', '.join(sorted(options))}")
+    if isinstance(target, str):
+        return get(target, **named)
+    return keras.layers.Activation(target, **named)
+
+
+def _check_options(key: str, options: dict, known: dict[str, inspect.Parameter]):
+    for option in options.keys() - known.keys():
+        raise ValueError(
+            f"{key!r} has no option {option!r}.{_nearest(option, known)} Its options: {', '.join(known)}."
+        )
+    for option, parameter in known.items():
+        if parameter.default is parameter.empty and option not in options:
+            raise ValueError(f"{key!r} needs the option {option!r}. Received: {options!r}")
+
+
+def _options_of(cls: type) -> dict[str, inspect.Parameter]:
+    """The options of a layer class: its constructor's own arguments, and those that it hands on."""
+
+    def arguments(constructor):
+        found = list(inspect.signature(constructor).parameters.values())[1:]
+        return {p.name: p for p in found if p.kind is not p.VAR_KEYWORD}
+
+    known = arguments(cls.__init__)
+    handed_on = ["dtype", "trainable"]
+    if issubclass(cls, TrainableActivation):
+        known |= arguments(TrainableActivation.__init__)
+        handed_on = [*cls.settings(), *handed_on]
+    return known | {o: inspect.Parameter(o, inspect.Parameter.KEYWORD_ONLY, default=None) for o in handed_on}
+
+
+def _nearest(name: str, known) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""

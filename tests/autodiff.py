@@ -1,0 +1,61 @@
+"""Value and gradients of a layer as NumPy arrays, by the running backend's own differentiation."""
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def differentiate(layer, z, upstream):
+    """The output, its gradient by the input, and one by each trainable variable, as backend tensors."""
+    backend = keras.backend.backend()
+    z = ops.convert_to_tensor(z)
+    layer.build(z.shape)
+    upstream = ops.cast(ops.convert_to_tensor(upstream), layer.compute_dtype)
+    return {"jax": _jax, "torch": _torch, "tensorflow": _tensorflow}[backend](layer, z, upstream)
+
+
+def _jax(layer, z, upstream):
+    import jax
+
+    fixed = [v.value for v in layer.non_trainable_variables]
+
+    def run(trained, z):
+        return layer.stateless_call(trained, fixed, z)[0]
+
+    y, pull = jax.vjp(run, [v.value for v in layer.trainable_variables], z)
+    by_variables, by_z = pull(upstream)
+    return y, by_z, by_variables
+
+
+def _torch(layer, z, upstream):
+    import torch
+
+    z = z.clone().requires_grad_(True)
+    variables = [v.value for v in layer.trainable_variables]
+    y = layer(z)
+    by_z, *by_variables = torch.autograd.grad(y, [z, *variables], upstream)
+    return y, by_z, by_variables
+
+
+def _tensorflow(layer, z, upstream):
+    import tensorflow as tf
+
+    variables = [v.value for v in layer.trainable_variables]
+    with tf.GradientTape() as tape:
+        tape.watch(z)
+        y = layer(z)
+    by_z, by_variables = tape.gradient(y, [z, variables], upstream)
+    return y, by_z, by_variables
+
+
+def by_name(layer, gradients) -> dict[str, np.ndarray]:
+    """Gradients by variable, as float64 NumPy, taken apart by parameter's name."""
+    found = {}
+    for variable, gradient in zip(layer.trainable_variables, gradients, strict=True):
+        gradient = ops.convert_to_numpy(gradient).astype("float64")
+        if variable.name == "mixing_weights":
+            found["weights"] = gradient
+        else:
+            names = [name for name in layer.get_parameters() if name != "weights"]
+            found |= dict(zip(names, gradient, strict=True))
+    return found

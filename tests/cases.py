@@ -1,0 +1,191 @@
+"""The table that drives the tests: every activation with its formula and derivatives in float64 NumPy.
+
+A new activation adds a row to `CASES`, and is tested like all others. A row's `derive(z, **parameters)` returns
+the value and the slope by z and by each parameter, elementwise; they are written out by hand, and
+`test_the_table_itself` holds them against differences of the values.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import expit
+from scipy.stats import norm
+
+Derived = tuple[np.ndarray, dict[str, np.ndarray]]
+
+
+def affine(function, slope) -> Callable[..., Derived]:
+    def derive(z, a, b, c, d):
+        u = a * z + c
+        f, df = function(u), slope(u)
+        return b * f + d, {"z": b * df * a, "a": b * df * z, "b": f, "c": b * df, "d": np.ones_like(z)}
+
+    return derive
+
+
+def plain(function, slope) -> Callable[..., Derived]:
+    return lambda z: (function(z), {"z": slope(z)})
+
+
+def tanh_slope(u):
+    return np.cosh(np.clip(u, -300, 300)) ** -2.0
+
+
+def sigmoid_slope(u):
+    return expit(u) * expit(-u)
+
+
+def silu(u):
+    return u * expit(u)
+
+
+def silu_slope(u):
+    return expit(u) + u * sigmoid_slope(u)
+
+
+def gelu(u):
+    return u * norm.cdf(u)
+
+
+def gelu_slope(u):
+    return norm.cdf(u) + u * norm.pdf(u)
+
+
+def arelu(z, a, b, c, d) -> Derived:
+    first = a * z + c > b * z + d
+    y = np.maximum(a * z + c, b * z + d)
+    return y, {"z": np.where(first, a, b), "a": first * z, "b": ~first * z, "c": first * 1.0, "d": ~first * 1.0}
+
+
+def swish(z, beta) -> Derived:
+    s, ds = expit(beta * z), sigmoid_slope(beta * z)
+    return z * s, {"z": s + beta * z * ds, "beta": z**2 * ds}
+
+
+def frelu(z, b) -> Derived:
+    return np.maximum(z, 0) + b, {"z": (z > 0) * 1.0, "b": np.ones_like(z)}
+
+
+def pelu(z, a, b) -> Derived:
+    positive = z >= 0
+    grown = np.exp(np.minimum(z, 0) / b)
+    y = np.where(positive, a / b * z, a * (grown - 1))
+    return y, {
+        "z": np.where(positive, a / b, a / b * grown),
+        "a": np.where(positive, z / b, grown - 1),
+        "b": np.where(positive, -a / b**2 * z, -a * z / b**2 * grown),
+    }
+
+
+def mixture(**members) -> Callable[..., Derived]:
+    """Members by name; parameters are `name_parameter` and `weights`, the normalized ones."""
+
+    def derive(z, weights, **parameters) -> Derived:
+        y, slopes = 0.0, {"z": 0.0}
+        for i, (name, member) in enumerate(members.items()):
+            own = {k.removeprefix(f"{name}_"): v for k, v in parameters.items() if k.startswith(f"{name}_")}
+            value, found = member(z, **own)
+            y = y + weights[i] * value
+            slopes["z"] = slopes["z"] + weights[i] * found.pop("z")
+            slopes |= {f"{name}_{k}": weights[i] * v for k, v in found.items()}
+            slopes[f"weight{i}"] = value
+        return y, slopes
+
+    return derive
+
+
+TANH, SIGMOID = affine(np.tanh, tanh_slope), affine(expit, sigmoid_slope)
+RELU = plain(lambda z: np.maximum(z, 0), lambda z: (z > 0) * 1.0)
+MEMBERS1 = {"atanh": TANH, "asigmoid": SIGMOID, "arelu": arelu}
+MEMBERS2 = {"tanh": plain(np.tanh, tanh_slope), "sigmoid": plain(expit, sigmoid_slope), "relu": RELU}
+MIXED = {"gelu": plain(gelu, gelu_slope), "atanh": TANH, "sin": plain(np.sin, np.cos)}
+
+AFFINE_START = {"a": 1.0, "b": 1.0, "c": 0.0, "d": 0.0}
+RELU_START = {"a": 1.0, "b": 0.0, "c": 0.0, "d": 0.0}
+AFFINE = {"a": 1.25, "b": -0.75, "c": 0.5, "d": 0.125}
+FOLDED = {"a": 1.0, "b": -0.5, "c": 0.25, "d": 3.25}  # ties at z = 2 exactly
+
+
+def named(**groups) -> dict[str, float]:
+    return {f"{name}_{k}": v for name, group in groups.items() for k, v in group.items()}
+
+
+@dataclass(frozen=True)
+class Case:
+    spec: dict | str
+    derive: Callable[..., Derived]
+    start: dict  # parameters as the layer must start
+    trained: dict  # others, exact in float32
+    kinks: tuple[float, ...] = ()  # of `trained`
+    normalization: str | None = None
+
+    @property
+    def id(self) -> str:
+        return self.spec if isinstance(self.spec, str) else "-".join(map(str, self.spec.values()))
+
+
+METHOD1_START = named(atanh=AFFINE_START, asigmoid=AFFINE_START, arelu=RELU_START)
+METHOD1 = named(atanh=AFFINE, asigmoid=AFFINE | {"b": 1.5}, arelu=FOLDED)
+SUM_START, RAW = {"weights": [1.0, 1.0, 1.0]}, {"weights": [0.5, 1.25, 2.25]}
+
+CASES = [
+    Case("asigmoid", SIGMOID, AFFINE_START, AFFINE),
+    Case("atanh", TANH, AFFINE_START, AFFINE),
+    Case("arelu", arelu, RELU_START, FOLDED, kinks=(2.0,)),
+    Case({"name": "adaptive", "function": "silu"}, affine(silu, silu_slope), AFFINE_START, AFFINE),
+    Case({"name": "adaptive", "function": "sin"}, affine(np.sin, np.cos), AFFINE_START, AFFINE),
+    Case("swish", swish, {"beta": 1.0}, {"beta": 1.5}),
+    Case("frelu", frelu, {"b": 0.0}, {"b": -0.375}, kinks=(0.0,)),
+    Case("pelu", pelu, {"a": 1.0, "b": 1.0}, {"a": 1.5, "b": 0.75}, kinks=(0.0,)),
+    Case("method1", mixture(**MEMBERS1), METHOD1_START | SUM_START, METHOD1 | RAW, (2.0,), "sum"),
+    Case("method2", mixture(**MEMBERS2), SUM_START, RAW, (0.0,), "sum"),
+    Case(
+        {"name": "method2", "normalization": "softmax"},
+        mixture(**MEMBERS2),
+        {"weights": [0.0, 0.0, 0.0]},
+        RAW,
+        (0.0,),
+        "softmax",
+    ),
+    Case(
+        {"name": "mixture", "members": ["gelu", "atanh", "sin"], "normalization": "none"},
+        mixture(**MIXED),
+        named(atanh=AFFINE_START) | {"weights": [1 / 3, 1 / 3, 1 / 3]},
+        named(atanh=AFFINE) | {"weights": [0.5, -1.25, 2.25]},
+        (),
+        "none",
+    ),
+]
+
+
+def mixed(normalization: str, raw: np.ndarray) -> np.ndarray:
+    """The mixing weights of raw ones, in float64."""
+    if normalization == "sum":
+        return raw / raw.sum()
+    if normalization == "softmax":
+        return np.exp(raw) / np.exp(raw).sum()
+    return raw
+
+
+def raw_slopes(normalization: str, raw: np.ndarray) -> np.ndarray:
+    """d(mixing weight i) / d(raw weight j)."""
+    identity, w = np.eye(len(raw)), mixed(normalization, raw)
+    if normalization == "sum":
+        return (identity - w[:, None]) / raw.sum()
+    if normalization == "softmax":
+        return w[:, None] * (identity - w[None, :])
+    return identity
+
+
+def evaluate(case: Case, z: np.ndarray, parameters: dict) -> Derived:
+    """Value and slopes in float64, those by raw weights under `weights`, stacked along a new last axis."""
+    z = np.asarray(z, "float64")
+    parameters = {k: np.asarray(v, "float64") for k, v in parameters.items()}
+    with np.errstate(over="ignore", invalid="ignore"):
+        if case.normalization is None:
+            return case.derive(z, **parameters)
+        raw = parameters.pop("weights")
+        y, slopes = case.derive(z, weights=mixed(case.normalization, raw), **parameters)
+    by_weight = np.stack([slopes.pop(f"weight{i}") for i in range(len(raw))], axis=-1)
+    return y, slopes | {"weights": by_weight @ raw_slopes(case.normalization, raw)}

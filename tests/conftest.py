@@ -1,0 +1,25 @@
+"""What every test starts from."""
+
+import os
+import random
+
+import pytest
+
+BACKENDS = ("jax", "torch", "tensorflow")
+
+if os.environ.get("KERAS_BACKEND") not in BACKENDS:
+    pytest.exit(f"Set KERAS_BACKEND to one of {', '.join(BACKENDS)}: the tests run on one at a time.", 2)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_keras():
+    """Each test has the same seed and the default settings, whatever ran before."""
+    import keras
+
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(random.Random(0).randrange(2**31))
+    keras.config.set_dtype_policy("float32")
+    keras.config.set_image_data_format("channels_last")
+    yield
+    keras.config.set_dtype_policy("float32")
+    keras.config.set_image_data_format("channels_last")

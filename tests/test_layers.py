@@ -1,0 +1,215 @@
+"""What a user relies on when an activation is part of a model."""
+
+import keras
+import keras_adaptact as ka
+import numpy as np
+import pytest
+from cases import CASES
+from keras import layers, ops
+
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+
+
+def fresh(case, **options):
+    return ka.get(({"name": case.spec} if isinstance(case.spec, str) else case.spec) | options)
+
+
+def trained(case, **options):
+    """A layer whose parameters aren't those that it starts with."""
+    layer = fresh(case, **options)
+    layer.set_parameters(**case.trained)
+    return layer
+
+
+def image_model(activation, inner=None):
+    inputs = keras.Input((None, None, 3))
+    x = layers.Conv2D(4, 3, activation=inner)(inputs)
+    return keras.Model(inputs, layers.GlobalAveragePooling2D()(activation(x)))
+
+
+def outputs(model, shape=(2, 6, 7, 3)):
+    return ops.convert_to_numpy(model(np.random.default_rng(0).normal(size=shape).astype("float32")))
+
+
+@every_case
+def test_weights_exist_inside_another_layer_before_its_first_call(case, tmp_path):
+    model = keras.Sequential([layers.Input((3,)), layers.Dense(4, activation=trained(case))])
+    numbers = sum(np.size(v) for v in case.start.values())
+    assert model.count_params() == 3 * 4 + 4 + numbers
+    model.save_weights(tmp_path / "model.weights.h5")
+    other = keras.Sequential([layers.Input((3,)), layers.Dense(4, activation=fresh(case))])
+    other.load_weights(tmp_path / "model.weights.h5")
+    x = np.ones((2, 3), "float32")
+    np.testing.assert_array_equal(ops.convert_to_numpy(model(x)), ops.convert_to_numpy(other(x)))
+
+
+@every_case
+@pytest.mark.parametrize("granularity", ["layer", "channel"])
+def test_round_trips(case, granularity, tmp_path):
+    """A `.keras` file, a weights file in a fresh model, `clone_model` and `from_config` give the same outputs."""
+    options = {"granularity": granularity, "channels": 4 if granularity == "channel" else None}
+    fixed = fresh(case, granularity=granularity)
+    model = image_model(fixed, inner=fresh(case, **options))
+    inside = model.layers[1].activation
+    for layer, factor in ((fixed, 1.0), (inside, 1.5)):
+        shaped = {k: np.asarray(v) * factor for k, v in case.trained.items()}
+        if granularity == "channel":
+            shaped = {k: np.stack([v * (1 + 0.1 * i) for i in range(4)], axis=-1) for k, v in shaped.items()}
+        layer.set_parameters(**shaped)
+    expected = outputs(model)
+
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(outputs(keras.models.load_model(tmp_path / "model.keras")), expected)
+
+    model.save_weights(tmp_path / "model.weights.h5")
+    other = image_model(fresh(case, granularity=granularity), inner=fresh(case, **options))
+    assert not np.allclose(outputs(other), expected)
+    other.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(outputs(other), expected)
+
+    for copy in (keras.models.clone_model(model), keras.Model.from_config(model.get_config())):
+        copy.set_weights(model.get_weights())
+        np.testing.assert_array_equal(outputs(copy), expected)
+
+
+@every_case
+def test_empty_batch_unknown_sizes_and_integers(case):
+    for granularity in ("layer", "channel"):
+        model = image_model(fresh(case, granularity=granularity))
+        assert model.output_shape == (None, 4)
+        assert outputs(model, (0, 6, 7, 3)).shape == (0, 4)
+        assert outputs(model, (3, 9, 5, 3)).shape == (3, 4)
+    assert keras.backend.standardize_dtype(fresh(case)(np.array([[1, 2]])).dtype) == "float32"
+
+
+def test_a_mask_passes():
+    x = np.array([[[1.0], [2.0], [0.0]]], "float32")
+    masked = layers.Masking()(x)
+    y = ka.ATanh()(masked)
+    np.testing.assert_array_equal(ops.convert_to_numpy(keras.src.backend.get_keras_mask(y)), [[True, True, False]])
+
+
+@every_case
+def test_it_trains(case):
+    """Every parameter moves, in a compiled `fit`."""
+    keras.utils.set_random_seed(1)
+    layer = fresh(case, granularity="channel")
+    model = keras.Sequential([layers.Input((8,)), layers.Dense(8), layer, layers.Dense(1)])
+    model.compile("adam", "mse")
+    before = layer.get_parameters()
+    rng = np.random.default_rng(0)
+    model.fit(rng.normal(size=(64, 8)), rng.normal(size=(64, 1)), batch_size=32, epochs=1, verbose=0)
+    for name, value in layer.get_parameters().items():
+        assert np.all(value != before[name]), name
+
+
+def test_fits_the_absolute_value():
+    """Out of reach for a layer that stays a straight line; |x| on [-1, 1] has variance 1/12."""
+    x = np.linspace(-1, 1, 256, dtype="float32")[:, None]
+    model = keras.Sequential([
+        layers.Input((1,)),
+        layers.Dense(16), ka.AReLU(), layers.Dense(16), ka.AReLU(), layers.Dense(1),
+    ])
+    model.compile(keras.optimizers.Adam(1e-2), "mse")
+    model.fit(x, np.abs(x), epochs=150, batch_size=64, verbose=0)
+    assert model.evaluate(x, np.abs(x), verbose=0) < 1e-3
+
+
+def test_arelu_never_stays_a_straight_line():
+    """Even where a user sets a = b, c = d, the branches see different gradients and part."""
+    layer = ka.AReLU()
+    model = keras.Sequential([layers.Input((1,)), layer])
+    layer.set_parameters(a=1, b=1, c=0, d=0)
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    x = np.linspace(-1, 1, 64, dtype="float32")[:, None]
+    model.fit(x, np.abs(x), epochs=3, verbose=0)
+    assert abs(layer.a - layer.b) > 1e-2
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"b_initializer": 1.0},
+        {"a_initializer": "zeros"},
+        {"a_initializer": keras.initializers.RandomNormal(seed=1), "b_initializer": keras.initializers.RandomNormal(seed=1)},
+        {"b_initializer": "ones", "granularity": "channel"},
+    ],
+)
+def test_arelu_refuses_to_start_as_a_straight_line(options):
+    with pytest.raises(ValueError, match="straight line"):
+        ka.AReLU(**options)
+    with pytest.raises(ValueError, match="straight line"):
+        ka.Mixture(["tanh", {"name": "arelu"} | options], granularity=options.get("granularity", "layer"))
+
+
+def test_parameters_by_name():
+    layer = ka.ATanh(a_initializer=1.5, d_initializer="ones")
+    assert (layer.a, layer.b, layer.c, layer.d) == (1.5, 1, 0, 1)
+    layer.set_parameters(a=1.25, c=-0.5)
+    layer.b = 3
+    assert layer.get_parameters() == {"a": 1.25, "b": 3, "c": -0.5, "d": 1}
+    with pytest.raises(ValueError, match=r"has the parameters .*Received: e"):
+        layer.set_parameters(e=1)
+    with pytest.raises(ValueError, match="`a` of .* shape"):
+        layer.set_parameters(a=[1, 2])
+    by_channel = ka.ATanh(granularity="channel", channels=3)
+    by_channel.a = [1, 2, 3]
+    by_channel.d = 0.5
+    np.testing.assert_array_equal(by_channel.a, [1, 2, 3])
+    np.testing.assert_array_equal(by_channel.d, [0.5, 0.5, 0.5])
+
+
+def test_each_parameter_has_its_regularizer_and_constraint():
+    layer = ka.ATanh(a_regularizer=keras.regularizers.L2(0.5), b_constraint="non_neg", c_initializer=2.0)
+    model = keras.Sequential([layers.Input((2,)), layer])
+    layer.set_parameters(a=3.0, b=0.01)
+    assert float(sum(model.losses)) == pytest.approx(0.5 * 3.0**2)
+    model.compile(keras.optimizers.SGD(10.0), "mse")
+    model.fit(np.ones((4, 2)), -np.ones((4, 2)), verbose=0)
+    assert layer.b == 0  # one step goes far below it
+    copy = ka.ATanh.from_config(layer.get_config())
+    assert copy.c == 2.0 and float(sum(copy.losses)) == pytest.approx(0.5)
+
+
+def test_a_parameter_per_channel_must_know_how_many():
+    with pytest.raises(ValueError, match=r"channels=4.*`activation=` of dense"):
+        layers.Dense(4, activation=ka.ATanh(granularity="channel"))(np.ones((2, 3)))
+    with pytest.raises(ValueError, match="no parameters yet"):
+        ka.ATanh(granularity="channel").get_parameters()
+    with pytest.raises(ValueError, match="parameters for 3 channels, and its input has 4"):
+        ka.ATanh(granularity="channel", channels=3)(np.ones((2, 4)))
+    with pytest.raises(ValueError, match="channels=n"):
+        ka.ATanh(granularity="channel")(keras.Input((3, None)))
+    with pytest.raises(ValueError, match="rank 2 or more"):
+        ka.ATanh(granularity="channel")(np.ones(3))
+
+
+def test_a_fit_of_a_layer_inside_another_is_refused_not_silently_untrained():
+    model = keras.Sequential([layers.Input((3,)), layers.Dense(4, activation=ka.ATanh(granularity="channel"))])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="channels=4"):
+        model.fit(np.ones((4, 3)), np.ones((4, 4)), verbose=0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"granularity": "pixel"}, {"channels": 3}, {"granularity": "channel", "channels": 0}, {"data_format": "NHWC"},
+     {"e_initializer": 1.0}],
+)
+def test_bad_arguments_are_errors(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        ka.ATanh(**options)
+
+
+@pytest.mark.parametrize("data_format, shape", [("channels_last", (1, 1, 3)), ("channels_first", (3, 1, 1))])
+def test_prelu_shares_the_right_axes(data_format, shape):
+    image = (None, None, 3) if data_format == "channels_last" else (3, None, None)
+    by_channel = ka.PReLU(granularity="channel", data_format=data_format)
+    assert by_channel(keras.Input(image)).shape == (None, *image)
+    assert tuple(by_channel.alpha.shape) == shape
+    for layer, size in ((ka.PReLU(), 1), (ka.PReLU(granularity="channel"), 5)):
+        y = layer(np.array([[-2.0, 0.0, 1.0, -4.0, 2.0]], "float32"))
+        assert layer.count_params() == size
+        np.testing.assert_allclose(ops.convert_to_numpy(y), [[-0.5, 0.0, 1.0, -1.0, 2.0]])
+    with pytest.raises(ValueError, match="granularity"):
+        ka.PReLU(granularity="element")
