@@ -43,6 +43,7 @@ class Between(keras.constraints.Constraint):
         self.minimum, self.maximum = minimum, maximum
 
     def __call__(self, w):
+        w = ops.convert_to_tensor(w)
         return ops.minimum(ops.where(w >= self.minimum, w, ops.full_like(w, self.minimum)), self.maximum)
 
     def get_config(self):

@@ -199,7 +199,7 @@ class Mixture(TrainableActivation):
     @weights_trainable.setter
     def weights_trainable(self, value):
         self._weights_trainable = bool(value)
-        self.trainable = self.trainable
+        self._apply_trainable()
 
     @property
     def trainable(self) -> bool:
@@ -208,6 +208,9 @@ class Mixture(TrainableActivation):
     @trainable.setter
     def trainable(self, value):
         keras.layers.Layer.trainable.__set__(self, value)
+        self._apply_trainable()
+
+    def _apply_trainable(self):
         if self._raw_weights is not None:
             self._raw_weights.trainable = self._trainable and self._weights_trainable
 

@@ -1,0 +1,1 @@
+"""The experiment: networks with pluggable activations, trained from JSON configs. Runs from the checkout."""

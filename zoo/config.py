@@ -1,0 +1,323 @@
+"""The schema of a run: strict loading, overrides, and the JSON Schema that editors complete and check with.
+
+`python -m zoo.config` writes that schema to configs/schema.json.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+
+from zoo.errors import UserError
+
+SCHEMA = Path(__file__).parents[1] / "configs" / "schema.json"
+Share = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+_PARAMETER_SETTING = r"^[a-z_]+_(initializer|regularizer|constraint)$"
+
+
+class ConfigError(UserError):
+    """One line: the file, the dotted path, what is wrong there, and what would be right."""
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class LeNet(Strict):
+    """LeNet with 'same' padding, and dropout before the last layer."""
+
+    name: Literal["lenet"] = "lenet"
+    dropout: Share = Field(0.1, description="share of the last hidden layer's outputs that are dropped")
+
+
+class Activation(Strict):
+    """An activation and its options, as `keras_adaptact.get` takes them; defaults may be left out."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": False})
+
+    name: str = Field(description="one of keras_adaptact.names()")
+    granularity: Literal["layer", "channel"] = Field("layer", description="who has parameters of its own")
+    weights: Literal["learned"] | list[float] = Field(
+        "learned", description='of a mixture: "learned", or fixed values, used as given'
+    )
+    normalization: Literal["sum", "softmax", "none"] = Field("sum", description="of a mixture's learned weights")
+    members: list[str | dict[str, Any]] | None = Field(None, description='of "mixture": what it mixes')
+    function: str | None = Field(None, description='of "adaptive": the function made adaptive')
+    negative_slope: float | None = Field(None, description='of "leaky_relu"')
+
+    @model_validator(mode="after")
+    def _extra_fields_are_settings_of_parameters(self):
+        for name in self.model_extra or {}:
+            if not re.match(_PARAMETER_SETTING, name):
+                raise ValueError(_unknown(name, type(self).model_fields))
+        return self
+
+    def options(self) -> dict[str, Any]:
+        """The spec for `keras_adaptact.get`: whatever isn't a default, which every activation may ignore."""
+        return {"name": self.name} | self.model_dump(exclude_defaults=True, exclude={"sites"})
+
+
+class Rule(Activation):
+    """An activation for the sites whose name matches a pattern such as "conv*"."""
+
+    sites: str = Field(description="pattern of site names, with * and ?; the first rule that matches wins")
+
+
+class Dataset(Strict):
+    """The images, and how they are split and scaled."""
+
+    name: Literal["cifar10", "digits"] = "cifar10"
+    limit: Count | None = Field(None, description="the first n training images of a fixed shuffle; null: all")
+    test_limit: Count | None = Field(None, description="the first n test images of a fixed shuffle; null: all")
+    validation: Share = Field(0.1, description="share of the training images held out, at most 5,000 images")
+    standardize: Literal["channel", "per_image"] = Field(
+        "channel", description="by the training images' mean and deviation per channel, or each image by its own"
+    )
+
+
+class SGD(Strict):
+    """Stochastic gradient descent."""
+
+    name: Literal["sgd"] = "sgd"
+    learning_rate: Positive = 0.05
+    momentum: Share = 0.9
+    nesterov: bool = True
+
+
+class Adam(Strict):
+    """Adam."""
+
+    name: Literal["adam"] = "adam"
+    learning_rate: Positive = 1e-3
+
+
+class Schedule(Strict):
+    """The learning rate over the steps of a run: a linear warm-up, then constant or a cosine to 0."""
+
+    name: Literal["cosine", "constant"] = "cosine"
+    warmup: Share = Field(0.05, description="share of the steps")
+
+
+def _named(default: str):
+    return Discriminator(lambda value: value.get("name", default) if isinstance(value, dict) else default)
+
+
+Optimizer = Annotated[Annotated[SGD, Tag("sgd")] | Annotated[Adam, Tag("adam")], _named("sgd")]
+
+
+class Training(Strict):
+    """How a network is trained."""
+
+    epochs: Count = 150
+    batch_size: Count = 128
+    optimizer: Optimizer = SGD()
+    schedule: Schedule = Schedule()
+    label_smoothing: Share = 0.0
+    dtype: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field([0], min_length=1, description="one run for each")
+
+    @model_validator(mode="after")
+    def _seeds_differ(self):
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds must differ from each other")
+        return self
+
+
+class Metrics(Strict):
+    """What is measured beside loss and accuracy."""
+
+    report_batch: Count | None = Field(
+        64,
+        description="size of the test batch that the report's measure is taken on after each epoch; null: none",
+    )
+
+
+def _one_or_rules(value):
+    return "rules" if isinstance(value, list) else "one"
+
+
+class Config(Strict):
+    """A run: one network, one data set, one way of training."""
+
+    schema_: str | None = Field(None, alias="$schema", description="the JSON Schema of this file, for editors")
+    notes: str = Field("", description="command, hardware, expected result")
+    model: LeNet = LeNet()
+    activation: Annotated[
+        Annotated[Activation, Tag("one")]
+        | Annotated[list[Rule], Tag("rules"), Field(min_length=1)],
+        Discriminator(_one_or_rules),
+    ] = Activation(name="relu")
+    dataset: Dataset = Dataset()
+    training: Training = Training()
+    metrics: Metrics = Metrics()
+
+    def with_seed(self, seed: int) -> "Config":
+        """The same run with one seed."""
+        return self.model_copy(update={"training": self.training.model_copy(update={"seeds": [seed]})})
+
+    def resolved(self) -> dict[str, Any]:
+        """Everything, defaults too, as JSON holds it."""
+        return self.model_dump(by_alias=True, mode="json")
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Reads a config and applies overrides such as ``training.epochs=3``.
+
+    Raises:
+        ConfigError: for a file that can't be read or isn't JSON, an unknown field or a bad value in it, and an
+            override that is malformed, given twice, or has no such field.
+    """
+    path = Path(path)
+    content = _read_json(path)
+    given = set()
+    for override in overrides:
+        dotted, equals, text = override.partition("=")
+        if not equals or not all(dotted.split(".")):
+            raise ConfigError(f"--set {override}: expected path=value, such as training.epochs=3")
+        if dotted in given:
+            raise ConfigError(f"--set {dotted} is given twice")
+        given.add(dotted)
+        _override(content, dotted, text)
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_first_of(error, content, given)}") from None
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.json")], 1, 0.5)
+        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        raise ConfigError(f"{path}: no such file{hint}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: can't be read as text: {error}") from None
+    if not text.strip():
+        raise ConfigError(f"{path}: the file is empty; expected a JSON object")
+    try:
+        content = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    except ValueError as error:  # JSONDecodeError says the line and column
+        raise ConfigError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected a JSON object, found a {type(content).__name__}")
+    return content
+
+
+def _no_duplicates(pairs):
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the field {twice!r} is given twice")
+    return found
+
+
+def _no_constant(name):
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _override(content: dict, dotted: str, text: str):
+    """Sets one field; the fields on the way to it may have been left out."""
+    try:
+        value = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    except ValueError:
+        value = text
+    *parents, last = dotted.split(".")
+    place: Any = content
+    for key in parents:
+        place = place.setdefault(key, {}) if isinstance(place, dict) else _item(place, key, dotted)
+    if isinstance(place, dict):
+        place[last] = value
+    else:
+        _item(place, last, dotted)
+        place[int(last)] = value
+
+
+def _item(place, key: str, dotted: str):
+    if isinstance(place, list) and key.isdigit() and int(key) < len(place):
+        return place[int(key)]
+    what = f"a list of {len(place)}: give an index" if isinstance(place, list) else f"a {type(place).__name__}"
+    raise ConfigError(f"--set {dotted}: no field {key!r} there; it is {what}")
+
+
+def _first_of(error: ValidationError, content: dict, given: set[str]) -> str:
+    """The first thing that is wrong, by its dotted path, and how many more there are."""
+    first, *more = error.errors()
+    path, place = [], content
+    for key in first["loc"]:  # without the tags of unions, which aren't in the file
+        if isinstance(place, dict) and key not in place and key in ("one", "rules", "sgd", "adam"):
+            continue
+        if isinstance(place, list) and key == "rules":
+            continue
+        path.append(str(key))
+        place = place[key] if isinstance(place, dict | list) and key in _keys(place) else None
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = _unknown(path[-1], _fields_at(path[:-1], content))
+        path = path[:-1]
+    elif first["type"] == "missing":
+        message = "this field is needed"
+    elif first["type"] != "value_error":
+        message = f"{message}; found {json.dumps(first['input'], default=str)[:80]}"
+    dotted = ".".join(path) or "the file"
+    origin = " (given by --set)" if any(g.startswith(dotted) for g in given) else ""
+    rest = f" (and {len(more)} more)" if more else ""
+    return f"{dotted}: {message}{origin}{rest}"
+
+
+def _keys(place: dict | list):
+    return place if isinstance(place, dict) else range(len(place))
+
+
+def _fields_at(path: list[str], content: dict) -> list[str]:
+    """The names of the fields that a place in a config may have."""
+    model: Any = Config
+    place: Any = content
+    for key in path:
+        place = place[int(key)] if isinstance(place, list) else place.get(key)
+        if key.isdigit():
+            model = Rule
+        elif key == "optimizer":
+            model = Adam if place.get("name") == "adam" else SGD
+        elif key == "activation":
+            model = Activation
+        else:
+            model = model.model_fields[key].annotation
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _unknown(name: str, known) -> str:
+    near = difflib.get_close_matches(name, list(known), 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    return f"unknown field {name!r}; {hint}"
+
+
+def json_schema(activations: Sequence[str]) -> dict[str, Any]:
+    """The JSON Schema of a config; `activations` are the names that a config may use."""
+    schema = Config.model_json_schema(by_alias=True)
+    for name in ("Activation", "Rule"):
+        definition = schema["$defs"][name]
+        definition["properties"]["name"]["enum"] = list(activations)
+        definition["patternProperties"] = {_PARAMETER_SETTING: {}}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
+
+
+def main() -> None:
+    from zoo import backend
+
+    backend.choose()
+    import keras_adaptact as ka
+    from zoo.results import write_json
+
+    write_json(SCHEMA, json_schema(ka.names()))
+
+
+if __name__ == "__main__":
+    main()

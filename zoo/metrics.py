@@ -1,0 +1,46 @@
+"""What is measured, from logits and labels: the sound measure, and the report's."""
+
+import numpy as np
+from scipy.special import log_softmax
+from sklearn.metrics import accuracy_score, precision_score
+
+
+def sound(logits: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], prefix: str) -> dict:
+    """Loss, accuracy and precisions over a whole split.
+
+    Args:
+        logits: float (n, classes).
+        labels: int (n,).
+        prefix: of the keys, such as "test".
+
+    The loss is the mean cross-entropy in nats. A class that is never predicted has precision 0.
+    """
+    predicted = logits.argmax(axis=1)
+    each = range(len(classes))
+
+    def precision(average):
+        return precision_score(labels, predicted, labels=each, average=average, zero_division=0)
+
+    logs = log_softmax(logits.astype("float64"), axis=1)
+    return {
+        f"{prefix}_loss": float(-logs[np.arange(len(labels)), labels].mean()),
+        f"{prefix}_accuracy": float(accuracy_score(labels, predicted)),
+        f"{prefix}_precision_macro": float(precision("macro")),
+        f"{prefix}_precision_weighted": float(precision("weighted")),
+        f"{prefix}_precision_per_class": dict(zip(classes, map(float, precision(None)), strict=True)),
+    }
+
+
+def report_batch(labels: np.ndarray, size: int, seed: int, epoch: int) -> np.ndarray:
+    """Indices of the test images of one epoch, for the report's measure: drawn from seed and epoch."""
+    size = min(size, len(labels))
+    return np.random.default_rng([seed, epoch]).choice(len(labels), size, replace=False)
+
+
+def report(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The report's measure: weighted precision on one small batch of test images.
+
+    It is noisy, and its maximum over epochs lies far above what a network does on all images. It serves the
+    comparison with the report's tables only.
+    """
+    return float(precision_score(labels, logits.argmax(axis=1), average="weighted", zero_division=0))

@@ -1,0 +1,121 @@
+"""What a run leaves behind: a folder of plain files, each written whole or not at all."""
+
+import csv
+import io
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("keras", "jax", "torch", "tensorflow", "tensorflow-cpu", "numpy", "scikit-learn", "pydantic")
+
+
+def new_folder(path: Path) -> Path:
+    """Makes the folder of a run; one that holds anything is left alone.
+
+    Raises:
+        UserError: where it isn't empty, or can't be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        taken = any(path.iterdir())
+    except OSError as error:
+        raise UserError(f"{path}: no folder can be made here: {error.strerror}") from None
+    if taken:
+        raise UserError(f"{path}: the folder is not empty, and nothing is overwritten; give another --out")
+    return path
+
+
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+    """Has `write` fill a file beside `path`, then renames it: a reader sees the old file or the new one."""
+    unfinished = path.with_name(f".{os.getpid()}.{path.name}")  # keeps the suffix, which Keras goes by
+    try:
+        write(unfinished)
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: can't be written: {error.strerror or error}") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_whole(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, content: Any) -> None:
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Numbers in the shortest form that reads back as the same number."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def environment(provenance: str, argv: Sequence[str] | None) -> dict[str, Any]:
+    """Where and how a run was made."""
+    import keras
+
+    return {
+        "command": shlex.join(argv) if argv is not None else None,
+        "backend": keras.config.backend(),
+        "device": _device(keras.config.backend()),
+        "versions": {"python": platform.python_version()} | _versions(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_changed_files": (_git("status", "--porcelain", "--untracked-files=no") or "").splitlines(),
+        "data": provenance,
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _device(backend: str) -> str:
+    if backend == "jax":
+        import jax
+
+        return jax.devices()[0].device_kind
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "gpu") if gpus else "cpu"
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.rstrip()
+
+
+def note(message: str) -> None:
+    """A line for the person who waits."""
+    print(message, file=sys.stdout, flush=True)
