@@ -1,12 +1,12 @@
 """Trainable activation functions for Keras 3, on JAX, PyTorch and TensorFlow alike."""
 
 from keras_adaptact import functional as functional
+from keras_adaptact.activations import PELU as PELU
 from keras_adaptact.activations import AdaptiveActivation as AdaptiveActivation
 from keras_adaptact.activations import AReLU as AReLU
 from keras_adaptact.activations import ASigmoid as ASigmoid
 from keras_adaptact.activations import ATanh as ATanh
 from keras_adaptact.activations import FReLU as FReLU
-from keras_adaptact.activations import PELU as PELU
 from keras_adaptact.activations import PReLU as PReLU
 from keras_adaptact.activations import Swish as Swish
 from keras_adaptact.base import Parameter as Parameter

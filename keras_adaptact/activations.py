@@ -208,8 +208,15 @@ class PReLU(keras.layers.PReLU):
     Reference: He et al., "Delving Deep into Rectifiers", 2015.
     """
 
-    def __init__(self, granularity="layer", data_format=None, alpha_initializer=None, alpha_regularizer=None,
-                 alpha_constraint=None, **kwargs):
+    def __init__(
+        self,
+        granularity="layer",
+        data_format=None,
+        alpha_initializer=None,
+        alpha_regularizer=None,
+        alpha_constraint=None,
+        **kwargs,
+    ):
         if granularity not in ("layer", "channel"):
             raise ValueError(f'`granularity` must be "layer" or "channel". Received: {granularity!r}')
         initializer = keras.initializers.Constant(0.25) if alpha_initializer is None else alpha_initializer
@@ -245,8 +252,7 @@ def plain_function(spec) -> Callable:
         return plain_function(function)
     if not callable(function) or isinstance(function, type | keras.layers.Layer):
         raise ValueError(
-            "A plain elementwise function is needed here, or the name of one, not a layer. "
-            f"Received: {spec!r}"
+            f"A plain elementwise function is needed here, or the name of one, not a layer. Received: {spec!r}"
         )
     return function
 

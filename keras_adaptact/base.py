@@ -132,7 +132,7 @@ class TrainableActivation(keras.layers.Layer):
             raise ValueError(f'`granularity` must be "layer" or "channel". Received: {granularity!r}')
         if channels is not None and granularity == "layer":
             raise ValueError(f'`channels` belongs to granularity="channel" only. Received: {channels!r}')
-        if channels is not None and (isinstance(channels, bool) or int(channels) != channels or channels < 1):
+        if channels is not None and (not isinstance(channels, int | np.integer) or channels < 1):
             raise ValueError(f"`channels` must be a positive integer. Received: {channels!r}")
         if kwargs.get("name") is None:
             kwargs["name"] = _automatic_name(type(self).__name__.lower())
@@ -142,12 +142,10 @@ class TrainableActivation(keras.layers.Layer):
         self.channels = channels
         self.data_format = keras.config.image_data_format() if data_format is None else data_format
         if self.data_format not in ("channels_last", "channels_first"):
-            raise ValueError(
-                f'`data_format` must be "channels_last" or "channels_first". Received: {data_format!r}'
-            )
+            raise ValueError(f'`data_format` must be "channels_last" or "channels_first". Received: {data_format!r}')
         self._slots = tuple(slots)
         self._packed = None
-        self._shape = None  # of one parameter; None until it is known
+        self._shape: tuple[int, ...] | None = None  # of one parameter; None until it is known
 
     @classmethod
     def settings(cls) -> list[str]:
@@ -198,40 +196,40 @@ class TrainableActivation(keras.layers.Layer):
         if self._shape is None:
             owner = _owner(self)
             if found is None or owner is not None:
+                received = f"the `activation=` of {owner.name}" if owner else f"input of shape {tuple(input_shape)}"
                 raise ValueError(
-                    f"{self.name} has one set of parameters for each channel, and can't know how many: give it "
-                    f"`channels={found or 'n'}`. "
-                    + (f"Received: the `activation=` of {owner.name}" if owner else
-                       f"Received: an input of shape {tuple(input_shape)}")
+                    f"{self.name} has parameters for each channel, and can't know for how many: give it "
+                    f"`channels={found or 'n'}`. Received: {received}"
                 )
             self._create_variables((int(found),))
         elif found is not None and (found,) != self._shape:
             raise ValueError(
                 f"{self.name} has parameters for {self._shape[0]} channels, and its input has {found} on axis "
-                f"{axis} ({self.data_format}). Received: an input of shape {tuple(input_shape)}"
+                f"{axis} ({self.data_format}). Received: input of shape {tuple(input_shape)}"
             )
 
     # Computation
 
     def call(self, inputs):
         dtype = keras.backend.result_type(self.compute_dtype, "float32")
-        values = self._values(inputs.ndim, dtype)
+        values = self._values(inputs, dtype)
         return ops.cast(self.formula(ops.cast(inputs, dtype), *values), self.compute_dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def _values(self, rank, dtype) -> list:
+    def _values(self, z, dtype) -> list:
         """The formula's arguments after z."""
-        return self._rows(self._packed, rank, dtype)
+        return self._rows(self._packed, z, dtype)
 
-    def _rows(self, packed, rank, dtype) -> list:
-        """The rows of a packed tensor, each in a shape that broadcasts against an input of this rank."""
+    def _rows(self, packed, z, dtype) -> list:
+        """The rows of a packed tensor, each in a shape that broadcasts against z."""
         if packed is None:
             return []
         rows = list(ops.unstack(ops.cast(packed, dtype)))
         if self.granularity == "layer":
             return rows
+        rank = len(z.shape)
         behind = rank - 1 - channel_axis(self.data_format, rank)
         return [ops.reshape(row, (-1,) + (1,) * behind) for row in rows]
 
@@ -256,16 +254,13 @@ class TrainableActivation(keras.layers.Layer):
         current = self.get_parameters()
         unknown = sorted(values.keys() - current.keys())
         if unknown:
-            raise ValueError(
-                f"{self.name} has the parameters {sorted(current)}. Received: {', '.join(unknown)}"
-            )
+            raise ValueError(f"{self.name} has the parameters {sorted(current)}. Received: {', '.join(unknown)}")
         for name, value in values.items():
             try:
                 current[name] = np.broadcast_to(np.asarray(value, current[name].dtype), current[name].shape)
             except (TypeError, ValueError):
                 raise ValueError(
-                    f"`{name}` of {self.name} needs a value of shape {current[name].shape}. "
-                    f"Received: {value!r}"
+                    f"`{name}` of {self.name} needs a value of shape {current[name].shape}. Received: {value!r}"
                 ) from None
         self._assign(current)
 
@@ -302,9 +297,7 @@ def _automatic_name(prefix: str) -> str:
 
 def channel_axis(data_format: str, rank: int) -> int:
     if rank < 2:
-        raise ValueError(
-            f'granularity="channel" needs an input of rank 2 or more. Received: an input of rank {rank}'
-        )
+        raise ValueError(f'granularity="channel" needs an input of rank 2 or more. Received: an input of rank {rank}')
     return 1 if data_format == "channels_first" and rank > 2 else rank - 1
 
 

@@ -22,7 +22,7 @@ class Normalization:
 
     function: Callable
     initial: Callable[[int], float]
-    constraint: keras.constraints.Constraint | None = None
+    constraint: Between | None = None
 
 
 NORMALIZATIONS = {
@@ -222,9 +222,9 @@ class Mixture(TrainableActivation):
         terms = [m.formula(z, *(next(parameters) for _ in m.slots)) for m in self._members]
         return functional.mixture(terms, weights)
 
-    def _values(self, rank, dtype):
+    def _values(self, z, dtype):
         weights = self._normalization.function(ops.cast(self._raw_weights, dtype))
-        return super()._values(rank, dtype) + self._rows(weights, rank, dtype)
+        return super()._values(z, dtype) + self._rows(weights, z, dtype)
 
     # Access
 
@@ -237,9 +237,8 @@ class Mixture(TrainableActivation):
         return super().get_parameters() | {"weights": ops.convert_to_numpy(self._raw_weights.value)}
 
     def _assign(self, values):
-        raw = values["weights"]
-        if np.any(raw != ops.convert_to_numpy(self._bound(ops.array(raw)))):
-            bounds = self._normalization.constraint
+        raw, bounds = values["weights"], self._normalization.constraint
+        if bounds is not None and np.any(raw != ops.convert_to_numpy(bounds(raw))):
             raise ValueError(
                 f'With normalization="sum", raw weights lie between {bounds.minimum} and {bounds.maximum}. '
                 f"Received: {raw.tolist()}"

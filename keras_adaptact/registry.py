@@ -133,9 +133,7 @@ def _make(key: str, options: dict, named: dict) -> keras.layers.Layer:
 
 def _check_options(key: str, options: dict, known: dict[str, inspect.Parameter]):
     for option in options.keys() - known.keys():
-        raise ValueError(
-            f"{key!r} has no option {option!r}.{_nearest(option, known)} Its options: {', '.join(known)}."
-        )
+        raise ValueError(f"{key!r} has no option {option!r}.{_nearest(option, known)} Its options: {', '.join(known)}.")
     for option, parameter in known.items():
         if parameter.default is parameter.empty and option not in options:
             raise ValueError(f"{key!r} needs the option {option!r}. Received: {options!r}")
@@ -144,14 +142,14 @@ def _check_options(key: str, options: dict, known: dict[str, inspect.Parameter])
 def _options_of(cls: type) -> dict[str, inspect.Parameter]:
     """The options of a layer class: its constructor's own arguments, and those that it hands on."""
 
-    def arguments(constructor):
-        found = list(inspect.signature(constructor).parameters.values())[1:]
+    def arguments(of: type):
+        found = inspect.signature(of).parameters.values()
         return {p.name: p for p in found if p.kind is not p.VAR_KEYWORD}
 
-    known = arguments(cls.__init__)
+    known = arguments(cls)
     handed_on = ["dtype", "trainable"]
     if issubclass(cls, TrainableActivation):
-        known |= arguments(TrainableActivation.__init__)
+        known |= arguments(TrainableActivation)
         handed_on = [*cls.settings(), *handed_on]
     return known | {o: inspect.Parameter(o, inspect.Parameter.KEYWORD_ONLY, default=None) for o in handed_on}
 

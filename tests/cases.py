@@ -55,7 +55,13 @@ def gelu_slope(u):
 def arelu(z, a, b, c, d) -> Derived:
     first = a * z + c > b * z + d
     y = np.maximum(a * z + c, b * z + d)
-    return y, {"z": np.where(first, a, b), "a": first * z, "b": ~first * z, "c": first * 1.0, "d": ~first * 1.0}
+    return y, {
+        "z": np.where(first, a, b),
+        "a": first * z,
+        "b": ~first * z,
+        "c": first * 1.0,
+        "d": ~first * 1.0,
+    }
 
 
 def swish(z, beta) -> Derived:

@@ -48,13 +48,7 @@ def python2_pickle(raw, labels, shape=None, dtype=b"u1"):
     values = b"".join(b"K" + bytes([label]) for label in labels)
     array = b"eU\x04datacnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01"
     size = b"M" + struct.pack("<H", rows) + b"M" + struct.pack("<H", columns) + b"\x86"
-    kind = (
-        b"cnumpy\ndtype\nU\x02"
-        + dtype
-        + b"K\x00K\x01\x87R(K\x03U\x01|NNN"
-        + b"J\xff\xff\xff\xff" * 2
-        + b"K\x00tb"
-    )
+    kind = b"cnumpy\ndtype\nU\x02" + dtype + b"K\x00K\x01\x87R(K\x03U\x01|NNN" + b"J\xff\xff\xff\xff" * 2 + b"K\x00tb"
     return head + values + array + size + kind + b"\x89T" + struct.pack("<i", len(raw)) + raw + b"tbu."
 
 
@@ -131,8 +125,7 @@ def test_digits_are_the_scans_of_scikit_learn():
     assert (images.shape, images.dtype, labels.dtype) == ((1797, 32, 32, 3), np.uint8, np.int32)
 
     expected = Counter(
-        (tuple(round(v * 255 / 16) for v in scan), int(digit))
-        for scan, digit in zip(raw, target, strict=True)
+        (tuple(round(v * 255 / 16) for v in scan), int(digit)) for scan, digit in zip(raw, target, strict=True)
     )
     corners = images[:, ::4, ::4, 0].reshape(1797, 64).tolist()
     assert Counter((tuple(scan), int(digit)) for scan, digit in zip(corners, labels, strict=True)) == expected
@@ -272,11 +265,7 @@ class Evil:
 @pytest.mark.parametrize("kind", ["system", "exec", "hidden in the labels"])
 def test_malicious_pickles_do_not_run(kind, protocol, tmp_path, small_files):
     mark = tmp_path / "ran"
-    evil = (
-        Evil(exec, f"open({str(mark)!r}, 'w').close()")
-        if kind == "exec"
-        else Evil(os.system, f"touch {mark}")
-    )
+    evil = Evil(exec, f"open({str(mark)!r}, 'w').close()") if kind == "exec" else Evil(os.system, f"touch {mark}")
     content = {"labels": [evil], "data": None} if kind.startswith("hidden") else evil
     file = tmp_path / "data_batch_1"
     file.write_bytes(pickle.dumps(content, protocol))

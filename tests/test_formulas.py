@@ -1,12 +1,13 @@
 """Values and gradients of every activation against the table's float64 formulas."""
 
 import keras
-import keras_adaptact as ka
 import numpy as np
 import pytest
 from autodiff import by_name, differentiate
 from cases import CASES, evaluate
 from keras import ops
+
+import keras_adaptact as ka
 
 POINTS = {
     "generic": np.random.default_rng(1).normal(0, 2, (6, 5)),
@@ -27,9 +28,7 @@ def check(case, z, parameters):
 
     expected, slopes = evaluate(case, z, parameters)
     np.testing.assert_allclose(ops.convert_to_numpy(y), expected, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(
-        ops.convert_to_numpy(by_z), upstream * slopes.pop("z"), rtol=1e-5, atol=1e-5
-    )
+    np.testing.assert_allclose(ops.convert_to_numpy(by_z), upstream * slopes.pop("z"), rtol=1e-5, atol=1e-5)
     found = by_name(layer, by_variables)
     assert found.keys() == slopes.keys()
     for name, slope in slopes.items():
@@ -89,9 +88,7 @@ def test_each_channel_has_parameters_of_its_own(case, data_format):
     """Against the layer-wide formula, channel by channel; the spatial sizes are unlike the channels."""
     spec = {"name": case.spec} if isinstance(case.spec, str) else case.spec
     layer = ka.get(spec | {"granularity": "channel", "channels": 3, "data_format": data_format})
-    by_channel = [
-        {k: np.asarray(v) * (1 + 0.25 * channel) for k, v in case.trained.items()} for channel in range(3)
-    ]
+    by_channel = [{k: np.asarray(v) * (1 + 0.25 * channel) for k, v in case.trained.items()} for channel in range(3)]
     layer.set_parameters(**{k: np.stack([p[k] for p in by_channel], axis=-1) for k in case.trained})
     axis = 3 if data_format == "channels_last" else 1
     shape = (2, 4, 5, 3) if axis == 3 else (2, 3, 4, 5)
@@ -115,7 +112,9 @@ def test_each_channel_has_parameters_of_its_own(case, data_format):
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 @every_case
 def test_low_precision_keeps_parameters_and_gradients_in_float32(case, policy):
-    layer = ka.get({"name": case.spec} | {"dtype": policy} if isinstance(case.spec, str) else case.spec | {"dtype": policy})
+    layer = ka.get(
+        {"name": case.spec} | {"dtype": policy} if isinstance(case.spec, str) else case.spec | {"dtype": policy}
+    )
     layer.set_parameters(**case.trained)
     z = np.random.default_rng(5).normal(size=(64, 96))
     z = ops.cast(ops.convert_to_tensor(z.astype("float32")), layer.compute_dtype)
@@ -127,9 +126,7 @@ def test_low_precision_keeps_parameters_and_gradients_in_float32(case, policy):
         assert variable.dtype == keras.backend.standardize_dtype(gradient.dtype) == "float32"
     expected, slopes = evaluate(case, ops.convert_to_numpy(ops.cast(z, "float32")), case.trained)
     rounding = 1e-3 if policy == "mixed_float16" else 8e-3
-    np.testing.assert_allclose(
-        ops.convert_to_numpy(ops.cast(y, "float32")), expected, rtol=rounding, atol=rounding
-    )
+    np.testing.assert_allclose(ops.convert_to_numpy(ops.cast(y, "float32")), expected, rtol=rounding, atol=rounding)
     found = by_name(layer, by_variables)
     for name, slope in slopes.items():
         if name != "z":  # 6,144 terms: a sum in low precision would be off by percents

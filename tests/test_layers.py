@@ -1,11 +1,12 @@
 """What a user relies on when an activation is part of a model."""
 
 import keras
-import keras_adaptact as ka
 import numpy as np
 import pytest
 from cases import CASES
 from keras import layers, ops
+
+import keras_adaptact as ka
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 
@@ -111,10 +112,16 @@ def test_it_trains(case):
 def test_fits_the_absolute_value():
     """Out of reach for a layer that stays a straight line; |x| on [-1, 1] has variance 1/12."""
     x = np.linspace(-1, 1, 256, dtype="float32")[:, None]
-    model = keras.Sequential([
-        layers.Input((1,)),
-        layers.Dense(16), ka.AReLU(), layers.Dense(16), ka.AReLU(), layers.Dense(1),
-    ])
+    model = keras.Sequential(
+        [
+            layers.Input((1,)),
+            layers.Dense(16),
+            ka.AReLU(),
+            layers.Dense(16),
+            ka.AReLU(),
+            layers.Dense(1),
+        ]
+    )
     model.compile(keras.optimizers.Adam(1e-2), "mse")
     model.fit(x, np.abs(x), epochs=150, batch_size=64, verbose=0)
     assert model.evaluate(x, np.abs(x), verbose=0) < 1e-3
@@ -136,7 +143,10 @@ def test_arelu_never_stays_a_straight_line():
     [
         {"b_initializer": 1.0},
         {"a_initializer": "zeros"},
-        {"a_initializer": keras.initializers.RandomNormal(seed=1), "b_initializer": keras.initializers.RandomNormal(seed=1)},
+        {
+            "a_initializer": keras.initializers.RandomNormal(seed=1),
+            "b_initializer": keras.initializers.RandomNormal(seed=1),
+        },
         {"b_initializer": "ones", "granularity": "channel"},
     ],
 )
@@ -155,7 +165,7 @@ def test_parameters_by_name():
     assert layer.get_parameters() == {"a": 1.25, "b": 3, "c": -0.5, "d": 1}
     with pytest.raises(ValueError, match=r"has the parameters .*Received: e"):
         layer.set_parameters(e=1)
-    with pytest.raises(ValueError, match="`a` of .* shape"):
+    with pytest.raises(ValueError, match=r"`a` of .* shape"):
         layer.set_parameters(a=[1, 2])
     by_channel = ka.ATanh(granularity="channel", channels=3)
     by_channel.a = [1, 2, 3]

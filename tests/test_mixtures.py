@@ -1,11 +1,12 @@
 """Mixtures: normalizations, fixed and learned weights, freezing and freeing."""
 
 import keras
-import keras_adaptact as ka
 import numpy as np
 import pytest
 from keras import layers, ops
 from test_layers import penalty
+
+import keras_adaptact as ka
 
 Z = np.linspace(-3, 3, 7, dtype="float32")[None]
 
@@ -26,7 +27,16 @@ def test_members_of_every_kind():
     def bump(z):
         return ops.exp(-ops.square(z))
 
-    layer = ka.Mixture(["gelu", ka.ATanh(a_initializer=2.0), ka.ATanh(), {"name": "adaptive", "function": "sin"}, bump, ka.Swish()])
+    layer = ka.Mixture(
+        [
+            "gelu",
+            ka.ATanh(a_initializer=2.0),
+            ka.ATanh(),
+            {"name": "adaptive", "function": "sin"},
+            bump,
+            ka.Swish(),
+        ]
+    )
     assert layer.member_names == ["gelu", "atanh", "atanh_2", "adaptiveactivation", "bump", "swish"]
     parameters = layer.get_parameters()
     assert parameters["atanh_a"] == 2.0 and parameters["atanh_2_a"] == 1.0 and parameters["swish_beta"] == 1.0

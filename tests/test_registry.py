@@ -1,10 +1,11 @@
 """`get`, `names` and `register`."""
 
 import keras
-import keras_adaptact as ka
 import numpy as np
 import pytest
 from keras import ops
+
+import keras_adaptact as ka
 from keras_adaptact import registry
 
 
@@ -32,7 +33,14 @@ def test_the_reports_and_the_baselines_are_there():
 
 @pytest.mark.parametrize(
     "spec",
-    ["arelu", {"name": "method2", "granularity": "channel"}, ka.Method1, ka.AReLU(b_initializer=0.25), "relu", ops.sin],
+    [
+        "arelu",
+        {"name": "method2", "granularity": "channel"},
+        ka.Method1,
+        ka.AReLU(b_initializer=0.25),
+        "relu",
+        ops.sin,
+    ],
 )
 def test_a_fresh_layer_every_time(spec):
     first, second = ka.get(spec), ka.get(spec, name="conv1_activation")
@@ -53,7 +61,10 @@ def test_a_serialized_layer_is_a_spec():
     "spec, words",
     [
         ("arelv", "'arelv'.*Did you mean 'arelu'"),
-        ({"name": "method2", "granularty": "channel"}, "'granularty'.*Did you mean 'granularity'.*options: weights"),
+        (
+            {"name": "method2", "granularty": "channel"},
+            "'granularty'.*Did you mean 'granularity'.*options: weights",
+        ),
         ({"name": "relu", "granularity": "channel"}, "'relu' takes no options.*granularity"),
         ({"name": "adaptive"}, "needs the option 'function'"),
         ({"granularity": "channel"}, 'needs a "name"'),
@@ -82,12 +93,14 @@ def test_register(clean_registry, tmp_path):
     np.testing.assert_allclose(ka.get({"name": "thirds", "granularity": "layer"}).mixing_weights, [1 / 3] * 3)
     assert isinstance(ka.get("alias"), ka.AReLU)
 
-    model = keras.Sequential([
-        keras.layers.Input((1,)),
-        ka.get("damped_sine"),
-        ka.AdaptiveActivation("damped_sine"),
-        ka.Mixture(["damped_sine", damped_sine]),
-    ])
+    model = keras.Sequential(
+        [
+            keras.layers.Input((1,)),
+            ka.get("damped_sine"),
+            ka.AdaptiveActivation("damped_sine"),
+            ka.Mixture(["damped_sine", damped_sine]),
+        ]
+    )
     model.save(tmp_path / "model.keras")
     x = np.array([[0.5]], "float32")
     once = np.sin(0.5) * np.exp(-0.5)

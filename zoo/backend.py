@@ -8,7 +8,12 @@ from pathlib import Path
 from zoo.errors import UserError
 
 BACKENDS = ("jax", "torch", "tensorflow")
-SELF_WRITTEN = {"floatx": "float32", "epsilon": 1e-07, "backend": "tensorflow", "image_data_format": "channels_last"}
+SELF_WRITTEN = {
+    "floatx": "float32",
+    "epsilon": 1e-07,
+    "backend": "tensorflow",
+    "image_data_format": "channels_last",
+}
 
 
 def choose() -> str:

@@ -43,9 +43,10 @@ class Activation(Strict):
 
     name: str = Field(description="one of keras_adaptact.names()")
     granularity: Literal["layer", "channel"] = Field("layer", description="who has parameters of its own")
-    weights: Literal["learned"] | list[float] = Field(
-        "learned", description='of a mixture: "learned", or fixed values, used as given'
-    )
+    weights: Annotated[
+        Annotated[Literal["learned"], Tag("word")] | Annotated[list[float], Tag("list")],
+        Discriminator(lambda value: "list" if isinstance(value, list) else "word"),
+    ] = Field("learned", description='of a mixture: "learned", or fixed values, used as given')
     normalization: Literal["sum", "softmax", "none"] = Field("sum", description="of a mixture's learned weights")
     members: list[str | dict[str, Any]] | None = Field(None, description='of "mixture": what it mixes')
     function: str | None = Field(None, description='of "adaptive": the function made adaptive')
@@ -77,7 +78,8 @@ class Dataset(Strict):
     test_limit: Count | None = Field(None, description="the first n test images of a fixed shuffle; null: all")
     validation: Share = Field(0.1, description="share of the training images held out, at most 5,000 images")
     standardize: Literal["channel", "per_image"] = Field(
-        "channel", description="by the training images' mean and deviation per channel, or each image by its own"
+        "channel",
+        description="by the training images' mean and deviation per channel, or each image by its own",
     )
 
 
@@ -138,10 +140,6 @@ class Metrics(Strict):
     )
 
 
-def _one_or_rules(value):
-    return "rules" if isinstance(value, list) else "one"
-
-
 class Config(Strict):
     """A run: one network, one data set, one way of training."""
 
@@ -149,9 +147,8 @@ class Config(Strict):
     notes: str = Field("", description="command, hardware, expected result")
     model: LeNet = LeNet()
     activation: Annotated[
-        Annotated[Activation, Tag("one")]
-        | Annotated[list[Rule], Tag("rules"), Field(min_length=1)],
-        Discriminator(_one_or_rules),
+        Annotated[Activation, Tag("one")] | Annotated[list[Rule], Tag("list"), Field(min_length=1)],
+        Discriminator(lambda value: "list" if isinstance(value, list) else "one"),
     ] = Activation(name="relu")
     dataset: Dataset = Dataset()
     training: Training = Training()
@@ -250,30 +247,31 @@ def _item(place, key: str, dotted: str):
 def _first_of(error: ValidationError, content: dict, given: set[str]) -> str:
     """The first thing that is wrong, by its dotted path, and how many more there are."""
     first, *more = error.errors()
-    path, place = [], content
-    for key in first["loc"]:  # without the tags of unions, which aren't in the file
-        if isinstance(place, dict) and key not in place and key in ("one", "rules", "sgd", "adam"):
-            continue
-        if isinstance(place, list) and key == "rules":
+    kind, path, place = first["type"], [], content
+    for key in first["loc"]:  # pydantic's tags of unions stand among them, and aren't in the file
+        if key in _keys(place):
+            place = place[key]
+        elif kind not in ("missing", "extra_forbidden") or key != first["loc"][-1]:
             continue
         path.append(str(key))
-        place = place[key] if isinstance(place, dict | list) and key in _keys(place) else None
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        message = _unknown(path[-1], _fields_at(path[:-1], content))
-        path = path[:-1]
-    elif first["type"] == "missing":
+    found = json.dumps(first["input"], default=str)[:80]
+    message = f"{first['msg']}; found {found}"
+    if kind == "extra_forbidden":
+        message = _unknown(path.pop(), _fields_at(path, content))
+    elif kind == "missing":
         message = "this field is needed"
-    elif first["type"] != "value_error":
-        message = f"{message}; found {json.dumps(first['input'], default=str)[:80]}"
+    elif kind == "model_type":
+        message = f"expected an object with fields; found {found}"
+    elif kind == "value_error":
+        message = first["msg"].removeprefix("Value error, ")
     dotted = ".".join(path) or "the file"
     origin = " (given by --set)" if any(g.startswith(dotted) for g in given) else ""
     rest = f" (and {len(more)} more)" if more else ""
     return f"{dotted}: {message}{origin}{rest}"
 
 
-def _keys(place: dict | list):
-    return place if isinstance(place, dict) else range(len(place))
+def _keys(place: Any):
+    return range(len(place)) if isinstance(place, list) else place if isinstance(place, dict) else ()
 
 
 def _fields_at(path: list[str], content: dict) -> list[str]:

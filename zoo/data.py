@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
@@ -204,9 +204,7 @@ def _cifar10_in(directory: Path) -> tuple[Split, Split, str]:
                 images, labels = (np.concatenate(parts) for parts in zip(*train, strict=True))
                 return Split(images, labels), test, f"CIFAR-10 files in {folder.resolve()}"
     is_folder = os.path.isdir(directory)  # noqa: PTH112 - Path.is_dir raises where it may not look
-    raise DataError(
-        f"{directory}: {'holds no CIFAR-10 file' if is_folder else 'is not a folder'}; {WAYS_OUT}"
-    )
+    raise DataError(f"{directory}: {'holds no CIFAR-10 file' if is_folder else 'is not a folder'}; {WAYS_OUT}")
 
 
 def _batch(path: Path, read: Callable[[Path], tuple[np.ndarray, np.ndarray]]) -> Split:
@@ -253,7 +251,7 @@ def _latin1(text: str, encoding: str) -> bytes:
 class _Unpickler(pickle.Unpickler):
     """Builds plain values and `_Inert` only. It imports nothing, so nothing in a pickle can be executed."""
 
-    ALLOWED = {
+    ALLOWED: ClassVar[dict[tuple[str, str], Callable[..., Any]]] = {
         ("_codecs", "encode"): _latin1,
         ("numpy", "ndarray"): _Inert,
         ("numpy", "dtype"): _Inert,

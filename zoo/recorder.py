@@ -29,7 +29,8 @@ class Recorder(keras.callbacks.Callback):
         self.history: list[dict[str, Any]] = []
         self.timing: list[tuple[int, float, float, float]] = []
         self.mixing: list[tuple] = []
-        self.began, self.trained = 0.0, None
+        self.began: float = 0.0
+        self.trained: float | None = None
 
     def on_train_begin(self, logs=None):
         self._record_mixing_weights(epoch=0)
@@ -47,8 +48,8 @@ class Recorder(keras.callbacks.Callback):
         self.timing.append((epoch + 1, round(seconds, 4), round(training, 4), round(images / training, 1)))
         row = {"epoch": epoch + 1} | {name: float(value) for name, value in (logs or {}).items()}
         row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        if self.config.metrics.report_batch is not None:
-            row["report_precision"] = self._report_precision(epoch + 1)
+        if (size := self.config.metrics.report_batch) is not None:
+            row["report_precision"] = self._report_precision(epoch + 1, size)
         self.history.append(row)
         self._record_mixing_weights(epoch + 1)
         self._write()
@@ -70,8 +71,7 @@ class Recorder(keras.callbacks.Callback):
         rates = [rate for *_, rate in self.timing]
         return statistics.median(rates[1:] or rates)
 
-    def _report_precision(self, epoch: int) -> float:
-        size = self.config.metrics.report_batch
+    def _report_precision(self, epoch: int, size: int) -> float:
         chosen = metrics.report_batch(self.test.labels, size, self.seed, epoch)
         logits = self.model.predict_on_batch(self.test.images[chosen])
         return metrics.report(np.asarray(logits), self.test.labels[chosen])

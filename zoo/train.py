@@ -78,7 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the results; by default in runs/")
     parser.add_argument(
-        "--data-dir", type=Path, metavar="DIR", help="folder with cifar-10-batches-bin/ or cifar-10-batches-py/"
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder with cifar-10-batches-bin/ or cifar-10-batches-py/",
     )
     return parser
 

@@ -4,7 +4,7 @@ import math
 import statistics
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import keras
 import numpy as np
@@ -27,7 +27,7 @@ def check(config: Config) -> None:
     keras.utils.clear_session()
 
 
-def prepare(dataset: data.Dataset, how: str) -> dict[str, Arrays]:
+def prepare(dataset: data.Dataset, how: Literal["channel", "per_image"]) -> dict[str, Arrays]:
     """The splits of a data set, standardized."""
     known = data.channel_statistics(dataset.train.images) if how == "channel" else None
     splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}

@@ -39,6 +39,6 @@ def factory(activation: Activation | list[Rule]) -> Factory:
                 where = f"activation.{i}" if isinstance(activation, list) else "activation"
                 raise ConfigError(f"{where}: {error}") from None
         patterns = ", ".join(rule.sites for rule in rules if isinstance(rule, Rule))
-        raise ConfigError(f"activation: no rule for the site {site!r}; there are {patterns}; add one for \"*\"")
+        raise ConfigError(f'activation: no rule for the site {site!r}; there are {patterns}; add one for "*"')
 
     return make

@@ -1,0 +1,34 @@
+"""The tests: `nox` runs them all, `nox -s 'tests(jax)'` one backend's, each in an environment of its own."""
+
+import platform
+
+import nox
+
+nox.options.reuse_venv = "yes"
+CONSTRAINTS = ("-c", "constraints.txt")
+# The CPU build is half the download; elsewhere than on Linux x86-64 there is one build only.
+IS_LINUX_X86 = (platform.system(), platform.machine()) == ("Linux", "x86_64")
+PACKAGES = {"jax": "jax", "torch": "torch", "tensorflow": "tensorflow-cpu" if IS_LINUX_X86 else "tensorflow"}
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    session.install(*CONSTRAINTS, "mypy", "numpy", "pydantic", "ruff")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("mypy")
+
+
+@nox.session
+@nox.parametrize("backend", list(PACKAGES), ids=list(PACKAGES))
+def tests(session: nox.Session, backend: str) -> None:
+    """All tests on one backend; the others aren't installed."""
+    session.install(*CONSTRAINTS, PACKAGES[backend], "-e", ".[test]")
+    session.run("pytest", *session.posargs, env={"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2"})
+
+
+@nox.session
+def exchange(session: nox.Session) -> None:
+    """Files of each backend opened on the others."""
+    session.install(*CONSTRAINTS, *PACKAGES.values(), "-e", ".[test]")
+    session.run("pytest", "tests/joint", env={"KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "2"})

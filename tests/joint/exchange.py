@@ -1,0 +1,63 @@
+"""What `test_exchange.py` runs on a backend: writes models of every activation, or reads another backend's."""
+
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+from autodiff import differentiate
+from cases import CASES
+from keras import layers, ops
+
+import keras_adaptact as ka
+
+Z = np.random.default_rng(0).normal(0, 2, (4, 5, 6, 3)).astype("float32")
+UPSTREAM = np.random.default_rng(1).normal(size=Z.shape).astype("float32")
+
+
+def model() -> keras.Model:
+    """Every activation by layer and by channel, as a layer and inside one; all parameters moved."""
+    inputs = keras.Input((5, 6, 3))
+    outputs = []
+    for case in CASES:
+        spec = {"name": case.spec} if isinstance(case.spec, str) else case.spec
+        by_layer, by_channel = ka.get(spec), ka.get(spec | {"granularity": "channel"})
+        inside = ka.get(spec)
+        x = layers.Conv2D(3, 1, activation=inside)(by_channel(by_layer(inputs)))
+        outputs.append(x)
+        for layer, factor in ((by_layer, 1.0), (by_channel, 1.125), (inside, 0.875)):
+            changed = {name: np.asarray(value) * factor for name, value in case.trained.items()}
+            if layer is by_channel:
+                scales = np.array([1.0, 1.25, 0.75])
+                changed = {k: np.multiply.outer(v, scales) for k, v in changed.items()}
+            layer.set_parameters(**changed)
+    return keras.Model(inputs, layers.Concatenate()(outputs))
+
+
+def values(built: keras.Model, suffix: str) -> dict[str, np.ndarray]:
+    found = {f"outputs{suffix}": ops.convert_to_numpy(built(Z))}
+    for i, layer in enumerate(layer for layer in built.layers if isinstance(layer, ka.TrainableActivation)):
+        _, by_z, by_variables = differentiate(layer, Z, UPSTREAM)
+        for name, gradient in zip(["z", "0", "1"], [by_z, *by_variables], strict=False):
+            found[f"gradient_{i}_{name}{suffix}"] = ops.convert_to_numpy(gradient)
+    return found
+
+
+def main(action: str, folder: Path, *out: str) -> None:
+    keras.utils.set_random_seed(0)
+    built = model()
+    if action == "write":
+        folder.mkdir()
+        built.save(folder / "model.keras")
+        built.save_weights(folder / "model.weights.h5")
+        np.savez(folder / "values.npz", **values(built, ""))
+        return
+    found = values(keras.models.load_model(folder / "model.keras"), "_of_keras")
+    keras.utils.set_random_seed(1)
+    fresh = model()
+    fresh.load_weights(folder / "model.weights.h5")
+    np.savez(out[0], **found, **values(fresh, "_of_weights"))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])
