@@ -1,6 +1,7 @@
 """The trainable activations, as data: which numbers each has, and which formula."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -11,6 +12,16 @@ from keras_adaptact.base import Between, Parameter, TrainableActivation, channel
 from keras_adaptact.registry import lookup, register
 
 _serializable = keras.saving.register_keras_serializable(package="keras_adaptact")
+
+
+@dataclass(frozen=True)
+class Affine:
+    """The formula of an affine activation; equal for equal functions."""
+
+    function: Callable
+
+    def __call__(self, z, a, b, c, d):
+        return functional.affine(self.function, z, a, b, c, d)
 
 
 class _Affine(TrainableActivation):
@@ -35,7 +46,8 @@ class ASigmoid(_Affine):
     Reference: Hu et al., "Adaptively Customizing Activation Functions for Various Layers", 2021.
     """
 
-    def formula(self, z, a, b, c, d):
+    @staticmethod
+    def formula(z, a, b, c, d):
         return functional.affine(ops.sigmoid, z, a, b, c, d)
 
 
@@ -52,7 +64,8 @@ class ATanh(_Affine):
     Reference: Hu et al., "Adaptively Customizing Activation Functions for Various Layers", 2021.
     """
 
-    def formula(self, z, a, b, c, d):
+    @staticmethod
+    def formula(z, a, b, c, d):
         return functional.affine(ops.tanh, z, a, b, c, d)
 
 
@@ -92,7 +105,8 @@ class AReLU(TrainableActivation):
                 f"different values. Received: {a[a == b].flat[0]:g} for both"
             )
 
-    def formula(self, z, a, b, c, d):
+    @staticmethod
+    def formula(z, a, b, c, d):
         return functional.arelu(z, a, b, c, d)
 
 
@@ -119,8 +133,9 @@ class AdaptiveActivation(_Affine):
         self.function = function if isinstance(function, str) else resolved
         self._resolved = resolved
 
-    def formula(self, z, a, b, c, d):
-        return functional.affine(self._resolved, z, a, b, c, d)
+    @property
+    def formula(self):
+        return Affine(self._resolved)
 
     def get_config(self):
         return super().get_config() | {"function": serialize_function(self.function)}
@@ -141,7 +156,8 @@ class Swish(TrainableActivation):
 
     beta = Parameter(1.0)
 
-    def formula(self, z, beta):
+    @staticmethod
+    def formula(z, beta):
         return functional.swish(z, beta)
 
 
@@ -162,7 +178,8 @@ class FReLU(TrainableActivation):
 
     b = Parameter(0.0)
 
-    def formula(self, z, b):
+    @staticmethod
+    def formula(z, b):
         return functional.frelu(z, b)
 
 
@@ -184,7 +201,8 @@ class PELU(TrainableActivation):
     a = Parameter(1.0, Between(0.1))
     b = Parameter(1.0, Between(0.1))
 
-    def formula(self, z, a, b):
+    @staticmethod
+    def formula(z, a, b):
         return functional.pelu(z, a, b)
 
 

@@ -9,6 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_adaptact import backends
+
 SETTINGS = ("initializer", "regularizer", "constraint")
 
 
@@ -170,6 +172,7 @@ class TrainableActivation(keras.layers.Layer):
     def _create_if_known(self):
         if self.granularity == "layer":
             self._create_variables(())
+            self.built = True
         elif self.channels is not None:
             self._create_variables((int(self.channels),))
 
@@ -213,7 +216,7 @@ class TrainableActivation(keras.layers.Layer):
     def call(self, inputs):
         dtype = keras.backend.result_type(self.compute_dtype, "float32")
         values = self._values(inputs, dtype)
-        return ops.cast(self.formula(ops.cast(inputs, dtype), *values), self.compute_dtype)
+        return backends.run(self.formula, ops.cast(inputs, self.compute_dtype), values, dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape

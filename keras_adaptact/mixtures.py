@@ -65,6 +65,18 @@ class Member:
         return cls(type(layer).__name__.lower(), bare.formula, bare._slots, written)
 
 
+@dataclass(frozen=True)
+class WeightedSum:
+    """The formula of a mixture: of the members' parameters in order, then the weights."""
+
+    members: tuple[tuple[Callable, int], ...]  # each formula, and how many parameters it takes
+
+    def __call__(self, z, *values):
+        parameters, weights = iter(values[: -len(self.members)]), values[-len(self.members) :]
+        terms = [formula(z, *(next(parameters) for _ in range(count))) for formula, count in self.members]
+        return functional.mixture(terms, weights)
+
+
 def _layer_of(spec) -> keras.layers.Layer | None:
     """The layer that a member's spec stands for, or None where it stands for a function."""
     if isinstance(spec, dict) and "class_name" in spec:
@@ -216,11 +228,9 @@ class Mixture(TrainableActivation):
 
     # Computation
 
-    def formula(self, z, *values):
-        count = len(self._members)
-        parameters, weights = iter(values[:-count]), values[-count:]
-        terms = [m.formula(z, *(next(parameters) for _ in m.slots)) for m in self._members]
-        return functional.mixture(terms, weights)
+    @property
+    def formula(self):
+        return WeightedSum(tuple((member.formula, len(member.slots)) for member in self._members))
 
     def _values(self, z, dtype):
         weights = self._normalization.function(ops.cast(self._raw_weights, dtype))

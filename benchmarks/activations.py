@@ -1,0 +1,246 @@
+"""What an activation costs: forward, backward and the bytes kept between them, against ReLU and the plain formula.
+
+    KERAS_BACKEND=jax python benchmarks/activations.py --out benchmarks/results/activations-cpu-jax.json
+
+Everything runs in one process, in turns, so that ratios hold while the machine's speed drifts; a time is the minimum
+and the median over the turns. "plain" is the formula as it stands, "compiled" the same under the backend's compiler
+(XLA, `torch.compile`), "fast" what the library does. Peers that are installed take part: torch_activation's ABU.
+"""
+
+import argparse
+import contextlib
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from zoo import backend as chosen_backend
+
+BACKEND = chosen_backend.choose()  # before Keras is imported
+
+import keras
+import numpy as np
+from keras import ops
+
+import keras_adaptact as ka
+from zoo import results
+
+SPECS = {
+    "relu": "relu",
+    "silu": "silu",
+    "atanh": "atanh",
+    "asigmoid": "asigmoid",
+    "arelu": "arelu",
+    "adaptive silu": {"name": "adaptive", "function": "silu"},
+    "swish": "swish",
+    "frelu": "frelu",
+    "pelu": "pelu",
+    "prelu": "prelu",
+    "method2": "method2",
+    "method1": "method1",
+    "method1 by channel": {"name": "method1", "granularity": "channel"},
+}
+Step = Callable[[], object]
+
+
+def steps_jax(layer, z, gradient, compiled):
+    import jax
+
+    trained = [v.value for v in layer.trainable_variables]
+    fixed = [v.value for v in layer.non_trainable_variables]
+
+    def forward(trained, z):
+        return layer.stateless_call(trained, fixed, z)[0]
+
+    def both(trained, z, gradient):
+        y, pull = jax.vjp(forward, trained, z)
+        return y, pull(gradient)
+
+    forward_program, program = jax.jit(forward), jax.jit(both)
+    temporary = program.lower(trained, z, gradient).compile().memory_analysis().temp_size_in_bytes
+    run = (
+        lambda: jax.block_until_ready(forward_program(trained, z)),
+        lambda: jax.block_until_ready(program(trained, z, gradient)),
+    )
+    kept = sum(leaf.nbytes for leaf in jax.tree.leaves(jax.vjp(forward, trained, z)[1]))
+    return *run, kept, temporary
+
+
+def steps_torch(layer, z, gradient, compiled):
+    import torch
+
+    z = z.clone().requires_grad_(True)
+    function = torch.compile(layer) if compiled else layer
+    variables = [v.value for v in layer.trainable_variables]
+    found = {}
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: found.setdefault(x.data_ptr(), x), lambda x: x):
+        function(z)
+
+    def forward():
+        with torch.no_grad():
+            y = function(z)
+        _wait()
+        return y
+
+    def both():
+        y = function(z)
+        found = torch.autograd.grad(y, [z, *variables], gradient)
+        _wait()
+        return y, found
+
+    def _wait():
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+    return forward, both, sum(x.nbytes for x in found.values()), None
+
+
+def steps_tensorflow(layer, z, gradient, compiled):
+    import tensorflow as tf
+
+    variables = [v.value for v in layer.trainable_variables]
+
+    @tf.function(jit_compile=compiled)
+    def forward(z):
+        return layer(z)
+
+    @tf.function(jit_compile=compiled)
+    def both(z, gradient):
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            y = layer(z)
+        return y, tape.gradient(y, [z, *variables], gradient)
+
+    return lambda: forward(z).numpy, lambda: both(z, gradient)[1][0].numpy, None, None
+
+
+def steps(layer, z, gradient, compiled=False):
+    """Forward, forward and backward, bytes kept between them, bytes of temporaries; None where not measured."""
+    return {"jax": steps_jax, "torch": steps_torch, "tensorflow": steps_tensorflow}[BACKEND](
+        layer, z, gradient, compiled
+    )
+
+
+def candidates(shape, dtype, names) -> dict[tuple[str, str], tuple]:
+    rng = np.random.default_rng(0)
+    z, gradient = (
+        ops.cast(ops.convert_to_tensor(rng.standard_normal(shape, "float32") * scale), dtype) for scale in (2, 1)
+    )
+    policy = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}[dtype]
+    found = {}
+    for name in names:
+        ways = ("keras",) if name in ("relu", "silu", "prelu") else ("fast", "plain", "compiled")
+        for way in ways:
+            if way == "compiled" and BACKEND == "jax":
+                continue  # under jit the plain formula is compiled already
+            spec = SPECS[name] if isinstance(SPECS[name], dict) else {"name": SPECS[name]}
+            layer = _layer(spec, policy)
+            layer.build(shape)
+            implementation = "fast" if way in ("fast", "keras") else "plain"
+            with _running(implementation):
+                forward, both, kept, temporary = steps(layer, z, gradient, way == "compiled")
+            found[name, way] = (_within(implementation, forward), _within(implementation, both), kept, temporary)
+    return found | _peers(z, gradient)
+
+
+@contextlib.contextmanager
+def _running(implementation):
+    ka.config.set_implementation(implementation)
+    yield
+    ka.config.set_implementation("fast")
+
+
+def _within(implementation, run):
+    def step():
+        with _running(implementation):
+            return run()
+
+    return step
+
+
+def _layer(spec, policy):
+    if spec["name"] in ("relu", "silu"):
+        return keras.layers.Activation(spec["name"], dtype=policy)
+    return ka.get(spec | {"dtype": policy})
+
+
+def _peers(z, gradient):
+    if BACKEND != "torch" or not find_spec("torch_activation"):
+        return {}
+    import torch
+    import torch_activation
+
+    module = torch_activation.ABU()
+    z = z.clone().requires_grad_(True)
+    variables = [p for p in module.parameters() if p.requires_grad]
+    kept = {}
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.setdefault(x.data_ptr(), x), lambda x: x):
+        module(z)
+
+    def forward():
+        with torch.no_grad():
+            return module(z)
+
+    def both():
+        return torch.autograd.grad(module(z), [z, *variables], gradient)
+
+    return {("torch_activation.ABU", "peer"): (forward, both, sum(x.nbytes for x in kept.values()), None)}
+
+
+def measure(found: dict[tuple[str, str], tuple], turns: int) -> list[dict]:
+    times: dict = {key: ([], []) for key in found}
+    for turn in range(turns + 1):
+        for key, (*runs, _, _) in found.items():
+            for run, into in zip(runs, times[key], strict=True):
+                began = time.perf_counter()
+                run()
+                if turn:
+                    into.append((time.perf_counter() - began) * 1e3)
+    relu = min(times["relu", "keras"][1])
+    return [
+        {
+            "activation": name,
+            "way": way,
+            "forward_ms": round(min(times[name, way][0]), 3),
+            "both_ms": round(min(times[name, way][1]), 3),
+            "both_median_ms": round(statistics.median(times[name, way][1]), 3),
+            "times_relu": round(min(times[name, way][1]) / relu, 2),
+            "kept_bytes": kept,
+            "temporary_bytes": temporary,
+        }
+        for (name, way), (_, _, kept, temporary) in found.items()
+    ]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", default="64,32,32,64", help="of the tensor, channels last")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--turns", type=int, default=20)
+    parser.add_argument("--only", nargs="+", default=list(SPECS), choices=list(SPECS), metavar="NAME")
+    parser.add_argument("--out", type=Path, help="a JSON file")
+    arguments = parser.parse_args()
+    shape = tuple(map(int, arguments.shape.split(",")))
+    names = list(dict.fromkeys(["relu", *arguments.only]))
+    rows = measure(candidates(shape, arguments.dtype, names), arguments.turns)
+    print(f"{BACKEND}, {shape} {arguments.dtype}, minima of {arguments.turns} turns")
+    print(f"{'activation':22} {'way':9}  forward      both    median  x ReLU  kept MB  temp MB")
+    for row in rows:
+        megabytes = ["" if row[k] is None else f"{row[k] / 1e6:.1f}" for k in ("kept_bytes", "temporary_bytes")]
+        print(
+            f"{row['activation']:22} {row['way']:9} {row['forward_ms']:9.2f} {row['both_ms']:9.2f} "
+            f"{row['both_median_ms']:9.2f} {row['times_relu']:7.2f} {megabytes[0]:>8} {megabytes[1]:>8}"
+        )
+    if arguments.out:
+        environment = results.environment("normal random numbers", ["python", *sys.argv])
+        results.write_json(
+            arguments.out, {"environment": environment, "shape": shape, "dtype": arguments.dtype, "rows": rows}
+        )
+
+
+if __name__ == "__main__":
+    main()

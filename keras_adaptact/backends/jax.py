@@ -1,0 +1,75 @@
+"""On JAX: rematerialization, and on CPU a backward pass over large tensors in chunks that stay in the cache.
+
+XLA fuses an elementwise gradient with the sums for the parameters, so what costs time is memory: on CPU each
+temporary of a large tensor's size is paid for page by page. A loop over chunks has none. It needs a custom gradient,
+through which forward-mode differentiation (`jax.jvp`) doesn't go; for all other sizes and devices
+`jax.checkpoint` keeps every transformation.
+"""
+
+import functools
+import math
+
+import jax
+from jax import lax
+
+from keras_adaptact.backends.common import canonical, plain
+
+CHUNK = 2**17  # elements; measured best of 2**16 to 2**19, by benchmarks/activations.py
+LARGE = 2**20  # elements from which the loop pays
+
+
+def run(formula, z, parameters, dtype):
+    large = z.size >= LARGE and jax.default_backend() == "cpu"
+    return (_chunked if large else _checkpointed)(formula, dtype)(z, *parameters)
+
+
+@functools.lru_cache(maxsize=256)
+def _checkpointed(formula, dtype):
+    return jax.jit(jax.checkpoint(plain(formula, dtype)))
+
+
+@functools.lru_cache(maxsize=256)
+def _chunked(formula, dtype):
+    function = plain(formula, dtype)
+
+    @jax.custom_vjp
+    def forward(z, *parameters):
+        return function(z, *parameters)
+
+    def keep(z, *parameters):
+        return function(z, *parameters), (z, parameters)
+
+    forward.defvjp(keep, jax.jit(functools.partial(_loop, function)))
+    return jax.jit(forward)
+
+
+def _loop(function, kept, gradient):
+    """Gradients by z and the parameters, chunk by chunk along the leading axis, then the rows that are left."""
+    z, parameters = lax.optimization_barrier(kept)  # or XLA computes the parameters anew for each element
+    shape, parameter_shape = canonical(z.shape, parameters)
+    flat = [x.reshape(shape) for x in (z, gradient)]
+    arguments = [p.reshape(parameter_shape) if p.ndim else p for p in parameters]
+
+    def pull(z, gradient):
+        by_z, *by_parameters = jax.vjp(function, z, *arguments)[1](gradient)
+        return by_z, by_parameters
+
+    rows = flat[0].shape[0]
+    size = _rows_of_a_chunk(rows, math.prod(flat[0].shape[1:]))
+    whole = rows // size * size
+    chunks = [x[:whole].reshape(-1, size, *x.shape[1:]) for x in flat]
+    by_z, by_parameters = lax.map(lambda pair: pull(*pair), tuple(chunks))
+    by_z = by_z.reshape(whole, *flat[0].shape[1:])
+    sums = [x.sum(axis=0) for x in by_parameters]
+    if whole < rows:
+        rest, more = pull(*(x[whole:] for x in flat))
+        by_z = jax.numpy.concatenate([by_z, rest])
+        sums = [a + b for a, b in zip(sums, more, strict=True)]
+    return by_z.reshape(z.shape), *(x.reshape(p.shape) for x, p in zip(sums, parameters, strict=True))
+
+
+def _rows_of_a_chunk(rows: int, width: int) -> int:
+    """A divisor of `rows` near `CHUNK` elements, which leaves no rest to be joined; or else just that many."""
+    wanted = max(1, CHUNK // width)
+    near = [size for size in range(wanted, max(0, wanted // 4), -1) if rows % size == 0]
+    return near[0] if near else min(wanted, rows)

@@ -1,0 +1,112 @@
+"""On TensorFlow: recomputation, and for large tensors on CPU programs that XLA compiles, also inside a plain graph.
+
+A plain graph runs one kernel for each operation, each with a temporary of the tensor's size. A function with
+`jit_compile=True` inside it is one program, whose backward goes over cache-sized chunks as on JAX. XLA's sums over
+everything are slow on CPU, so that scalars are spread over lanes and summed along the leading axis.
+
+Such a program is compiled for each shape (under a second), so that small tensors go without.
+"""
+
+import functools
+import math
+
+import tensorflow as tf
+
+from keras_adaptact.backends.common import canonical, plain
+
+CHUNK = 2**17  # elements
+LANES = 64
+LARGE = 2**18  # elements from which a compiled program pays
+BATCH = 64  # what an unknown batch size counts as
+
+
+def run(formula, z, parameters, dtype):
+    size = math.prod(BATCH if n is None else n for n in z.shape)
+    large = size >= LARGE and not tf.config.list_physical_devices("GPU")
+    return (_compiled if large else _recomputed)(formula, dtype)(z, *parameters)
+
+
+@functools.lru_cache(maxsize=256)
+def _recomputed(formula, dtype):
+    function = plain(formula, dtype)
+
+    @tf.custom_gradient
+    def forward(*inputs):
+        # What runs under `stop_gradient` no tape writes down, and so nothing of it is kept.
+        return function(*map(tf.stop_gradient, inputs)), lambda gradient: _pull(function, inputs, gradient)
+
+    return forward
+
+
+def _compiled(formula, dtype):
+    def with_flat_inputs(z, *parameters):
+        shape, parameter_shape = canonical(z.shape if None not in z.shape else tf.unstack(tf.shape(z)), parameters)
+        if parameter_shape:
+            parameters = tuple(tf.reshape(p, parameter_shape) for p in parameters)
+        program = _programs(formula, dtype, len(shape), parameter_shape)
+        return tf.reshape(program(tf.reshape(z, shape), *parameters), tf.shape(z))
+
+    return with_flat_inputs
+
+
+@functools.lru_cache(maxsize=256)
+def _programs(formula, dtype, rank, parameter_shape):
+    """The compiled formula with its compiled gradient, for inputs of these shapes."""
+    function = plain(formula, dtype)
+    run_forward = tf.function(function, jit_compile=True, reduce_retracing=True)
+    run_backward = tf.function(functools.partial(_loop, function), jit_compile=True, reduce_retracing=True)
+
+    @tf.custom_gradient
+    def backward(gradient, *inputs):
+        found = run_backward(*map(tf.stop_gradient, (gradient, *inputs)))
+
+        def second(*cotangents):  # a loop inside a compiled program has no gradient outside it
+            with tf.GradientTape() as tape:
+                tape.watch((gradient, *inputs))
+                first = _pull(function, inputs, gradient)
+            return tape.gradient(first, (gradient, *inputs), cotangents, unconnected_gradients="zero")
+
+        return found, second
+
+    @tf.custom_gradient
+    def forward(*inputs):
+        return run_forward(*map(tf.stop_gradient, inputs)), lambda gradient: backward(gradient, *inputs)
+
+    return forward
+
+
+def _pull(function, inputs, gradient):
+    """Gradients by z and the parameters, by TensorFlow's own differentiation."""
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        y = function(*inputs)
+    return tape.gradient(y, inputs, gradient, unconnected_gradients="zero")
+
+
+def _loop(function, gradient, z, *parameters):
+    """The same, chunk by chunk along the leading axis, and what is left over at once."""
+    scalars = not parameters[0].shape.rank
+    row = [LANES] if scalars else z.shape[1:].as_list()
+    spread = [tf.fill(row, p) for p in parameters] if scalars else parameters
+    width = math.prod(row) if None not in row else tf.reduce_prod(tf.shape(z)[1:])
+    rows = tf.size(z) // width
+    chunks = tf.maximum(1, rows * width // CHUNK)
+    size = rows // chunks
+    whole = chunks * size * width
+    row = row if None not in row else tf.unstack(tf.shape(z)[1:])
+
+    flat = [tf.reshape(x, [-1]) for x in (z, gradient)]
+    parts = tuple(tf.reshape(x[:whole], [chunks, size, *row]) for x in flat)
+
+    def pull(pair):
+        by_z, *by_parameters = _pull(function, (pair[0], *spread), pair[1])
+        return by_z, tuple(by_parameters)
+
+    of_chunk = tf.TensorSpec(None, z.dtype), tuple(tf.TensorSpec(p.shape, p.dtype) for p in spread)
+    by_z, by_parameters = tf.map_fn(pull, parts, fn_output_signature=of_chunk)
+    sums = [tf.reduce_sum(x) if scalars else tf.reduce_sum(x, axis=0) for x in by_parameters]
+
+    left = [x[whole:] if scalars else tf.reshape(x[whole:], [-1, *row]) for x in flat]
+    rest, *more = _pull(function, (left[0], *parameters), left[1])
+    by_z = tf.concat([tf.reshape(by_z, [-1]), tf.reshape(rest, [-1])], 0)
+    return tf.reshape(by_z, tf.shape(z)), *(a + b for a, b in zip(sums, more, strict=True))

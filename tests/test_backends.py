@@ -1,0 +1,346 @@
+"""The fast way to run a formula: what it keeps, that it equals the plain one, and where it must work."""
+
+import copy
+import pickle
+import runpy
+import threading
+from importlib import import_module
+
+import keras
+import numpy as np
+import pytest
+from autodiff import by_name, differentiate
+from cases import CASES
+from keras import layers, ops
+
+import keras_adaptact as ka
+from keras_adaptact import config
+
+BACKEND = keras.backend.backend()
+backend = import_module(f"keras_adaptact.backends.{BACKEND}")
+every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+Z = np.random.default_rng(0).normal(0, 2, (6, 5, 7, 3)).astype("float32")
+
+
+@pytest.fixture(params=["small", "large"])
+def size(request, monkeypatch):
+    """Has every tensor go the way of small ones, or of large ones: several chunks, and a rest."""
+    monkeypatch.setattr(backend, "LARGE", 2**40 if request.param == "small" else 1)
+    monkeypatch.setattr(backend, "CHUNK", 130)
+    return request.param
+
+
+def cases(*chosen):
+    """The cases of each size: on torch, where a program takes seconds to compile, few of them large."""
+    few = [case for case in CASES if case.id in (chosen or ("method1", "pelu"))]
+    large = few if BACKEND == "torch" or chosen else CASES
+    sized = [("small", case) for case in (few if chosen else CASES)] + [("large", case) for case in large]
+    return pytest.mark.parametrize("size, case", sized, ids=lambda x: getattr(x, "id", x), indirect=["size"])
+
+
+@pytest.fixture
+def plain():
+    yield lambda: config.set_implementation("plain")
+    config.set_implementation(None)
+
+
+def fresh(case, **options):
+    layer = ka.get(({"name": case.spec} if isinstance(case.spec, str) else case.spec) | options)
+    scale = np.array([1.0, 1.25, 0.75]) if layer.granularity == "channel" else 1.0
+    layer.set_parameters(**{k: np.multiply.outer(v, scale) for k, v in case.trained.items()})
+    return layer
+
+
+def kept_by_jax(layer, z):
+    import jax
+
+    fixed = [v.value for v in layer.non_trainable_variables]
+    trained = [v.value for v in layer.trainable_variables]
+    _, pull = jax.vjp(lambda trained, z: layer.stateless_call(trained, fixed, z)[0], trained, z)
+    return [leaf.nbytes for leaf in jax.tree.leaves(pull)]
+
+
+def kept_by_torch(layer, z):
+    import torch
+
+    found = {}
+    z = z.clone().requires_grad_(True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: found.setdefault(x.data_ptr(), x), lambda x: x):
+        layer(z)
+    return [x.nbytes for x in found.values()]
+
+
+def kept_by_tensorflow(layer, z):
+    """What the operations of the backward pass take from those of the forward pass."""
+    import tensorflow as tf
+
+    kept = set()
+
+    @tf.function
+    def trace(z):
+        graph = tf.compat.v1.get_default_graph()
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            y = layer(z)
+        forward = set(graph.get_operations())
+        tape.gradient(y, [z, *(v.value for v in layer.trainable_variables)], tf.ones_like(y))
+        for operation in set(graph.get_operations()) - forward:
+            for tensor in operation.inputs:
+                if tensor.op in forward:
+                    while tensor.op.type in ("Reshape", "Identity", "StopGradient", "IdentityN"):  # the same memory
+                        index = tensor.value_index if tensor.op.type == "IdentityN" else 0
+                        tensor = tensor.op.inputs[index]
+                    kept.add(tensor.ref())
+
+    trace.get_concrete_function(tf.TensorSpec(z.shape, z.dtype))
+    return [np.prod(ref.deref().shape) * ref.deref().dtype.size for ref in kept]
+
+
+def kept(layer, dtype="float32"):
+    """Bytes of the tensors of a tensor's size that are kept for the backward pass."""
+    z = ops.cast(ops.convert_to_tensor(np.ones((8, 6, 6, 3), "float32")), dtype)
+    layer.build(z.shape)
+    found = {"jax": kept_by_jax, "torch": kept_by_torch, "tensorflow": kept_by_tensorflow}[BACKEND](layer, z)
+    return sum(n for n in found if n >= z.shape[0] * 36), 8 * 36 * 3 * (2 if "16" in dtype else 4)
+
+
+@every_case
+@pytest.mark.parametrize("granularity", ["layer", "channel"])
+def test_one_tensor_is_kept(case, granularity):
+    for dtype in ("float32", "mixed_bfloat16"):
+        options = {"channels": 3} if granularity == "channel" else {}
+        layer = fresh(case, granularity=granularity, dtype=dtype, **options)
+        bytes_kept, one = kept(layer, layer.compute_dtype)
+        assert bytes_kept == one
+
+
+def test_the_plain_formula_keeps_more(plain):
+    """So that the test above can fail."""
+    plain()
+    bytes_kept, one = kept(ka.Method1())
+    assert bytes_kept >= 3 * one
+
+
+@pytest.mark.parametrize("where", ["layer", "channels_last", "channels_first"])
+@cases()
+def test_fast_and_plain_agree(size, case, where, plain):
+    options = {} if where == "layer" else {"granularity": "channel", "channels": 3, "data_format": where}
+    z = Z.transpose(0, 3, 1, 2).copy() if where == "channels_first" else Z.copy()
+    z[0, 0, 0] = [np.nan, np.inf, -np.inf, *z[0, 0, 0, 3:]]
+    upstream = np.random.default_rng(1).normal(size=z.shape).astype("float32")
+    finite = np.where(np.isfinite(z), z, 0)
+    layer = fresh(case, **options)
+    found = [differentiate(layer, given, upstream) for given in (z, finite)]
+    plain()
+    layer = fresh(case, **options)
+    expected = [differentiate(layer, given, upstream) for given in (z, finite)]
+    for (y, by_z, _), (plain_y, plain_by_z, _) in zip(found, expected, strict=True):
+        np.testing.assert_allclose(*map(ops.convert_to_numpy, (y, plain_y)), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(*map(ops.convert_to_numpy, (by_z, plain_by_z)), rtol=1e-5, atol=1e-5)
+    first, second = by_name(layer, found[1][2]), by_name(layer, expected[1][2])
+    for name, value in second.items():
+        np.testing.assert_allclose(first[name], value, rtol=1e-4, atol=1e-4 * np.abs(upstream).sum() / 50)
+
+
+def second_derivative(layer, z):
+    """Gradients, by z and the variables, of the squared gradient by z of the squared output."""
+    variables = [v.value for v in layer.trainable_variables]
+    if BACKEND == "jax":
+        import jax
+
+        def inner(z, trained):
+            return ops.sum(ops.square(layer.stateless_call(trained, [], z)[0]))
+
+        def outer(z, trained):
+            return ops.sum(ops.square(jax.grad(inner)(z, trained)))
+
+        by_z, by_variables = jax.grad(outer, argnums=(0, 1))(z, variables)
+        return [by_z, *by_variables]
+    if BACKEND == "torch":
+        import torch
+
+        z = z.clone().requires_grad_(True)
+        (first,) = torch.autograd.grad(layer(z).square().sum(), z, create_graph=True)
+        return list(torch.autograd.grad(first.square().sum(), [z, *variables]))
+    import tensorflow as tf
+
+    @tf.function
+    def run(z):
+        with tf.GradientTape() as outside:
+            outside.watch(z)
+            with tf.GradientTape() as inside:
+                inside.watch(z)
+                y = tf.reduce_sum(tf.square(layer(z)))
+            first = tf.reduce_sum(tf.square(inside.gradient(y, z)))
+        return outside.gradient(first, [z, *variables], unconnected_gradients="zero")
+
+    return run(z)
+
+
+@cases("method1", "swish")
+def test_second_derivatives(size, case, plain):
+    z = ops.convert_to_tensor(Z)
+    found = [ops.convert_to_numpy(x) for x in second_derivative(fresh(case), z)]
+    plain()
+    expected = [ops.convert_to_numpy(x) for x in second_derivative(fresh(case), z)]
+    assert all(np.abs(x).max() > 0 for x in expected)
+    for value, reference in zip(found, expected, strict=True):
+        np.testing.assert_allclose(value, reference, rtol=1e-4, atol=1e-5 * np.abs(reference).max())
+
+
+def trains(model, shape, **options):
+    """Fits for two epochs with a last batch of another size, and predicts on a third size."""
+    model.compile("sgd", "mse", **options)
+    before = [ops.convert_to_numpy(v.value) for v in model.trainable_variables]
+    rng = np.random.default_rng(0)
+    model.fit(rng.normal(size=(20, *shape)), rng.normal(size=(20, 1)), batch_size=8, epochs=2, verbose=0)
+    assert model.predict(rng.normal(size=(3, *shape)), verbose=0).shape == (3, 1)
+    after = [ops.convert_to_numpy(v.value) for v in model.trainable_variables]
+    assert all(np.any(a != b) and np.all(np.isfinite(b)) for a, b in zip(before, after, strict=True))
+
+
+# Keras compiles a whole step on torch in a minute; `test_inside_torch_compile_and_functorch` stands for it.
+@pytest.mark.parametrize("jit_compile", [False] if BACKEND == "torch" else [False, True])
+def test_it_trains_with_and_without_a_compiler_around_it(jit_compile, size):
+    model = keras.Sequential([layers.Input((4, 4, 3)), layers.Conv2D(4, 3, activation=ka.Method1()), layers.Flatten()])
+    model.add(ka.AReLU(granularity="channel"))
+    model.add(layers.Dense(1))
+    trains(model, (4, 4, 3), jit_compile=jit_compile)
+
+
+def test_copies_and_threads(size):
+    layer = fresh(CASES[8])
+    expected = ops.convert_to_numpy(layer(Z))
+    model = keras.Sequential([layers.Input(Z.shape[1:]), layer])
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        np.testing.assert_array_equal(ops.convert_to_numpy(copied(Z)), expected)
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(ops.convert_to_numpy(layer(Z)))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 4
+    for value in found:
+        np.testing.assert_array_equal(value, expected)
+
+
+def test_the_implementation_is_chosen_by_name(monkeypatch, plain):
+    assert config.implementation() == "fast"
+    plain()
+    assert config.implementation() == "plain"
+    with pytest.raises(ValueError, match=r"'fast', 'plain'.*'quick'"):
+        config.set_implementation("quick")
+    monkeypatch.setenv("KERAS_ADAPTACT_IMPLEMENTATION", "plain")
+    assert runpy.run_path(config.__file__)["implementation"]() == "plain"
+
+
+if BACKEND == "jax":
+    import jax
+
+    def test_transformations_of_jax(size, plain):
+        layer = fresh(CASES[8])
+        (parameters, weights) = (v.value for v in layer.trainable_variables)
+
+        def run(parameters, z):
+            return layer.stateless_call([parameters, weights], [], z)[0]
+
+        def every():
+            gradient = jax.grad(lambda p, z: run(p, z).sum(), argnums=(0, 1))
+            several = jax.numpy.stack([parameters, 2 * parameters])
+            yield jax.vmap(run, (None, 0))(parameters, Z)
+            yield jax.vmap(gradient, (0, None))(several, Z)
+            yield jax.grad(jax.checkpoint(lambda p: run(p, Z).sum()))(parameters)
+            yield jax.jacrev(run)(parameters, Z[0])
+            yield jax.hessian(lambda p: run(p, Z).sum())(parameters)
+
+        found = jax.tree.leaves(list(every()))
+        plain()
+        for value, expected in zip(found, jax.tree.leaves(list(every())), strict=True):
+            np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+    def test_forward_mode_of_small_tensors():
+        layer = fresh(CASES[1])
+        _, slope = jax.jvp(
+            lambda z: layer.stateless_call([v.value for v in layer.weights], [], z)[0], (Z,), (Z * 0 + 1,)
+        )
+        a, b, c, _ = (float(layer.get_parameters()[k]) for k in "abcd")
+        np.testing.assert_allclose(slope, a * b / np.cosh(a * Z.astype("float64") + c) ** 2, rtol=1e-4, atol=1e-6)
+
+
+if BACKEND == "torch":
+    import torch
+    from torch._dynamo.utils import counters
+
+    def test_one_program_serves_every_batch_and_layer(monkeypatch):
+        monkeypatch.setattr(backend, "LARGE", 1)
+        backend._PROGRAMS.clear()
+        torch._dynamo.reset()
+        counters.clear()
+
+        def step(layer, *shape):
+            layer(torch.randn(shape, requires_grad=True)).sum().backward()
+
+        step(ka.Swish(), 8, 5, 4)
+        first = counters["stats"]["unique_graphs"]
+        assert first == 2  # forward and backward
+        layer = ka.Swish()
+        for shape in ((9, 5, 4), (64, 33), (3, 4, 5, 6)):
+            step(layer, *shape)
+        assert counters["stats"]["unique_graphs"] == first
+
+    def test_memory_in_another_order_stays_in_it(monkeypatch, plain):
+        """A channels_last view of a channels_first convolution's output is neither copied nor taken as it isn't."""
+        monkeypatch.setattr(backend, "LARGE", 1)
+        z = torch.randn(2, 3, 5, 7).permute(0, 2, 3, 1)
+        upstream = torch.randn(2, 5, 7, 3)
+        layer = ka.Swish(granularity="channel", channels=3)
+        layer.set_parameters(beta=[1.0, 2.0, -1.0])
+        y, by_z, by_variables = differentiate(layer, z, upstream)
+        assert y.stride() == z.stride() == by_z.stride()
+        plain()
+        for found, expected in zip((y, by_z, *by_variables), _leaves(differentiate(layer, z, upstream)), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+    def _leaves(result):
+        y, by_z, by_variables = result
+        return y, by_z, *by_variables
+
+    def test_without_a_compiler_it_says_so_once_and_works(monkeypatch):
+        from torch._inductor import cpp_builder
+
+        def none():
+            raise RuntimeError("no C++ compiler")
+
+        monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        monkeypatch.setattr(backend, "LARGE", 1)
+        backend._has_compiler.cache_clear()
+        layer = fresh(CASES[8])
+        with pytest.warns(UserWarning, match="no compiler"):
+            differentiate(layer, Z, np.ones_like(Z))
+        differentiate(layer, Z, np.ones_like(Z))  # a second warning would be an error
+        backend._has_compiler.cache_clear()
+
+    def test_inside_torch_compile_and_functorch(monkeypatch):
+        monkeypatch.setattr(backend, "LARGE", 1)
+        layer = fresh(CASES[1])
+        z = torch.tensor(Z)
+        expected = layer(z).detach()
+        compiled = torch.compile(layer)
+        torch.testing.assert_close(compiled(z).detach(), expected)
+        torch.testing.assert_close(torch.func.vmap(layer)(z).detach(), expected)
+        slope = torch.func.grad(lambda z: layer(z).sum())(z)
+        torch.testing.assert_close(slope, differentiate(layer, Z, np.ones_like(Z))[1], rtol=1e-5, atol=1e-6)
+
+
+if BACKEND == "tensorflow":
+    import tensorflow as tf
+
+    def test_export(size, tmp_path):
+        layer = fresh(CASES[8])
+        model = keras.Sequential([layers.Input((5, 7, 3)), layer])
+        expected = ops.convert_to_numpy(model(Z))
+        model.export(tmp_path / "saved", verbose=False)
+        loaded = tf.saved_model.load(tmp_path / "saved")
+        np.testing.assert_allclose(loaded.serve(Z), expected, rtol=1e-5, atol=1e-6)
