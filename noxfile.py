@@ -24,7 +24,7 @@ def lint(session: nox.Session) -> None:
 def tests(session: nox.Session, backend: str) -> None:
     """All tests on one backend; the others aren't installed."""
     session.install(*CONSTRAINTS, PACKAGES[backend], "-e", ".[test]")
-    session.run("pytest", *session.posargs, env={"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2"})
+    session.run("pytest", "-n", "auto", *session.posargs, env={"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2"})
 
 
 @nox.session

@@ -1,5 +1,6 @@
 """The trainable activations, as data: which numbers each has, and which formula."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_adaptact import functional
-from keras_adaptact.base import Between, Parameter, TrainableActivation, channel_axis
+from keras_adaptact.base import Between, Parameter, Slot, TrainableActivation, channel_axis
 from keras_adaptact.registry import lookup, register
 
 _serializable = keras.saving.register_keras_serializable(package="keras_adaptact")
@@ -74,8 +75,9 @@ class ATanh(_Affine):
 class AReLU(TrainableActivation):
     """Adaptive ReLU, ``max(a z + c, b z + d)``; starts as ReLU: a = 1, b = c = d = 0.
 
-    A tie goes to the second branch. With a = b it would be a straight line whose branches see the same
-    gradient on some backends and never part, so it can't be made with such a start.
+    A tie goes to the second branch, and infinity is what the formula makes of it: with b = 0, `b z` is NaN there.
+    With a = b it would be a straight line whose branches see the same gradient on some backends and never part, so
+    it can't be made with such a start.
 
     ```python
     x = keras.layers.Conv2D(64, 3, activation=ka.AReLU(b_initializer=0.25))(x)  # starts as a leaky ReLU
@@ -121,7 +123,8 @@ class AdaptiveActivation(_Affine):
 
     Args:
         function: f, the name of a plain function (`names()`), or an elementwise function in `keras.ops`. One of
-            your own is saved with a model if it is registered: `ka.register("name", function)`.
+            your own is saved with a model if it is registered: `ka.register("name", function)`. Its slope at kinks
+            is the backend's, and not all of Keras's functions agree there.
 
     The other arguments, shapes, dtypes and errors are those of `TrainableActivation`; the parameters are a, b,
     c, d. Reference: Hu et al., "Adaptively Customizing Activation Functions for Various Layers", 2021.
@@ -237,8 +240,10 @@ class PReLU(keras.layers.PReLU):
     ):
         if granularity not in ("layer", "channel"):
             raise ValueError(f'`granularity` must be "layer" or "channel". Received: {granularity!r}')
-        initializer = keras.initializers.Constant(0.25) if alpha_initializer is None else alpha_initializer
-        super().__init__(initializer, alpha_regularizer, alpha_constraint, **kwargs)
+        if data_format not in (None, "channels_last", "channels_first"):
+            raise ValueError(f'`data_format` must be "channels_last" or "channels_first". Received: {data_format!r}')
+        alpha = Slot.make("alpha", 0.25, alpha_initializer, alpha_regularizer, alpha_constraint)
+        super().__init__(alpha.initializer, alpha.regularizer, alpha.constraint, **kwargs)
         self.granularity = granularity
         self.data_format = keras.config.image_data_format() if data_format is None else data_format
 
@@ -262,12 +267,10 @@ def plain_function(spec) -> Callable:
         ValueError: for an unknown name, or one that stands for a layer.
     """
     function = spec
-    if isinstance(spec, dict):
+    if isinstance(spec, dict) and "class_name" in spec:
         function = keras.saving.deserialize_keras_object(spec)
     elif isinstance(spec, str):
         function = lookup(spec)
-    if isinstance(function, str):
-        return plain_function(function)
     if not callable(function) or isinstance(function, type | keras.layers.Layer):
         raise ValueError(
             f"A plain elementwise function is needed here, or the name of one, not a layer. Received: {spec!r}"
@@ -276,7 +279,17 @@ def plain_function(spec) -> Callable:
 
 
 def serialize_function(spec):
-    return keras.saving.serialize_keras_object(spec) if callable(spec) else spec
+    """What a configuration says of a function; one that Keras won't find again gets a warning."""
+    if not callable(spec):
+        return spec
+    name = getattr(spec, "__name__", "")
+    if ">" not in keras.saving.get_registered_name(spec) and not hasattr(keras.activations, name):
+        warnings.warn(
+            f"The function {name or spec!r} is saved by reference, and a model with it can't be loaded elsewhere; "
+            "give it a name with `keras_adaptact.register(name, function)`, and use that.",
+            stacklevel=3,
+        )
+    return keras.saving.serialize_keras_object(spec)
 
 
 register("leaky_relu", keras.layers.LeakyReLU)

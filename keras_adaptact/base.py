@@ -74,6 +74,26 @@ class Slot:
             keras.constraints.get(constraint),
         )
 
+    def renamed(self, name: str, kwargs: dict) -> "Slot":
+        """The same under another name, with settings for that name taken out of `kwargs`."""
+        chosen = {s: getattr(self, s) for s in SETTINGS}
+        chosen |= {s: kwargs.pop(f"{name}_{s}") for s in SETTINGS if f"{name}_{s}" in kwargs}
+        return Slot.make(name, None, **chosen)
+
+    def check(self, shape: tuple[int, ...]):
+        """Refuses an initial value of another shape, or out of the bounds that a constraint holds it in."""
+        if not isinstance(self.initializer, keras.initializers.Constant):
+            return
+        value = np.asarray(self.initializer.value)
+        if value.ndim and value.shape != shape:
+            raise ValueError(f"`{self.name}_initializer` must be one number, or of shape {shape}. Received: {value}")
+        self.check_bounds(value)
+
+    def check_bounds(self, value: np.ndarray):
+        bounds = self.constraint
+        if isinstance(bounds, Between) and not np.all((value >= bounds.minimum) & (value <= bounds.maximum)):
+            raise ValueError(f"`{self.name}` lies between {bounds.minimum} and {bounds.maximum}. Received: {value}")
+
     def settings(self) -> dict:
         return {
             f"{self.name}_initializer": keras.initializers.serialize(self.initializer),
@@ -97,8 +117,9 @@ class TrainableActivation(keras.layers.Layer):
     ```
 
     The numbers of a layer lie together in one variable, `parameters`, of shape (numbers,) or
-    (numbers, channels). They are computed with in float32 at least: in float16 and bfloat16 the layer's input
-    and output have the low precision, its parameters and their gradients do not.
+    (numbers, channels). They are stored and computed with in float32 at least: under a policy of float16 or
+    bfloat16, mixed or not, the layer's input and output have the low precision, its parameters and their gradients
+    do not.
 
     Args:
         granularity: `"layer"`, one set of numbers for the layer, which then exist from the start; or
@@ -136,6 +157,10 @@ class TrainableActivation(keras.layers.Layer):
             raise ValueError(f'`channels` belongs to granularity="channel" only. Received: {channels!r}')
         if channels is not None and (not isinstance(channels, int | np.integer) or channels < 1):
             raise ValueError(f"`channels` must be a positive integer. Received: {channels!r}")
+        for setting in kwargs:
+            if setting.endswith(SETTINGS):
+                known = ", ".join(slot.name for slot in slots) or "none"
+                raise ValueError(f"{type(self).__name__} has the parameters {known}. Received: {setting}")
         if kwargs.get("name") is None:
             kwargs["name"] = _automatic_name(type(self).__name__.lower())
         super().__init__(**kwargs)
@@ -179,10 +204,13 @@ class TrainableActivation(keras.layers.Layer):
     def _create_variables(self, shape: tuple[int, ...]):
         self._shape = shape
         slots = self._slots
+        for slot in slots:
+            slot.check(shape)
         if slots:
             self._packed = self.add_weight(
                 name="parameters",
                 shape=(len(slots), *shape),
+                dtype=keras.backend.result_type(self.variable_dtype, "float32"),
                 initializer=lambda shape, dtype=None: ops.stack(
                     [slot.initializer(shape[1:], dtype=dtype) for slot in slots]
                 ),
@@ -192,11 +220,8 @@ class TrainableActivation(keras.layers.Layer):
             )
 
     def build(self, input_shape):
-        if self.granularity == "layer":
-            return
-        axis = channel_axis(self.data_format, len(input_shape))
-        found = input_shape[axis]
-        if self._shape is None:
+        if self.granularity == "channel" and self._shape is None:
+            found = input_shape[channel_axis(self.data_format, len(input_shape))]
             owner = _owner(self)
             if found is None or owner is not None:
                 received = f"the `activation=` of {owner.name}" if owner else f"input of shape {tuple(input_shape)}"
@@ -205,20 +230,29 @@ class TrainableActivation(keras.layers.Layer):
                     f"`channels={found or 'n'}`. Received: {received}"
                 )
             self._create_variables((int(found),))
-        elif found is not None and (found,) != self._shape:
+        self._check_channels(input_shape)
+
+    def _check_channels(self, input_shape):
+        """A single channel would broadcast against parameters of several, or the other way round."""
+        if self.granularity == "layer" or self._shape is None:
+            return
+        axis = channel_axis(self.data_format, len(input_shape))
+        if input_shape[axis] not in (None, *self._shape):
             raise ValueError(
-                f"{self.name} has parameters for {self._shape[0]} channels, and its input has {found} on axis "
-                f"{axis} ({self.data_format}). Received: input of shape {tuple(input_shape)}"
+                f"{self.name} has parameters for {self._shape[0]} channels, and its input has {input_shape[axis]} on "
+                f"axis {axis} ({self.data_format}). Received: input of shape {tuple(input_shape)}"
             )
 
     # Computation
 
     def call(self, inputs):
+        self._check_channels(inputs.shape)
         dtype = keras.backend.result_type(self.compute_dtype, "float32")
         values = self._values(inputs, dtype)
         return backends.run(self.formula, ops.cast(inputs, self.compute_dtype), values, dtype)
 
     def compute_output_shape(self, input_shape):
+        self._check_channels(input_shape)
         return input_shape
 
     def _values(self, z, dtype) -> list:
@@ -268,6 +302,8 @@ class TrainableActivation(keras.layers.Layer):
         self._assign(current)
 
     def _assign(self, values: dict[str, np.ndarray]):
+        for slot in self._slots:
+            slot.check_bounds(values[slot.name])
         if self._packed is not None:
             self._packed.assign(np.stack([values[slot.name] for slot in self._slots]))
 
@@ -301,19 +337,25 @@ def _automatic_name(prefix: str) -> str:
 def channel_axis(data_format: str, rank: int) -> int:
     if rank < 2:
         raise ValueError(f'granularity="channel" needs an input of rank 2 or more. Received: an input of rank {rank}')
-    return 1 if data_format == "channels_first" and rank > 2 else rank - 1
+    return 1 if data_format == "channels_first" else rank - 1
 
 
 def _owner(activation) -> keras.layers.Layer | None:
-    """The layer whose call is under way and whose `activation=` this is.
+    """The layer whose `call` is under way and whose `activation=` this is, if it can't have built it before.
 
-    Dense and its kin never build their activation: variables made inside their first call would come too late
-    for the optimizer, without a word. Keras doesn't tell a layer who calls it; the stack does.
+    Dense and its kin know their output's shape without a call, and so never build their activation: variables made
+    inside their first real call would come too late for the optimizer, without a word. Keras doesn't tell a layer
+    who calls it; the stack does.
     """
     frame = inspect.currentframe()
     while frame is not None:
         caller = frame.f_locals.get("self")
-        if isinstance(caller, keras.layers.Layer) and getattr(caller, "activation", None) is activation:
+        if (
+            frame.f_code.co_name == "call"
+            and isinstance(caller, keras.layers.Layer)
+            and getattr(caller, "activation", None) is activation
+            and type(caller).compute_output_shape is not keras.layers.Layer.compute_output_shape
+        ):
             return caller
         frame = frame.f_back
     return None
@@ -330,6 +372,5 @@ def _regularize_rows(slots: Sequence[Slot]) -> Any:
 def _constrain_rows(slots: Sequence[Slot]) -> Any:
     if all(slot.constraint is None for slot in slots):
         return None
-    return lambda packed: ops.stack(
-        [packed[i] if slot.constraint is None else slot.constraint(packed[i]) for i, slot in enumerate(slots)]
-    )
+    rows = [(slice(i, i + 1), slot.constraint or (lambda row: row)) for i, slot in enumerate(slots)]
+    return lambda packed: ops.concatenate([constraint(packed[row]) for row, constraint in rows])

@@ -39,15 +39,15 @@ class Member:
     name: str
     formula: Callable
     slots: tuple[Slot, ...]
-    spec: Any  # what a configuration says of it
+    source: Any  # the name, function or layer that it was made of
 
     @classmethod
     def make(cls, spec, granularity: str) -> "Member":
         layer = _layer_of(spec)
         if layer is None:
             function = plain_function(spec)
-            name = spec if isinstance(spec, str) else function.__name__.strip("<>")
-            return cls(name, function, (), serialize_function(spec))
+            name = spec if isinstance(spec, str) else getattr(function, "__name__", type(function).__name__).strip("<>")
+            return cls(name, function, (), spec if isinstance(spec, str) else function)
         if isinstance(layer, Mixture) or not isinstance(layer, TrainableActivation):
             raise ValueError(
                 "A member of a mixture is a plain function or one of the library's trainable activations, not "
@@ -57,12 +57,12 @@ class Member:
             raise ValueError(
                 f'A member can\'t have granularity="channel" in a mixture of granularity="layer". Received: {spec!r}'
             )
-        # Its formula is bound to a copy without variables: the mixture has the only ones.
-        bare = type(layer).from_config(
-            layer.get_config() | {"name": "member", "granularity": "channel", "channels": None}
-        )
-        written = spec if isinstance(spec, str) else keras.saving.serialize_keras_object(layer)
-        return cls(type(layer).__name__.lower(), bare.formula, bare._slots, written)
+        return cls(type(layer).__name__.lower(), layer.formula, layer._slots, spec if isinstance(spec, str) else layer)
+
+    def written(self) -> Any:
+        """What a configuration says of it."""
+        is_layer = isinstance(self.source, keras.layers.Layer)
+        return keras.saving.serialize_keras_object(self.source) if is_layer else serialize_function(self.source)
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,10 @@ def _layer_of(spec) -> keras.layers.Layer | None:
         spec = keras.saving.deserialize_keras_object(spec)
     if isinstance(spec, keras.layers.Layer):
         return spec
-    if isinstance(spec, str):
-        return get(spec, name="member") if isinstance(lookup(spec), type | Mapping) else None
-    return None if callable(spec) else get(spec, name="member")
+    if isinstance(spec, str) and not isinstance(lookup(spec), type | Mapping | keras.layers.Layer):
+        return None
+    is_function = callable(spec) and not isinstance(spec, type)
+    return None if is_function else get(spec, name="member")
 
 
 def _numbered(names: Sequence[str]) -> list[str]:
@@ -118,9 +119,11 @@ class Mixture(TrainableActivation):
 
     The other arguments, shapes, dtypes and errors are those of `TrainableActivation`. With
     `granularity="channel"` each channel has its own mixing weights, and its own parameters of the members.
-    The parameters of the members are named after them (`atanh_a`; of a second one `atanh_2_a`), the raw weights
-    `weights`, of shape (members,) or (members, channels). They lie in a variable of their own, the same
-    whether learned or fixed.
+    The parameters of the members are named after them (`atanh_a`; of a second one `atanh_2_a`), and take settings as
+    all do (`atanh_a_initializer`). The raw weights are named `weights`, of shape (members,) or (members, channels),
+    and lie in a variable of their own, the same whether learned or fixed. A file's raw weights are read as what the
+    layer makes of them: to hold what another run learned with `"sum"`, freeze a learned mixture with
+    `weights_trainable=False`, or give its `mixing_weights` as fixed `weights`.
 
     Reference: Hu et al., "Adaptively Customizing Activation Functions for Various Layers", 2021.
     """
@@ -140,7 +143,7 @@ class Mixture(TrainableActivation):
     ):
         if isinstance(members, str) or not isinstance(members, Sequence) or len(members) == 0:
             raise ValueError(f"`members` must be a list of activations. Received: {members!r}")
-        if normalization not in NORMALIZATIONS:
+        if not isinstance(normalization, str) or normalization not in NORMALIZATIONS:
             raise ValueError(
                 f"`normalization` must be one of {', '.join(map(repr, NORMALIZATIONS))}. Received: {normalization!r}"
             )
@@ -148,18 +151,23 @@ class Mixture(TrainableActivation):
         names = _numbered([member.name for member in found])
         members = tuple(replace(member, name=name) for member, name in zip(found, names, strict=True))
         weight_settings = {s: kwargs.pop(f"weights_{s}", None) for s in SETTINGS}
-        slots = [replace(slot, name=f"{m.name}_{slot.name}") for m in members for slot in m.slots]
+        slots = [slot.renamed(f"{m.name}_{slot.name}", kwargs) for m in members for slot in m.slots]
         self._setup(slots, granularity, channels, data_format, kwargs)
 
         self._members = members
         self.normalization = normalization
-        self._fixed = None if weights == "learned" else _numbers("weights", weights, names)
-        self._normalization = NORMALIZATIONS["none" if self._fixed else normalization]
+        learned = isinstance(weights, str) and weights == "learned"
+        self._fixed = None if learned else _numbers("weights", weights, names)
+        self._normalization = NORMALIZATIONS[normalization if learned else "none"]
         start = weight_settings["initializer"]
+        if self._fixed and start is not None:
+            raise ValueError(f"Fixed `weights` have no `weights_initializer`. Received: {weights!r} and {start!r}")
         if isinstance(start, list | tuple | np.ndarray):
             weight_settings["initializer"] = _numbers("weights_initializer", start, names)
         start = self._fixed or self._normalization.initial(len(members))
         self._weights_slot = Slot.make("weights", start, **weight_settings)
+        if isinstance(self._weights_slot.initializer, keras.initializers.Constant):
+            self._check_bounds(np.asarray(self._weights_slot.initializer.value))
         self._weights_trainable = self._fixed is None if weights_trainable is None else bool(weights_trainable)
         self._create_if_known()
 
@@ -182,6 +190,7 @@ class Mixture(TrainableActivation):
             initializer=self._initial_weights,
             regularizer=self._weights_slot.regularizer,
             constraint=self._constrain_weights,
+            dtype=keras.backend.result_type(self.variable_dtype, "float32"),
             trainable=self._weights_trainable,
             autocast=False,
         )
@@ -247,21 +256,22 @@ class Mixture(TrainableActivation):
         return super().get_parameters() | {"weights": ops.convert_to_numpy(self._raw_weights.value)}
 
     def _assign(self, values):
-        raw, bounds = values["weights"], self._normalization.constraint
-        if bounds is not None and np.any(raw != ops.convert_to_numpy(bounds(raw))):
-            raise ValueError(
-                f'With normalization="sum", raw weights lie between {bounds.minimum} and {bounds.maximum}. '
-                f"Received: {raw.tolist()}"
-            )
+        self._check_bounds(values["weights"])
         super()._assign(values)
-        self._raw_weights.assign(raw)
+        self._raw_weights.assign(values["weights"])
+
+    def _check_bounds(self, raw):
+        replace(self._weights_slot, constraint=self._normalization.constraint).check_bounds(raw)
 
     def _written_slots(self):
-        return (self._weights_slot,)
+        return (*self._slots, self._weights_slot)
 
     def get_config(self):
-        return super().get_config() | {
-            "members": [member.spec for member in self._members],
+        config = super().get_config()
+        if self._fixed:
+            del config["weights_initializer"]
+        return config | {
+            "members": [member.written() for member in self._members],
             "weights": list(self._fixed) if self._fixed else "learned",
             "normalization": self.normalization,
             "weights_trainable": self._weights_trainable,

@@ -1,7 +1,6 @@
 """Names of activations: `get` makes a fresh layer of a spec, `register` adds a name, `names` lists them."""
 
 import difflib
-import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,28 +8,37 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_adaptact.base import TrainableActivation
+from keras_adaptact.base import SETTINGS, TrainableActivation
 
 Spec = Any  # a name, a dict with a "name", a function, a layer or a layer class
 
 _ELEMENTWISE = ("abs", "arctan", "cos", "erf", "exp", "sin", "square")  # of keras.ops
-_LEFT_OUT = ("get", "serialize", "deserialize", "glu")  # of keras.activations
+_LEFT_OUT = ("get", "serialize", "deserialize", "glu", "leaky_relu", "swish")  # of keras.activations; two are layers
 _REGISTERED: dict[str, Spec] = {}
-_by_name = functools.partial(keras.saving.register_keras_serializable, "keras_adaptact")
 
 
-def _is_function_of_z(candidate) -> bool:
+def _takes_z_alone(candidate) -> bool:
     if not inspect.isfunction(candidate):
         return False
     required = [p for p in inspect.signature(candidate).parameters.values() if p.default is p.empty]
     return len(required) == 1
 
 
+def _named(name: str, function: Callable) -> Callable:
+    """The function under a name by which Keras finds it again when it loads a model."""
+
+    def named(z):
+        return function(z)
+
+    named.__name__ = named.__qualname__ = name
+    return keras.saving.register_keras_serializable("keras_adaptact", name)(named)
+
+
 _FUNCTIONS: dict[str, Callable] = {
     name: function
     for name, function in vars(keras.activations).items()
-    if name not in _LEFT_OUT and _is_function_of_z(function)
-} | {name: _by_name(name)(getattr(ops, name)) for name in _ELEMENTWISE}
+    if name not in _LEFT_OUT and _takes_z_alone(function)
+} | {name: _named(name, getattr(ops, name)) for name in _ELEMENTWISE}
 
 
 def register(name: str, spec: Spec = None):
@@ -52,13 +60,14 @@ def register(name: str, spec: Spec = None):
         raise ValueError(f"An activation's name must be a string that isn't empty. Received: {name!r}")
     if spec is None:
         return lambda decorated: register(name, decorated)
-    if name in _REGISTERED:
-        raise ValueError(f"The activation name {name!r} is taken, by {_REGISTERED[name]!r}.")
+    if name in names():
+        raise ValueError(f"The activation name {name!r} is taken, by {lookup(name)!r}.")
     if isinstance(spec, str | Mapping):
         get(spec)  # an error here is better than one at the first use
-    elif inspect.isfunction(spec):
-        _by_name(name)(spec)  # so that Keras finds it when it loads a model
-    _REGISTERED[name] = spec
+    elif not callable(spec):
+        raise TypeError(f"An activation is a layer, a layer class, a function or a spec. Received: {spec!r}")
+    is_function = not isinstance(spec, str | Mapping | type | keras.layers.Layer)
+    _REGISTERED[name] = _named(name, spec) if is_function else spec
     return spec
 
 
@@ -68,9 +77,10 @@ def names() -> list[str]:
 
 
 def lookup(name: str) -> Spec:
-    """What stands behind a name: a layer class, a function, or another spec."""
+    """What stands behind a name: a layer class, a layer, a function, or a dict; never another name."""
     if name in _REGISTERED:
-        return _REGISTERED[name]
+        found = _REGISTERED[name]
+        return lookup(found) if isinstance(found, str) else found
     if name in _FUNCTIONS:
         return _FUNCTIONS[name]
     raise ValueError(f"Unknown activation {name!r}.{_nearest(name, names())} `names()` lists them all.")
@@ -99,6 +109,8 @@ def get(spec: Spec, name: str | None = None) -> keras.layers.Layer:
         return _make(spec, {}, named)
     if isinstance(spec, Mapping):
         if "class_name" in spec:
+            if "config" not in spec:
+                raise ValueError(f'A serialized layer has a "class_name" and a "config". Received: {dict(spec)!r}')
             return get(keras.saving.deserialize_keras_object(dict(spec)), name)
         if not isinstance(spec.get("name"), str):
             raise ValueError(f'An activation\'s dict needs a "name", which is a string. Received: {dict(spec)!r}')
@@ -108,6 +120,7 @@ def get(spec: Spec, name: str | None = None) -> keras.layers.Layer:
         del config["name"]
         return type(spec).from_config(config | named)
     if isinstance(spec, type) and issubclass(spec, keras.layers.Layer):
+        _check_options(spec.__name__, {}, _options_of(spec))
         return spec(**named)
     if callable(spec):
         return keras.layers.Activation(spec, **named)
@@ -126,14 +139,15 @@ def _make(key: str, options: dict, named: dict) -> keras.layers.Layer:
         return get({**target, **options}, **named)
     if options:
         raise ValueError(f"{key!r} takes no options. Received: {', '.join(sorted(options))}")
-    if isinstance(target, str):
-        return get(target, **named)
-    return keras.layers.Activation(target, **named)
+    return get(target, **named)
 
 
 def _check_options(key: str, options: dict, known: dict[str, inspect.Parameter]):
     for option in options.keys() - known.keys():
-        raise ValueError(f"{key!r} has no option {option!r}.{_nearest(option, known)} Its options: {', '.join(known)}.")
+        if not option.endswith(SETTINGS):  # which a constructor knows better: those of a mixture are its members'
+            raise ValueError(
+                f"{key!r} has no option {option!r}.{_nearest(option, known)} Its options: {', '.join(known)}."
+            )
     for option, parameter in known.items():
         if parameter.default is parameter.empty and option not in options:
             raise ValueError(f"{key!r} needs the option {option!r}. Received: {options!r}")

@@ -64,7 +64,7 @@ def test_overrides(tmp_path):
     assert load(write(tmp_path, rules), ["activation.1.name=tanh"]).activation[1].name == "tanh"
 
 
-@pytest.mark.parametrize("option", ["a_initializer", "weights_regularizer"])
+@pytest.mark.parametrize("option", ["atanh_a_initializer", "weights_regularizer", "atanh_2_a_initializer"])
 def test_settings_of_parameters_are_options(option, tmp_path):
     found = load(write(tmp_path, {"activation": {"name": "method1", option: 0.5}}))
     assert found.activation.options() == {"name": "method1", option: 0.5}
@@ -90,6 +90,7 @@ def test_settings_of_parameters_are_options(option, tmp_path):
             "training.optimizer",
             "'momentum'; there are",
         ),
+        ({"training": {"optimizer": {"sgd": {"momentum": 0.5}}}}, "training.optimizer", "unknown field 'sgd'; there"),
         ({"training": {"seeds": []}}, "training.seeds", "at least 1"),
         ({"training": {"seeds": [1, 1]}}, "training", "seeds must differ"),
         ({"training": {"dtype": "half"}}, "training.dtype", "'mixed_float16'"),
@@ -119,7 +120,7 @@ def test_settings_of_parameters_are_options(option, tmp_path):
 def test_a_mistake_is_named_by_its_path(content, path, words, tmp_path):
     file = write(tmp_path, content)
     message = refusal(file)
-    assert message.startswith(f"{file}: {path}: "), message
+    assert message.startswith(f"{file}: {path}"), message
     assert re.search(words.replace("?", r"\?"), message), message
 
 
@@ -131,6 +132,8 @@ def test_a_mistake_is_named_by_its_path(content, path, words, tmp_path):
         ("[]", "expected a JSON object, found a list"),
         ('{"training": {"epochs": 1, "epochs": 2}}', "'epochs' is given twice"),
         ('{"model": {"dropout": NaN}}', "NaN is no JSON number"),
+        ('{"model": {"dropout": 1e999}}', "1e999 is no JSON number"),
+        ("[" * 100000, "not valid JSON"),
         ("\udcff", "can't be read"),
     ],
 )

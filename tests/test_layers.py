@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from cases import CASES
+from cases import CASES, evaluate
 from keras import layers, ops
 
 import keras_adaptact as ka
@@ -191,12 +191,78 @@ def test_a_parameter_per_channel_must_know_how_many():
         layers.Dense(4, activation=ka.ATanh(granularity="channel"))(np.ones((2, 3)))
     with pytest.raises(ValueError, match="no parameters yet"):
         ka.ATanh(granularity="channel").get_parameters()
-    with pytest.raises(ValueError, match="parameters for 3 channels, and its input has 4"):
-        ka.ATanh(granularity="channel", channels=3)(np.ones((2, 4)))
+    built = ka.ATanh(granularity="channel")
+    built(np.ones((2, 3)))
+    for layer in (ka.ATanh(granularity="channel", channels=3), built):
+        for wrong in (np.ones((2, 4)), np.ones((2, 1)), keras.Input((4,))):
+            with pytest.raises(ValueError, match=r"parameters for 3 channels, and its input has [41]"):
+                layer(wrong)
     with pytest.raises(ValueError, match="channels=n"):
         ka.ATanh(granularity="channel")(keras.Input((3, None)))
     with pytest.raises(ValueError, match="rank 2 or more"):
         ka.ATanh(granularity="channel")(np.ones(3))
+
+
+def test_a_layer_of_a_users_own_may_hold_one_as_its_activation():
+    class Block(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.dense = layers.Dense(4)
+            self.activation = ka.ATanh(granularity="channel")
+
+        def call(self, x):
+            return self.activation(self.dense(x))
+
+    model = keras.Sequential([layers.Input((3,)), Block(), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(np.random.default_rng(0).normal(size=(8, 3)), np.ones((8, 1)), verbose=0)
+    assert np.any(model.layers[0].activation.a != 1)
+
+
+def test_bounds_hold_from_the_start():
+    for options in ({"a_initializer": -5}, {"b_initializer": 0.0}):
+        with pytest.raises(ValueError, match=r"lies between 0\.1"):
+            ka.PELU(**options)
+    layer = ka.PELU()
+    with pytest.raises(ValueError, match=r"lies between 0\.1"):
+        layer.a = -5
+    model = keras.Sequential([layers.Input((4,)), layer])
+    model.compile(keras.optimizers.SGD(1e3), "mse")
+    model.fit(np.ones((4, 4)), -np.ones((4, 4)), verbose=0)
+    assert layer.a == np.float32(0.1) and layer.b >= np.float32(0.1)
+
+
+@pytest.mark.parametrize("policy", ["float16", "bfloat16", "mixed_bfloat16"])
+def test_parameters_are_float32_under_every_policy(policy):
+    """1.003 has no half-precision form: 1.003 * 1024 - 1024 is 3.07, and 0 or 8 if it is cast to one."""
+    layer = ka.AReLU(dtype=policy, a_initializer=1.003, c_initializer=-1024.0)
+    assert {w.dtype for w in layer.weights} == {"float32"}
+    y = ops.convert_to_numpy(ops.cast(layer(np.array([[1024.0]])), "float32"))
+    np.testing.assert_allclose(y, [[1024 * np.float32(1.003) - 1024]], rtol=1e-2)
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX has no float64 unless its own switch is set")
+@every_case
+def test_float64_is_computed_in_float64(case):
+    z = np.random.default_rng(0).normal(size=(4, 3))
+    y = ops.convert_to_numpy(fresh(case, dtype="float64")(z))
+    assert y.dtype == "float64"
+    np.testing.assert_allclose(y, evaluate(case, z, case.start)[0], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "options", [{"a_initializer": [1.0, 2.0]}, {"granularity": "channel", "channels": 3, "a_initializer": [1.0, 2.0]}]
+)
+def test_an_initial_value_of_another_shape(options):
+    with pytest.raises(ValueError, match=r"`a_initializer` must be one number, or of shape"):
+        ka.ATanh(**options)
+
+
+def test_a_constraint_along_an_axis():
+    layer = ka.ATanh(a_constraint="unit_norm", granularity="channel", channels=2)
+    layer.set_parameters(a=[3.0, -4.0])
+    constrained = ops.convert_to_numpy(layer._packed.constraint(layer._packed))
+    np.testing.assert_allclose(constrained[0], [1.0, -1.0], rtol=1e-5)
 
 
 def test_a_fit_of_a_layer_inside_another_is_refused_not_silently_untrained():

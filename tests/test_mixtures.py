@@ -1,5 +1,7 @@
 """Mixtures: normalizations, fixed and learned weights, freezing and freeing."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -24,9 +26,7 @@ def test_method_1_and_2_are_spellings_of_mixture():
 
 
 def test_members_of_every_kind():
-    def bump(z):
-        return ops.exp(-ops.square(z))
-
+    bump = functools.partial(lambda z, sign: ops.exp(sign * ops.square(z)), sign=-1)
     layer = ka.Mixture(
         [
             "gelu",
@@ -37,7 +37,7 @@ def test_members_of_every_kind():
             ka.Swish(),
         ]
     )
-    assert layer.member_names == ["gelu", "atanh", "atanh_2", "adaptiveactivation", "bump", "swish"]
+    assert layer.member_names == ["gelu", "atanh", "atanh_2", "adaptiveactivation", "partial", "swish"]
     parameters = layer.get_parameters()
     assert parameters["atanh_a"] == 2.0 and parameters["atanh_2_a"] == 1.0 and parameters["swish_beta"] == 1.0
     expit = 1 / (1 + np.exp(-Z))
@@ -87,6 +87,28 @@ def test_learned_and_fixed_have_the_same_layout(granularity):
     fixed = ka.Method1(weights=[1, 2, 3], granularity=granularity, **channels)
     assert [(w.name, w.shape) for w in learned.weights] == [(w.name, w.shape) for w in fixed.weights]
     fixed.set_weights(learned.get_weights())
+    np.testing.assert_array_equal(fixed.mixing_weights, learned.get_parameters()["weights"])  # raw, used as they are
+
+
+def test_what_a_run_learned_can_be_held_fixed():
+    learned = ka.Method2(weights_initializer=[1.0, 2.0, 5.0])
+    held = ka.Method2(weights=learned.mixing_weights)
+    np.testing.assert_allclose(run(held), run(learned), rtol=1e-6)
+    changed = held.get_config() | {"weights": [0.2, 0.3, 0.5]}
+    np.testing.assert_allclose(ka.Method2.from_config(changed).mixing_weights, [0.2, 0.3, 0.5])
+    with pytest.raises(ValueError, match="no `weights_initializer`"):
+        ka.Method2(weights=[1, 1, 1], weights_initializer=[5, 6, 7])
+
+
+def test_parameters_of_members_take_settings():
+    layer = ka.Method1(atanh_a_initializer=0.5, arelu_b_regularizer=keras.regularizers.L1(2.0))
+    layer.set_parameters(arelu_b=0.25)
+    assert layer.get_parameters()["atanh_a"] == 0.5 and penalty(layer) == pytest.approx(0.5)
+    copied = ka.get(layer)
+    assert copied.get_parameters()["atanh_a"] == 0.5
+    assert ka.get({"name": "method1", "asigmoid_d_initializer": 2.0}).get_parameters()["asigmoid_d"] == 2.0
+    with pytest.raises(ValueError, match=r"has the parameters .*asigmoid_d.*Received: asigmoid_e_initializer"):
+        ka.get({"name": "method1", "asigmoid_e_initializer": 2.0})
 
 
 def test_frozen_and_freed_mixtures_stay_the_same_function():
@@ -136,8 +158,11 @@ def test_sum_stays_finite_whatever_the_optimizer_does(learning_rate):
 
 def test_raw_weights_out_of_bounds_are_refused():
     layer = ka.Method2()
-    with pytest.raises(ValueError, match="between"):
-        layer.set_parameters(weights=[1, -1, 0.001])
+    for out_of_bounds in ([1, -1, 0.001], [1, 1, 2e4]):
+        with pytest.raises(ValueError, match="between"):
+            layer.set_parameters(weights=out_of_bounds)
+        with pytest.raises(ValueError, match="between"):
+            ka.Method2(weights_initializer=out_of_bounds)
     np.testing.assert_array_equal(layer.get_parameters()["weights"], [1, 1, 1])
     started = ka.Method2(weights_initializer=keras.initializers.RandomNormal(seed=1))
     assert np.all(started.get_parameters()["weights"] >= np.float32(1e-3))

@@ -1,5 +1,7 @@
 """`get`, `names` and `register`."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -68,6 +70,8 @@ def test_a_serialized_layer_is_a_spec():
         ({"name": "relu", "granularity": "channel"}, "'relu' takes no options.*granularity"),
         ({"name": "adaptive"}, "needs the option 'function'"),
         ({"granularity": "channel"}, 'needs a "name"'),
+        ({"class_name": "ATanh"}, 'a "class_name" and a "config"'),
+        (ka.Mixture, "'Mixture' needs the option 'members'"),
         ({"name": "adaptive", "function": "arelu"}, "plain elementwise function.*'arelu'"),
     ],
 )
@@ -83,9 +87,7 @@ def test_a_spec_of_another_type(spec):
 
 
 def test_register(clean_registry, tmp_path):
-    @ka.register("damped_sine")
-    def damped_sine(z):
-        return ops.sin(z) * ops.exp(-ops.abs(z))
+    ka.register("damped_sine", lambda z: ops.sin(z) * ops.exp(-ops.abs(z)))
 
     ka.register("thirds", {"name": "method2", "weights": [1 / 3, 1 / 3, 1 / 3]})
     ka.register("alias", "arelu")
@@ -98,7 +100,7 @@ def test_register(clean_registry, tmp_path):
             keras.layers.Input((1,)),
             ka.get("damped_sine"),
             ka.AdaptiveActivation("damped_sine"),
-            ka.Mixture(["damped_sine", damped_sine]),
+            ka.Mixture(["damped_sine", {"name": "damped_sine"}]),
         ]
     )
     model.save(tmp_path / "model.keras")
@@ -109,11 +111,40 @@ def test_register(clean_registry, tmp_path):
     for each in (model, keras.models.load_model(tmp_path / "model.keras")):
         np.testing.assert_allclose(ops.convert_to_numpy(each(x)), [[thrice]], rtol=1e-5)
 
-    for name in ("arelu", "thirds", ""):
+    ka.register("mine", ka.AReLU(b_initializer=0.25))
+    first, second = ka.get("mine"), ka.get("mine")
+    first.b = 0.5
+    assert second.b == 0.25 and ka.get({"name": "alias", "b_initializer": 0.25}).b == 0.25
+    assert ka.Mixture(["alias", "mine", {"name": "gelu"}]).member_names == ["arelu", "arelu_2", "gelu"]
+
+    for name in ("arelu", "thirds", "relu", ""):
         with pytest.raises(ValueError, match="name"):
             ka.register(name, "relu")
     with pytest.raises(ValueError, match="Unknown activation"):
         ka.register("new", "no_such")
+    with pytest.raises(TypeError, match="Received: 3"):
+        ka.register("new", 3)
+
+
+def test_a_lambda_and_a_partial_are_saved_by_their_names(clean_registry, tmp_path):
+    ka.register("cube", lambda z: z**3)
+    ka.register("steep", functools.partial(keras.activations.leaky_relu, negative_slope=0.5))
+    model = keras.Sequential([keras.layers.Input((1,)), ka.get("cube"), ka.get("steep")])
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(ops.convert_to_numpy(loaded(np.array([[-2.0]]))), [[-4.0]])
+
+
+def test_a_function_that_will_not_be_found_again_is_warned_of():
+    def cubic(z):
+        return z**3
+
+    with pytest.warns(UserWarning, match="can't be loaded elsewhere"):
+        ka.AdaptiveActivation(cubic).get_config()
+
+
+def test_plain_functions_of_others_are_left_as_they_are():
+    assert keras.saving.get_registered_name(ops.sin) == "sin"
 
 
 def test_a_layer_of_a_users_own(clean_registry):

@@ -14,7 +14,7 @@ import pytest
 from keras import ops
 
 import keras_adaptact as ka
-from zoo import backend, config, data, metrics, models, results
+from zoo import backend, config, data, metrics, models, results, training
 from zoo.errors import UserError
 from zoo.train import main, run
 
@@ -160,9 +160,43 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(UserError, match="No space left"):
         results.write_whole(path, fail)
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-    with pytest.raises(ValueError, match="JSON"):
-        results.write_json(path, {"loss": float("nan")})
-    assert path.read_text() == "old"
+    results.write_json(path, {"loss": [float("nan"), 1.5]})
+    assert json.loads(path.read_text()) == {"loss": [None, 1.5]}
+
+
+def test_a_run_that_diverges_still_leaves_its_files(tmp_path, capsys):
+    out = tmp_path / "run"
+    rate = "training.optimizer.learning_rate=1e30"
+    assert main([QUICK, "--set", *SMALL, rate, "training.seeds=[0,1]", "--out", str(out)]) == 0
+    assert {path.name for path in (out / "seed-1").iterdir()} == FILES
+    assert json.loads((out / "seed-0" / "metrics.json").read_text())["test_loss"] is None
+    assert json.loads((out / "summary.json").read_text())["test_loss"] == {"mean": None, "std": None}
+    assert "loss nan" in capsys.readouterr().out
+
+
+def test_channels_first_is_the_same_network(tmp_path):
+    """On CPU, TensorFlow's convolutions have channels last only; there the shapes must do."""
+    found = {}
+    for data_format in ("channels_last", "channels_first"):
+        keras.config.set_image_data_format(data_format)
+        keras.utils.set_random_seed(0)
+        model = models.build(config.Config(activation=config.Activation(name="arelu", granularity="channel")), 10)
+        found[data_format] = model.get_weights()
+        images = training.prepare(data.load("digits", test_limit=8, limit=50), "channel")["test"].images
+        assert images.shape[1:] == model.input_shape[1:]
+        if keras.backend.backend() != "tensorflow":
+            found[data_format].append(model.predict(images, verbose=0))
+    for last, first in zip(*found.values(), strict=True):
+        np.testing.assert_allclose(last, first, rtol=1e-4, atol=1e-5)
+
+
+def test_one_step_is_enough_for_any_warm_up():
+    assert training._optimizer(config.Config(training={"schedule": {"warmup": 0.99}}), steps=1)
+
+
+def test_a_missing_package_is_one_line(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "zoo.config", None)
+    assert "'.[zoo]'" in refusal(capsys, QUICK)
 
 
 def test_rules_choose_by_site():
@@ -204,11 +238,9 @@ def test_metrics_against_hand_counts():
 
 
 def test_the_learning_rate_warms_up_and_falls():
-    from zoo.training import _optimizer
-
     def rates(**schedule):
         settings = config.Config(training={"optimizer": {"learning_rate": 0.5}, "schedule": schedule})
-        optimizer = _optimizer(settings, steps=100)
+        optimizer = training._optimizer(settings, steps=100)
         return [float(ops.convert_to_numpy(optimizer._learning_rate(step))) for step in (0, 5, 10, 55, 100)]
 
     expected = [0.5 * (1 + math.cos(math.pi * share)) / 2 for share in (0, 0.5, 1)]

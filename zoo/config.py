@@ -5,10 +5,12 @@
 
 import difflib
 import json
+import math
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
@@ -18,7 +20,7 @@ SCHEMA = Path(__file__).parents[1] / "configs" / "schema.json"
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
-_PARAMETER_SETTING = r"^[a-z_]+_(initializer|regularizer|constraint)$"
+_PARAMETER_SETTING = r"^[a-z0-9_]+_(initializer|regularizer|constraint)$"
 
 
 class ConfigError(UserError):
@@ -199,12 +201,20 @@ def _read_json(path: Path) -> dict:
     if not text.strip():
         raise ConfigError(f"{path}: the file is empty; expected a JSON object")
     try:
-        content = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
-    except ValueError as error:  # JSONDecodeError says the line and column
+        content = _parse(text)
+    except (ValueError, RecursionError) as error:  # JSONDecodeError says the line and column
         raise ConfigError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a JSON object, found a {type(content).__name__}")
     return content
+
+
+def _parse(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite)
+
+
+def _finite(text: str) -> float:
+    return float(text) if math.isfinite(float(text)) else _no_constant(text)
 
 
 def _no_duplicates(pairs):
@@ -216,15 +226,15 @@ def _no_duplicates(pairs):
     return found
 
 
-def _no_constant(name):
+def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
 
 
 def _override(content: dict, dotted: str, text: str):
     """Sets one field; the fields on the way to it may have been left out."""
     try:
-        value = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
-    except ValueError:
+        value = _parse(text)
+    except (ValueError, RecursionError):
         value = text
     *parents, last = dotted.split(".")
     place: Any = content
@@ -238,7 +248,7 @@ def _override(content: dict, dotted: str, text: str):
 
 
 def _item(place, key: str, dotted: str):
-    if isinstance(place, list) and key.isdigit() and int(key) < len(place):
+    if isinstance(place, list) and key.isdecimal() and int(key) < len(place):
         return place[int(key)]
     what = f"a list of {len(place)}: give an index" if isinstance(place, list) else f"a {type(place).__name__}"
     raise ConfigError(f"--set {dotted}: no field {key!r} there; it is {what}")
@@ -280,13 +290,15 @@ def _fields_at(path: list[str], content: dict) -> list[str]:
     place: Any = content
     for key in path:
         place = place[int(key)] if isinstance(place, list) else place.get(key)
-        if key.isdigit():
-            model = Rule
-        elif key == "optimizer":
+        if isinstance(place, list):
+            continue
+        if not isinstance(place, dict):
+            break
+        if key == "optimizer":
             model = Adam if place.get("name") == "adam" else SGD
-        elif key == "activation":
-            model = Activation
-        else:
+        elif key == "activation" or key.isdecimal():
+            model = Activation if key == "activation" else Rule
+        elif key in model.model_fields:
             model = model.model_fields[key].annotation
     return [field.alias or name for name, field in model.model_fields.items()]
 
@@ -307,15 +319,20 @@ def json_schema(activations: Sequence[str]) -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
 
 
-def main() -> None:
+def main() -> int:
     from zoo import backend
 
-    backend.choose()
-    import keras_adaptact as ka
-    from zoo.results import write_json
+    try:
+        backend.choose()
+        import keras_adaptact as ka
+        from zoo.results import write_json
 
-    write_json(SCHEMA, json_schema(ka.names()))
+        write_json(SCHEMA, json_schema(ka.names()))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -20,12 +20,13 @@ class Recorder(keras.callbacks.Callback):
     mixing_weights.csv has a row for each epoch (0: the start), site, member and, by channel, channel.
 
     Args:
+        size: how many training images there are.
         test: images and labels that the report's measure is taken on.
     """
 
-    def __init__(self, config: Config, seed: int, test, folder: Path):
+    def __init__(self, config: Config, seed: int, size: int, test, folder: Path):
         super().__init__()
-        self.config, self.seed, self.test, self.folder = config, seed, test, folder
+        self.config, self.seed, self.size, self.test, self.folder = config, seed, size, test, folder
         self.history: list[dict[str, Any]] = []
         self.timing: list[tuple[int, float, float, float]] = []
         self.mixing: list[tuple] = []
@@ -44,8 +45,7 @@ class Recorder(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         now = time.perf_counter()
         seconds, training = now - self.began, (self.trained or now) - self.began
-        images = self.params["steps"] * self.config.training.batch_size
-        self.timing.append((epoch + 1, round(seconds, 4), round(training, 4), round(images / training, 1)))
+        self.timing.append((epoch + 1, round(seconds, 4), round(training, 4), round(self.size / training, 1)))
         row = {"epoch": epoch + 1} | {name: float(value) for name, value in (logs or {}).items()}
         row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         if (size := self.config.metrics.report_batch) is not None:

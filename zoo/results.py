@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 import platform
 import shlex
@@ -19,19 +20,31 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("keras", "jax", "torch", "tensorflow", "tensorflow-cpu", "numpy", "scikit-learn", "pydantic")
 
 
+def check_free(path: Path) -> None:
+    """Refuses a folder that holds anything.
+
+    Raises:
+        UserError: where it isn't empty, or isn't a folder.
+    """
+    try:
+        taken = path.exists() and any(path.iterdir())
+    except OSError as error:
+        raise UserError(f"{path}: no folder can be made here: {error.strerror}") from None
+    if taken:
+        raise UserError(f"{path}: the folder is not empty, and nothing is overwritten; give another --out")
+
+
 def new_folder(path: Path) -> Path:
     """Makes the folder of a run; one that holds anything is left alone.
 
     Raises:
         UserError: where it isn't empty, or can't be made.
     """
+    check_free(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        taken = any(path.iterdir())
     except OSError as error:
         raise UserError(f"{path}: no folder can be made here: {error.strerror}") from None
-    if taken:
-        raise UserError(f"{path}: the folder is not empty, and nothing is overwritten; give another --out")
     return path
 
 
@@ -54,7 +67,16 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    """JSON has no NaN and no infinity: they are written as null."""
+    write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

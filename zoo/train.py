@@ -29,6 +29,7 @@ def run(config: "Config", out: Path, data_dir: Path | None = None, argv: list[st
     from zoo import data, results, training
 
     training.check(config)
+    results.check_free(out)
     settings = config.dataset
     images = data.load(
         settings.name,
@@ -59,6 +60,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as error:
+        print(f"error: the package {error.name} is not installed; pip install '.[zoo]'", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
@@ -74,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="PATH=VALUE",
         dest="overrides",
-        help="override fields: --set training.epochs=3 activation.name=arelu",
+        help="override fields, after the config: --set training.epochs=3 activation.name=arelu",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the results; by default in runs/")
     parser.add_argument(

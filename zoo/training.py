@@ -1,7 +1,6 @@
 """One training run in Keras, and the files that it writes as it goes."""
 
 import math
-import statistics
 import time
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,7 +14,7 @@ from zoo.recorder import Recorder
 
 
 class Arrays(NamedTuple):
-    """A split as a network takes it: float32 images (n, 32, 32, 3) and int32 labels (n,)."""
+    """A split as a network takes it: float32 images (n, 32, 32, 3) or (n, 3, 32, 32), and int32 labels (n,)."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -28,14 +27,19 @@ def check(config: Config) -> None:
 
 
 def prepare(dataset: data.Dataset, how: Literal["channel", "per_image"]) -> dict[str, Arrays]:
-    """The splits of a data set, standardized."""
+    """The splits of a data set, standardized, in Keras's image data format."""
+    channels_first = keras.config.image_data_format() == "channels_first"
     known = data.channel_statistics(dataset.train.images) if how == "channel" else None
     splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
     return {
-        name: Arrays(data.standardize(split.images, how, known), split.labels)
+        name: Arrays(_arranged(data.standardize(split.images, how, known), channels_first), split.labels)
         for name, split in splits.items()
         if split is not None
     }
+
+
+def _arranged(images: np.ndarray, channels_first: bool) -> np.ndarray:
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if channels_first else images
 
 
 def train(config: Config, seed: int, classes: tuple[str, ...], arrays: dict[str, Arrays], folder: Path) -> dict:
@@ -51,7 +55,7 @@ def train(config: Config, seed: int, classes: tuple[str, ...], arrays: dict[str,
         keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=settings.label_smoothing),
         metrics=["accuracy"],
     )
-    recorder = Recorder(config, seed, arrays["test"], folder)
+    recorder = Recorder(config, seed, len(arrays["train"].labels), arrays["test"], folder)
     targets = {name: np.eye(len(classes), dtype="float32")[split.labels] for name, split in arrays.items()}
     held_out = arrays.get("validation")
     started = time.perf_counter()
@@ -80,19 +84,16 @@ def train(config: Config, seed: int, classes: tuple[str, ...], arrays: dict[str,
 def summarize(found: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean and standard deviation (of a sample) over runs, of each number in their metrics."""
     numbers = [k for k, v in found[0].items() if isinstance(v, float) and k != "seconds"]
+    values = {key: np.array([metrics[key] for metrics in found]) for key in numbers}
     return {"seeds": [metrics["seed"] for metrics in found]} | {
-        key: {
-            "mean": statistics.mean(m[key] for m in found),
-            "std": statistics.stdev(m[key] for m in found),
-        }
-        for key in numbers
+        key: {"mean": float(each.mean()), "std": float(each.std(ddof=1))} for key, each in values.items()
     }
 
 
 def _optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
     chosen, schedule = config.training.optimizer, config.training.schedule
     rate = chosen.learning_rate
-    warmup = round(schedule.warmup * steps)
+    warmup = min(round(schedule.warmup * steps), steps - 1)
     floor = {"cosine": 0.0, "constant": 1.0}[schedule.name]  # of the cosine, as a share of the peak rate
     learning_rate = keras.optimizers.schedules.CosineDecay(
         0.0 if warmup else rate,

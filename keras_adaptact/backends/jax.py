@@ -19,7 +19,8 @@ LARGE = 2**20  # elements from which the loop pays
 
 
 def run(formula, z, parameters, dtype):
-    large = z.size >= LARGE and jax.default_backend() == "cpu"
+    known = all(isinstance(n, int) for n in z.shape)  # Keras traces with symbolic sizes, which compare with nothing
+    large = known and z.size >= LARGE and jax.default_backend() == "cpu"
     return (_chunked if large else _checkpointed)(formula, dtype)(z, *parameters)
 
 

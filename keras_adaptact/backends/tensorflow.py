@@ -21,7 +21,7 @@ BATCH = 64  # what an unknown batch size counts as
 
 
 def run(formula, z, parameters, dtype):
-    size = math.prod(BATCH if n is None else n for n in z.shape)
+    size = 0 if z.shape.rank is None else math.prod(BATCH if n is None else n for n in z.shape)
     large = size >= LARGE and not tf.config.list_physical_devices("GPU")
     return (_compiled if large else _recomputed)(formula, dtype)(z, *parameters)
 

@@ -25,6 +25,11 @@ def build(config: Config, classes: int) -> keras.Model:
     return network.build(config.model, factory(config.activation), classes)
 
 
+def image_shape() -> tuple[int, int, int]:
+    """Of one image, in Keras's image data format."""
+    return (3, 32, 32) if keras.config.image_data_format() == "channels_first" else (32, 32, 3)
+
+
 def factory(activation: Activation | list[Rule]) -> Factory:
     """Makes the layer of a site: `conv1` gets `conv1_activation`."""
     rules = activation if isinstance(activation, list) else [activation]

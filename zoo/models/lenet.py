@@ -10,11 +10,11 @@ import keras
 from keras import layers
 
 from zoo.config import LeNet
-from zoo.models import Factory
+from zoo.models import Factory, image_shape
 
 
 def build(config: LeNet, activation: Factory, classes: int) -> keras.Model:
-    inputs = keras.Input((32, 32, 3))
+    inputs = keras.Input(image_shape())
     x = layers.Conv2D(6, 5, padding="same", name="conv1")(inputs)  # 32x32x6
     x = activation("conv1")(x)
     x = layers.MaxPooling2D(name="pool1")(x)  # 16x16x6
