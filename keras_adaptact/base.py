@@ -210,7 +210,7 @@ class TrainableActivation(keras.layers.Layer):
             self._packed = self.add_weight(
                 name="parameters",
                 shape=(len(slots), *shape),
-                dtype=keras.backend.result_type(self.variable_dtype, "float32"),
+                dtype=at_least_float32(self.variable_dtype),
                 initializer=lambda shape, dtype=None: ops.stack(
                     [slot.initializer(shape[1:], dtype=dtype) for slot in slots]
                 ),
@@ -247,7 +247,7 @@ class TrainableActivation(keras.layers.Layer):
 
     def call(self, inputs):
         self._check_channels(inputs.shape)
-        dtype = keras.backend.result_type(self.compute_dtype, "float32")
+        dtype = at_least_float32(self.compute_dtype)
         values = self._values(inputs, dtype)
         return backends.run(self.formula, ops.cast(inputs, self.compute_dtype), values, dtype)
 
@@ -326,6 +326,10 @@ class TrainableActivation(keras.layers.Layer):
     def _written_slots(self) -> Sequence[Slot]:
         """Those whose settings are arguments of the constructor."""
         return self._slots
+
+
+def at_least_float32(dtype: str) -> str:
+    return "float64" if dtype == "float64" else "float32"
 
 
 def _automatic_name(prefix: str) -> str:

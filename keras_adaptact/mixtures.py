@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_adaptact import functional
 from keras_adaptact.activations import plain_function, serialize_function
-from keras_adaptact.base import SETTINGS, Between, Slot, TrainableActivation
+from keras_adaptact.base import SETTINGS, Between, Slot, TrainableActivation, at_least_float32
 from keras_adaptact.registry import get, lookup, register
 
 _serializable = keras.saving.register_keras_serializable(package="keras_adaptact")
@@ -43,6 +43,8 @@ class Member:
 
     @classmethod
     def make(cls, spec, granularity: str) -> "Member":
+        if isinstance(spec, dict) and spec.keys() == {"name"}:
+            spec = spec["name"]
         layer = _layer_of(spec)
         if layer is None:
             function = plain_function(spec)
@@ -190,7 +192,7 @@ class Mixture(TrainableActivation):
             initializer=self._initial_weights,
             regularizer=self._weights_slot.regularizer,
             constraint=self._constrain_weights,
-            dtype=keras.backend.result_type(self.variable_dtype, "float32"),
+            dtype=at_least_float32(self.variable_dtype),
             trainable=self._weights_trainable,
             autocast=False,
         )
