@@ -93,7 +93,9 @@ def _program(key):
 
 
 def _compile(formula, dtype, z_dtype, device, rank, count, backward):
-    """It is taken apart into torch's own operations first: `torch.compile` would go through Keras's code otherwise,
+    """Compiles the formula, or its gradient, for flat inputs of a rank and any size.
+
+    It is taken apart into torch's own operations first: `torch.compile` would go through Keras's code otherwise,
     and counts all formulas as one function, of which it compiles eight at most.
     """
     from torch.fx.experimental.proxy_tensor import make_fx  # half a second to import
