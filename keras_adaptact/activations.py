@@ -24,6 +24,20 @@ class Affine:
     def __call__(self, z, a, b, c, d):
         return functional.affine(self.function, z, a, b, c, d)
 
+    def weighted(self, z, w, a, b, c, d):
+        return functional.weighted_affine(self.function, z, w, a, b, c, d)
+
+
+@dataclass(frozen=True)
+class Maximum:
+    """The formula of AReLU."""
+
+    def __call__(self, z, a, b, c, d):
+        return functional.arelu(z, a, b, c, d)
+
+    def weighted(self, z, w, a, b, c, d):
+        return functional.weighted_arelu(z, w, a, b, c, d)
+
 
 class _Affine(TrainableActivation):
     """``b f(a z + c) + d``; a subclass says which f."""
@@ -47,9 +61,7 @@ class ASigmoid(_Affine):
     Reference: Hu et al., "Adaptively Customizing Activation Functions for Various Layers", 2021.
     """
 
-    @staticmethod
-    def formula(z, a, b, c, d):
-        return functional.affine(ops.sigmoid, z, a, b, c, d)
+    formula = Affine(ops.sigmoid)
 
 
 @register("atanh")
@@ -65,9 +77,7 @@ class ATanh(_Affine):
     Reference: Hu et al., "Adaptively Customizing Activation Functions for Various Layers", 2021.
     """
 
-    @staticmethod
-    def formula(z, a, b, c, d):
-        return functional.affine(ops.tanh, z, a, b, c, d)
+    formula = Affine(ops.tanh)
 
 
 @register("arelu")
@@ -107,9 +117,7 @@ class AReLU(TrainableActivation):
                 f"different values. Received: {a[a == b].flat[0]:g} for both"
             )
 
-    @staticmethod
-    def formula(z, a, b, c, d):
-        return functional.arelu(z, a, b, c, d)
+    formula = Maximum()
 
 
 @register("adaptive")

@@ -12,6 +12,11 @@ def affine(function, z, a, b, c, d):
     return b * function(a * z + c) + d
 
 
+def weighted_affine(function, z, w, a, b, c, d):
+    """``w (b f(a z + c) + d)``, with w at the parameters: its own gradient needs no further sum over z."""
+    return affine(function, z, a, w * b, c, w * d)
+
+
 def arelu(z, a, b, c, d):
     """``max(a z + c, b z + d)``
 
@@ -19,7 +24,16 @@ def arelu(z, a, b, c, d):
     second branch everywhere, as the slope of ReLU at 0 is 0.
     """
     first, second = a * z + c, b * z + d
-    return ops.where(ops.logical_or(first > second, ops.isnan(first)), first, second)
+    return ops.where(_is_larger(first, second), first, second)
+
+
+def weighted_arelu(z, w, a, b, c, d):
+    """``w max(a z + c, b z + d)``, with w at the parameters, as in `weighted_affine`"""
+    return ops.where(_is_larger(a * z + c, b * z + d), (w * a) * z + w * c, (w * b) * z + w * d)
+
+
+def _is_larger(first, second):
+    return ops.logical_or(first > second, ops.isnan(first))
 
 
 def swish(z, beta):
@@ -40,11 +54,6 @@ def pelu(z, a, b):
     positive = z >= 0
     below = ops.where(positive, ops.zeros_like(z), z)
     return ops.where(positive, (a / b) * z, a * ops.expm1(below / b))
-
-
-def mixture(terms, weights):
-    """``w1 y1 + w2 y2 + ...``"""
-    return sum(weight * term for weight, term in zip(weights, terms, strict=True))
 
 
 def normalize_sum(raw):
