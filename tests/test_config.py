@@ -45,6 +45,9 @@ def test_the_whole_config_loads_and_its_defaults_may_be_left_out(tmp_path):
 def test_a_resolved_config_loads_as_itself(tmp_path):
     first = load(write(tmp_path, WHOLE))
     assert load(write(tmp_path, first.resolved())) == first
+    for name in ("alexnet", "googlenet", "resnet50", "densenet"):
+        first = load(write(tmp_path, {"model": {"name": name, "stem": "reference"}}))
+        assert first.model.name == name and load(write(tmp_path, first.resolved())) == first
 
 
 def test_overrides(tmp_path):
@@ -94,7 +97,17 @@ def test_settings_of_parameters_are_options(option, tmp_path):
         ({"training": {"seeds": []}}, "training.seeds", "at least 1"),
         ({"training": {"seeds": [1, 1]}}, "training", "seeds must differ"),
         ({"training": {"dtype": "half"}}, "training.dtype", "'mixed_float16'"),
-        ({"model": {"name": "lenets"}}, "model.name", "'lenet'"),
+        (
+            {"model": {"name": "lenets"}},
+            "model.name",
+            "one of 'lenet', 'alexnet', 'googlenet', 'resnet50', 'densenet'; found \"lenets\"",
+        ),
+        ({"model": {"name": None}}, "model.name", "'lenet', .*found null"),
+        ({"model": {"name": "alexnet", "dropuot": 0.1}}, "model", "'dropuot'; did you mean 'dropout'?"),
+        ({"model": {"name": "densenet", "width": 8}}, "model", "'width'; there are .*growth, bottleneck, compression"),
+        ({"model": {"growth": 8}}, "model", "'growth'; there are name, norm, dropout"),
+        ({"model": {"name": "resnet50", "stem": "imagenet"}}, "model.stem", "'reference' or 'cifar'"),
+        ({"model": {"name": "resnet50", "blocks": [3, 0]}}, "model.blocks.1", "greater than or equal to 1"),
         ({"model": {"dropout": 1.0}}, "model.dropout", "less than 1"),
         ({"dataset": {"name": "mnist"}}, "dataset.name", "'cifar10' or 'digits'"),
         ({"dataset": {"limit": 0}}, "dataset.limit", "greater than or equal to 1"),
@@ -186,6 +199,8 @@ def test_every_config_loads_and_names_the_schema(path):
         {"activation": {"name": "relv"}},
         {"activation": {"name": "relu", "granularty": "layer"}},
         {"activation": [{"name": "relu"}]},
+        {"model": {"growth": 8}},
+        {"model": {"name": "alexnet", "growth": 8}},
     ],
 )
 def test_editors_see_mistakes_too(content):
@@ -198,6 +213,7 @@ def test_editors_accept_what_loads(tmp_path):
         {"sites": "conv*", "name": "method1", "atanh_a_initializer": 0.5},
         {"sites": "*", "name": "relu"},
     ]
-    for content in (json.loads(WHOLE), {"activation": rules}):
+    unnamed = {"model": {"dropout": 0.2}, "training": {"optimizer": {"learning_rate": 0.5}}}
+    for content in (json.loads(WHOLE), {"activation": rules}, unnamed, {"model": {"name": "densenet", "growth": 8}}):
         jsonschema.validate(content, json_schema(ka.names()))
         load(write(tmp_path, content))

@@ -16,17 +16,20 @@ SELF_WRITTEN = {
 }
 
 
-def choose() -> str:
+def choose(preferred: str | None = None) -> str:
     """Names the backend and sets `KERAS_BACKEND` to it, before anything imports Keras.
 
-    `KERAS_BACKEND` decides where it is set; then a `keras.json` of the user's; then what is installed, in the
-    order of `BACKENDS`. The `keras.json` that Keras writes by itself says tensorflow and does not count.
+    `KERAS_BACKEND` decides where it is set; then what is preferred; then a `keras.json` of the user's; then what is
+    installed, in the order of `BACKENDS`. The `keras.json` that Keras writes by itself says tensorflow and does not
+    count.
 
     Raises:
         UserError: where the chosen backend isn't installed, or none is.
     """
     installed = [name for name in BACKENDS if find_spec(name)]
     asked, source = os.environ.get("KERAS_BACKEND"), "KERAS_BACKEND"
+    if not asked and preferred:
+        asked, source = preferred, "the run"
     if not asked:
         asked, source = _of_keras_json()
     if asked and asked not in BACKENDS:

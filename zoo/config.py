@@ -20,6 +20,16 @@ SCHEMA = Path(__file__).parents[1] / "configs" / "schema.json"
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Blocks = Annotated[list[Count], Field(min_length=1, max_length=5)]
+Stem = Annotated[
+    Literal["reference", "cifar"],
+    Field(description='"reference": as in Hu et al.; "cifar": 3x3 with stride 1, and no first pool'),
+]
+Norm = Annotated[
+    Literal["batch", "none"],
+    Field(description='"batch": batch norm before each activation; "none": biases in its place'),
+]
 _PARAMETER_SETTING = r"^[a-z0-9_]+_(initializer|regularizer|constraint)$"
 
 
@@ -35,7 +45,57 @@ class LeNet(Strict):
     """LeNet with 'same' padding, and dropout before the last layer."""
 
     name: Literal["lenet"] = "lenet"
-    dropout: Share = Field(0.1, description="share of the last hidden layer's outputs that are dropped")
+    norm: Norm = "none"
+    dropout: Share = Field(0.1, description="share of the outputs of the last hidden layer that are dropped")
+
+
+class AlexNet(Strict):
+    """AlexNet with two groups and local response normalization."""
+
+    name: Literal["alexnet"] = "alexnet"
+    stem: Stem = "cifar"
+    norm: Norm = "batch"
+    widths: list[Count] = Field([1024, 2048], min_length=2, max_length=2, description="of the dense layers")
+    dropout: Share = Field(0.1, description="share of the outputs of each hidden dense layer that are dropped")
+
+
+class GoogLeNet(Strict):
+    """GoogLeNet, the first Inception, without auxiliary classifiers."""
+
+    name: Literal["googlenet"] = "googlenet"
+    stem: Stem = "cifar"
+    norm: Norm = "batch"
+    width: Positive = Field(1.0, description="times the published number of filters of each convolution")
+    dropout: Share = Field(0.1, description="share of the outputs of the last pool that are dropped")
+
+
+class ResNet50(Strict):
+    """ResNet of bottlenecks, with activations after the additions."""
+
+    name: Literal["resnet50"] = "resnet50"
+    stem: Stem = "cifar"
+    norm: Norm = "batch"
+    width: Count = Field(64, description="filters of the first convolution; each stage has twice the one before")
+    blocks: Blocks = Field([3, 4, 6, 3], description="how many bottlenecks each stage has")
+
+
+class DenseNet(Strict):
+    """DenseNet-BC."""
+
+    name: Literal["densenet"] = "densenet"
+    stem: Stem = "cifar"
+    norm: Norm = "batch"
+    blocks: Blocks = Field([6, 12, 48, 32], description="how many bottlenecks each dense block has")
+    growth: Count = Field(24, description="filters that a bottleneck adds")
+    bottleneck: Count = Field(4, description="filters of a bottleneck's 1x1 convolution, in growths")
+    compression: Annotated[float, Field(gt=0, le=1)] = Field(0.5, description="share of filters after a transition")
+    dropout: Share = Field(0.2, description="share of the outputs of each convolution but the first that are dropped")
+
+
+class FromRun(Strict):
+    """Each layer's mixing weights held at what an earlier run learned."""
+
+    from_run: str = Field(description="folder of that run, which holds mixing_weights.csv")
 
 
 class Activation(Strict):
@@ -46,9 +106,11 @@ class Activation(Strict):
     name: str = Field(description="one of keras_adaptact.names()")
     granularity: Literal["layer", "channel"] = Field("layer", description="who has parameters of its own")
     weights: Annotated[
-        Annotated[Literal["learned"], Tag("word")] | Annotated[list[float], Tag("list")],
-        Discriminator(lambda value: "list" if isinstance(value, list) else "word"),
-    ] = Field("learned", description='of a mixture: "learned", or fixed values, used as given')
+        Annotated[Literal["learned"], Tag("word")]
+        | Annotated[list[float], Tag("list")]
+        | Annotated[FromRun, Tag("object")],
+        Discriminator(lambda value: {list: "list", dict: "object", FromRun: "object"}.get(type(value), "word")),
+    ] = Field("learned", description='of a mixture: "learned", fixed values used as given, or {"from_run": DIR}')
     normalization: Literal["sum", "softmax", "none"] = Field("sum", description="of a mixture's learned weights")
     members: list[str | dict[str, Any]] | None = Field(None, description='of "mixture": what it mixes')
     function: str | None = Field(None, description='of "adaptive": the function made adaptive')
@@ -83,6 +145,9 @@ class Dataset(Strict):
         "channel",
         description="by the training images' mean and deviation per channel, or each image by its own",
     )
+    augmentation: Literal["none", "crop_flip"] = Field(
+        "none", description="training images as they are, or shifted by up to 4 pixels and mirrored at random"
+    )
 
 
 class SGD(Strict):
@@ -108,28 +173,67 @@ class Schedule(Strict):
     warmup: Share = Field(0.05, description="share of the steps")
 
 
+class Steps(Strict):
+    """The learning rate times a factor after each of some epochs."""
+
+    name: Literal["steps"] = "steps"
+    epochs: list[Count] = Field(min_length=1, description="after which it changes, in order")
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+    @model_validator(mode="after")
+    def _in_order(self):
+        if self.epochs != sorted(set(self.epochs)):
+            raise ValueError(f"schedule epochs must rise; found {self.epochs}")
+        return self
+
+
 def _named(default: str):
-    return Discriminator(lambda value: value.get("name", default) if isinstance(value, dict) else default)
+    return Discriminator(lambda value: str(value.get("name", default)) if isinstance(value, dict) else default)
 
 
+Network = Annotated[
+    Annotated[LeNet, Tag("lenet")]
+    | Annotated[AlexNet, Tag("alexnet")]
+    | Annotated[GoogLeNet, Tag("googlenet")]
+    | Annotated[ResNet50, Tag("resnet50")]
+    | Annotated[DenseNet, Tag("densenet")],
+    _named("lenet"),
+]
 Optimizer = Annotated[Annotated[SGD, Tag("sgd")] | Annotated[Adam, Tag("adam")], _named("sgd")]
+AnySchedule = Annotated[
+    Annotated[Schedule, Tag("cosine")] | Annotated[Schedule, Tag("constant")] | Annotated[Steps, Tag("steps")],
+    _named("cosine"),
+]
+NAMED: dict[str, tuple[type[Strict], ...]] = {  # the classes that a field's name chooses from, the default first
+    "model": (LeNet, AlexNet, GoogLeNet, ResNet50, DenseNet),
+    "optimizer": (SGD, Adam),
+    "schedule": (Schedule, Steps),
+}
 
 
 class Training(Strict):
     """How a network is trained."""
 
     epochs: Count = 150
-    batch_size: Count = 128
+    batch_size: Count = Field(128, description="an epoch's images that fill no whole batch wait for another epoch")
     optimizer: Optimizer = SGD()
-    schedule: Schedule = Schedule()
+    schedule: AnySchedule = Schedule()
+    weight_decay: NotNegative = Field(
+        0.0, description="L2 penalty of half this times each squared kernel, in the loss; nothing else decays"
+    )
+    activation_rate: Positive = Field(1.0, description="factor on the learning rate of the activations' parameters")
     label_smoothing: Share = 0.0
     dtype: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field([0], min_length=1, description="one run for each")
+    devices: Count = Field(1, description="GPUs that share each batch; more than one on JAX only")
+    checkpoint_minutes: Positive = Field(10.0, description="an epoch that takes longer is saved on its way, too")
 
     @model_validator(mode="after")
     def _seeds_differ(self):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds must differ from each other")
+        if self.batch_size % self.devices:
+            raise ValueError(f"batch_size {self.batch_size} can't be shared by {self.devices} devices in equal parts")
         return self
 
 
@@ -147,7 +251,7 @@ class Config(Strict):
 
     schema_: str | None = Field(None, alias="$schema", description="the JSON Schema of this file, for editors")
     notes: str = Field("", description="command, hardware, expected result")
-    model: LeNet = LeNet()
+    model: Network = LeNet()
     activation: Annotated[
         Annotated[Activation, Tag("one")] | Annotated[list[Rule], Tag("list"), Field(min_length=1)],
         Discriminator(lambda value: "list" if isinstance(value, list) else "one"),
@@ -256,7 +360,7 @@ def _item(place, key: str, dotted: str):
 
 def _first_of(error: ValidationError, content: dict, given: set[str]) -> str:
     """The first thing that is wrong, by its dotted path, and how many more there are."""
-    first, *more = error.errors()
+    first, *more = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a typo explains the rest
     kind, path, place = first["type"], [], content
     for key in first["loc"]:  # pydantic's tags of unions stand among them, and aren't in the file
         if key in _keys(place):
@@ -268,6 +372,9 @@ def _first_of(error: ValidationError, content: dict, given: set[str]) -> str:
     message = f"{first['msg']}; found {found}"
     if kind == "extra_forbidden":
         message = _unknown(path.pop(), _fields_at(path, content))
+    elif kind == "union_tag_invalid":
+        path.append("name")
+        message = f"Input should be one of {first['ctx']['expected_tags']}; found {json.dumps(place['name'])[:80]}"
     elif kind == "missing":
         message = "this field is needed"
     elif kind == "model_type":
@@ -294,10 +401,13 @@ def _fields_at(path: list[str], content: dict) -> list[str]:
             continue
         if not isinstance(place, dict):
             break
-        if key == "optimizer":
-            model = Adam if place.get("name") == "adam" else SGD
+        if key in NAMED:
+            chosen = [known for known in NAMED[key] if known.model_fields["name"].default == place.get("name")]
+            model = (chosen or NAMED[key])[0]
         elif key == "activation" or key.isdecimal():
             model = Activation if key == "activation" else Rule
+        elif key == "weights":
+            model = FromRun
         elif key in model.model_fields:
             model = model.model_fields[key].annotation
     return [field.alias or name for name, field in model.model_fields.items()]
@@ -316,6 +426,9 @@ def json_schema(activations: Sequence[str]) -> dict[str, Any]:
         definition = schema["$defs"][name]
         definition["properties"]["name"]["enum"] = list(activations)
         definition["patternProperties"] = {_PARAMETER_SETTING: {}}
+    for _, *others in NAMED.values():
+        for other in others:
+            schema["$defs"][other.__name__]["required"] = ["name"]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema
 
 

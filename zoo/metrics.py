@@ -21,13 +21,18 @@ def sound(logits: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], pref
     def precision(average):
         return precision_score(labels, predicted, labels=each, average=average, zero_division=0)
 
-    logs = log_softmax(logits.astype("float64"), axis=1)
-    return {
-        f"{prefix}_loss": float(-logs[np.arange(len(labels)), labels].mean()),
-        f"{prefix}_accuracy": float(accuracy_score(labels, predicted)),
+    return loss_and_accuracy(logits, labels, prefix) | {
         f"{prefix}_precision_macro": float(precision("macro")),
         f"{prefix}_precision_weighted": float(precision("weighted")),
         f"{prefix}_precision_per_class": dict(zip(classes, map(float, precision(None)), strict=True)),
+    }
+
+
+def loss_and_accuracy(logits: np.ndarray, labels: np.ndarray, prefix: str) -> dict[str, float]:
+    logs = log_softmax(logits.astype("float64"), axis=1)
+    return {
+        f"{prefix}_loss": float(-logs[np.arange(len(labels)), labels].mean()),
+        f"{prefix}_accuracy": float(accuracy_score(labels, logits.argmax(axis=1))),
     }
 
 

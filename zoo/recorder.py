@@ -1,7 +1,6 @@
-"""The Keras callback that writes a run's history as it goes."""
+"""What a run writes as it goes."""
 
 import statistics
-import time
 from pathlib import Path
 from typing import Any
 
@@ -9,51 +8,53 @@ import keras
 import numpy as np
 
 import keras_adaptact as ka
-from zoo import metrics, results
-from zoo.config import Config
+from zoo import results
 
 
-class Recorder(keras.callbacks.Callback):
-    """After each epoch, writes history.csv, timing.csv and mixing_weights.csv and says a line.
+class Recorder:
+    """After each epoch, writes history.csv, timing.csv and mixing_weights.csv.
 
-    What the clock says is in timing.csv alone, so that the same seed gives the same bytes of history.csv.
+    What the clock says is in timing.csv alone, so that the same seed gives the same bytes of the other two.
     mixing_weights.csv has a row for each epoch (0: the start), site, member and, by channel, channel.
-
-    Args:
-        size: how many training images there are.
-        test: images and labels that the report's measure is taken on.
     """
 
-    def __init__(self, config: Config, seed: int, size: int, test, folder: Path):
-        super().__init__()
-        self.config, self.seed, self.size, self.test, self.folder = config, seed, size, test, folder
+    def __init__(self, folder: Path):
+        self.folder = folder
         self.history: list[dict[str, Any]] = []
         self.timing: list[tuple[int, float, float, float]] = []
         self.mixing: list[tuple] = []
-        self.began: float = 0.0
-        self.trained: float | None = None
 
-    def on_train_begin(self, logs=None):
-        self._record_mixing_weights(epoch=0)
+    def state(self) -> dict[str, Any]:
+        """Everything recorded so far, as JSON holds it."""
+        return {"history": self.history, "timing": self.timing, "mixing": self.mixing}
 
-    def on_epoch_begin(self, epoch, logs=None):
-        self.began, self.trained = time.perf_counter(), None
+    def restore(self, state: dict[str, Any]) -> None:
+        self.history = state["history"]
+        self.timing, self.mixing = ([tuple(row) for row in state[name]] for name in ("timing", "mixing"))
 
-    def on_test_begin(self, logs=None):
-        self.trained = time.perf_counter()
-
-    def on_epoch_end(self, epoch, logs=None):
-        now = time.perf_counter()
-        seconds, training = now - self.began, (self.trained or now) - self.began
-        self.timing.append((epoch + 1, round(seconds, 4), round(training, 4), round(self.size / training, 1)))
-        row = {"epoch": epoch + 1} | {name: float(value) for name, value in (logs or {}).items()}
-        row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        if (size := self.config.metrics.report_batch) is not None:
-            row["report_precision"] = self._report_precision(epoch + 1, size)
+    def epoch(self, row: dict[str, Any], seconds: float, training: float, images: int) -> None:
+        """Takes an epoch's history, and how long all of it and its training part took, for so many images."""
         self.history.append(row)
-        self._record_mixing_weights(epoch + 1)
-        self._write()
-        results.note(self._line(row, seconds))
+        rate = round(images / training, 1)
+        self.timing.append((row["epoch"], round(seconds, 4), round(training, 4), rate))
+
+    def mixing_weights(self, model: keras.Model, epoch: int) -> None:
+        for layer in model.layers:
+            if isinstance(layer, ka.Mixture):
+                site = layer.name.removesuffix("_activation")
+                for member, weights in zip(layer.member_names, layer.mixing_weights, strict=True):
+                    for channel, weight in enumerate(np.atleast_1d(weights)):
+                        where = channel if np.ndim(weights) else ""
+                        self.mixing.append((epoch, site, member, where, float(weight)))
+
+    def write(self) -> None:
+        if self.history:
+            rows = [list(row.values()) for row in self.history]
+            results.write_csv(self.folder / "history.csv", list(self.history[0]), rows)
+        timing = ("epoch", "seconds", "training_seconds", "images_per_second")
+        results.write_csv(self.folder / "timing.csv", timing, self.timing)
+        mixing = ("epoch", "site", "member", "channel", "weight")
+        results.write_csv(self.folder / "mixing_weights.csv", mixing, self.mixing)
 
     def report_measure(self) -> dict[str, Any]:
         """The report's measure over the run: its maximum, the epoch of that, and its last value."""
@@ -66,36 +67,10 @@ class Recorder(keras.callbacks.Callback):
             "report_precision_last": values[-1],
         }
 
+    def seconds(self) -> float:
+        return sum(seconds for _, seconds, _, _ in self.timing)
+
     def images_per_second(self) -> float:
         """Median over epochs of the training part; the first, which compiles, left out where there are more."""
         rates = [rate for *_, rate in self.timing]
         return statistics.median(rates[1:] or rates)
-
-    def _report_precision(self, epoch: int, size: int) -> float:
-        chosen = metrics.report_batch(self.test.labels, size, self.seed, epoch)
-        logits = self.model.predict_on_batch(self.test.images[chosen])
-        return metrics.report(np.asarray(logits), self.test.labels[chosen])
-
-    def _record_mixing_weights(self, epoch: int) -> None:
-        for layer in self.model.layers:
-            if isinstance(layer, ka.Mixture):
-                site = layer.name.removesuffix("_activation")
-                for member, weights in zip(layer.member_names, layer.mixing_weights, strict=True):
-                    for channel, weight in enumerate(np.atleast_1d(weights)):
-                        where = channel if np.ndim(weights) else ""
-                        self.mixing.append((epoch, site, member, where, float(weight)))
-
-    def _write(self) -> None:
-        header = list(self.history[0])
-        rows = [list(row.values()) for row in self.history]
-        results.write_csv(self.folder / "history.csv", header, rows)
-        timing = ("epoch", "seconds", "training_seconds", "images_per_second")
-        results.write_csv(self.folder / "timing.csv", timing, self.timing)
-        mixing = ("epoch", "site", "member", "channel", "weight")
-        results.write_csv(self.folder / "mixing_weights.csv", mixing, self.mixing)
-
-    def _line(self, row: dict[str, Any], seconds: float) -> str:
-        epochs = self.config.training.epochs
-        shown = [f"{name} {row[name]:.4f}" for name in ("loss", "accuracy", "val_accuracy") if name in row]
-        left = (epochs - row["epoch"]) * seconds
-        return f"seed {self.seed}, epoch {row['epoch']}/{epochs}: {', '.join(shown)}; {left:.0f} s left"

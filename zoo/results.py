@@ -8,7 +8,6 @@ import os
 import platform
 import shlex
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -60,6 +59,12 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
         raise UserError(f"{path}: can't be written: {error.strerror or error}") from None
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what an interrupted `write_whole` left."""
+    for path in folder.glob(".[0-9]*.*"):
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -136,8 +141,3 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.rstrip()
-
-
-def note(message: str) -> None:
-    """A line for the person who waits."""
-    print(message, file=sys.stdout, flush=True)

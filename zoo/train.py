@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.errors import UserError
 
+DIVERGED = 3  # exit status where a loss became no number
+
 if TYPE_CHECKING:  # so that --help needs neither a backend nor pydantic
     from zoo.config import Config
 
@@ -26,28 +28,81 @@ def run(config: "Config", out: Path, data_dir: Path | None = None, argv: list[st
     Raises:
         UserError: for anything that its user can mend.
     """
-    from zoo import data, results, training
+    from zoo import earlier, results, training
 
-    training.check(config)
+    config = earlier.hold_weights(config)
+    trainer = training.Trainer(config)
     results.check_free(out)
+    dataset = _load(config, data_dir)
+    results.new_folder(out)
+    environment = results.environment(dataset.provenance, argv) | {
+        "data_dir": str(data_dir.resolve()) if data_dir else None,
+        "data_digest": dataset.digest(),
+    }
+    results.write_json(out / "config.json", config.resolved())
+    results.write_json(out / "environment.json", environment)
+    return _train(trainer, dataset, out, environment)
+
+
+def resume(folder: Path, data_dir: Path | None = None) -> list[dict]:
+    """Goes on with a run that was cut off, and returns the metrics of each seed; a finished run stays as it is.
+
+    Args:
+        folder: of the run, as `run` made it.
+        data_dir: where CIFAR-10 lies now; by default where it was.
+
+    Raises:
+        UserError: where that isn't the folder of a run, or its data or backend are others.
+    """
+    import keras
+
+    from zoo import config, earlier, training
+
+    environment = earlier.read_json(folder / "environment.json")
+    if environment["backend"] != keras.config.backend():
+        raise UserError(
+            f"{folder}: this run was begun on {environment['backend']} and can't go on with "
+            f"KERAS_BACKEND={keras.config.backend()}"
+        )
+    trainer = training.Trainer(config.load(folder / "config.json"))
+    place = data_dir or environment["data_dir"]
+    dataset = _load(trainer.config, Path(place) if place else None)
+    if dataset.digest() != environment["data_digest"]:
+        raise UserError(f"{folder}: this run was begun with other images than {dataset.provenance}")
+    return _train(trainer, dataset, folder, environment)
+
+
+def _load(config: "Config", data_dir: Path | None):
+    from zoo import data
+
     settings = config.dataset
-    images = data.load(
+    return data.load(
         settings.name,
         limit=settings.limit,
         test_limit=settings.test_limit,
         validation=settings.validation,
         data_dir=data_dir,
     )
-    results.new_folder(out)
-    seeds = config.training.seeds
-    arrays = training.prepare(images, settings.standardize)
-    environment = results.environment(images.provenance, argv)
+
+
+def _train(trainer, dataset, out: Path, environment: dict[str, Any]) -> list[dict]:
+    """Trains the seeds that haven't been, each in its folder."""
+    from zoo import earlier, results, training
+
+    trainer.attach(dataset)
+    seeds = trainer.config.training.seeds
     found = []
     for seed in seeds:
-        folder = out if len(seeds) == 1 else results.new_folder(out / f"seed-{seed}")
-        results.write_json(folder / "config.json", config.with_seed(seed).resolved())
-        results.write_json(folder / "environment.json", environment)
-        found.append(training.train(config, seed, images.classes, arrays, folder))
+        folder = out if len(seeds) == 1 else out / f"seed-{seed}"
+        if (folder / "metrics.json").exists():
+            found.append(earlier.read_json(folder / "metrics.json"))
+            continue
+        if folder != out:
+            folder.mkdir(exist_ok=True)
+            results.write_json(folder / "config.json", trainer.config.with_seed(seed).resolved())
+            results.write_json(folder / "environment.json", environment)
+        results.remove_unfinished(folder)
+        found.append(trainer.train(seed, folder))
     if len(seeds) > 1:
         results.write_json(out / "summary.json", training.summarize(found))
     return found
@@ -64,13 +119,15 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: the package {error.name} is not installed; pip install '.[zoo]'", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print("interrupted; --resume DIR goes on with a run from its last checkpoint", file=sys.stderr)
         return 130
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m zoo.train", description="Train the network of a config.")
-    parser.add_argument("config", type=Path, help="a JSON file, such as configs/quickstart.json")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("config", type=Path, nargs="?", help="a JSON file, such as configs/quickstart.json")
+    what.add_argument("--resume", type=Path, metavar="DIR", help="go on with a run that was cut off")
     parser.add_argument(
         "--set",
         nargs="+",
@@ -91,6 +148,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _main(arguments: argparse.Namespace, argv: list[str] | None) -> int:
+    if arguments.resume:
+        return _resume(arguments)
     from zoo import backend, config
 
     settings = config.load(arguments.config, arguments.overrides)
@@ -99,20 +158,33 @@ def _main(arguments: argparse.Namespace, argv: list[str] | None) -> int:
     out = arguments.out or Path("runs") / f"{arguments.config.stem}-{name}-{stamp}"
     print(f"{arguments.config} on the {name} backend, results in {out}", flush=True)
     command = ["python", "-m", "zoo.train", *(sys.argv[1:] if argv is None else argv)]
-    found = run(settings, out, arguments.data_dir, command)
-    print(_summary(found, out))
-    return 0
+    return _report(run(settings, out, arguments.data_dir, command), out)
 
 
-def _summary(found: list[dict[str, Any]], out: Path) -> str:
-    lines = []
+def _resume(arguments: argparse.Namespace) -> int:
+    from zoo import backend, earlier
+
+    if arguments.overrides or arguments.out:
+        raise UserError("--resume goes on with a run as it was begun; --set and --out belong to a new one")
+    begun_on = earlier.read_json(arguments.resume / "environment.json").get("backend")
+    backend.choose(begun_on)
+    print(f"{arguments.resume} on the {begun_on} backend", flush=True)
+    return _report(resume(arguments.resume, arguments.data_dir), arguments.resume)
+
+
+def _report(found: list[dict[str, Any]], out: Path) -> int:
+    """Says how each seed ended; the exit status."""
     for metrics in found:
-        lines.append(
+        if metrics["status"] == "diverged":
+            print(f"seed {metrics['seed']}: the loss is no number after epoch {metrics['epochs']}, stopped there")
+            continue
+        print(
             f"seed {metrics['seed']}: test accuracy {metrics['test_accuracy']:.4f}, "
             f"macro precision {metrics['test_precision_macro']:.4f}, loss {metrics['test_loss']:.4f}; "
             f"{metrics['images_per_second']:,.0f} images/s, {metrics['seconds']:.0f} s in all"
         )
-    return "\n".join([*lines, f"everything is in {out}"])
+    print(f"everything is in {out}")
+    return DIVERGED if any(metrics["status"] == "diverged" for metrics in found) else 0
 
 
 if __name__ == "__main__":

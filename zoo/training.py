@@ -1,106 +1,247 @@
-"""One training run in Keras, and the files that it writes as it goes."""
+"""One network trained in Keras, for each seed of a run, from where an earlier attempt was cut off."""
 
 import math
 import time
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 
-from zoo import data, metrics, models, results
-from zoo.config import Config
+from zoo import checkpoint, data, metrics, models, results
+from zoo.config import Config, ConfigError, Steps
+from zoo.engine import Engine
+from zoo.pipeline import Pipeline, fast_format, plan, steps_of_an_epoch
+from zoo.progress import Progress
 from zoo.recorder import Recorder
 
-
-class Arrays(NamedTuple):
-    """A split as a network takes it: float32 images (n, 32, 32, 3) or (n, 3, 32, 32), and int32 labels (n,)."""
-
-    images: np.ndarray
-    labels: np.ndarray
+CLASSES = 10  # of both data sets
+LONG = 2.0  # seconds that a chunk of steps takes, between two looks at the clock
 
 
-def check(config: Config) -> None:
-    """Builds the network once, so that a config's mistakes show before any data is read or folder made."""
-    models.build(config, classes=10)
-    keras.utils.clear_session()
+class Trainer:
+    """A network, built and compiled once for all seeds of a run.
 
+    Raises:
+        ConfigError: for an activation or a site that doesn't exist, or devices that aren't there.
+    """
 
-def prepare(dataset: data.Dataset, how: Literal["channel", "per_image"]) -> dict[str, Arrays]:
-    """The splits of a data set, standardized, in Keras's image data format."""
-    channels_first = keras.config.image_data_format() == "channels_first"
-    known = data.channel_statistics(dataset.train.images) if how == "channel" else None
-    splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
-    return {
-        name: Arrays(_arranged(data.standardize(split.images, how, known), channels_first), split.labels)
-        for name, split in splits.items()
-        if split is not None
-    }
+    def __init__(self, config: Config):
+        self.config = config
+        keras.utils.clear_session()
+        _share_batches(config.training.devices)
+        keras.config.set_dtype_policy(config.training.dtype)
+        self.seed = config.training.seeds[0]
+        self.model = self._built(self.seed)
 
+    def _built(self, seed: int) -> keras.Model:
+        """A new network with the initial values of a seed, in the image data format that is fast here."""
+        keras.utils.set_random_seed(seed)
+        before = keras.config.image_data_format()
+        keras.config.set_image_data_format(fast_format())
+        try:
+            return models.build(self.config, CLASSES)
+        finally:
+            keras.config.set_image_data_format(before)
 
-def _arranged(images: np.ndarray, channels_first: bool) -> np.ndarray:
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if channels_first else images
+    def attach(self, dataset: data.Dataset) -> None:
+        """Puts the images on the device and compiles the network."""
+        settings = self.config.training
+        self.dataset = dataset
+        size = len(dataset.train.labels)
+        steps = steps_of_an_epoch(size, settings.batch_size)
+        for variable in self.model.trainable_variables:
+            if variable.name == "kernel" and settings.weight_decay:
+                variable.regularizer = keras.regularizers.L2(settings.weight_decay / 2)
+        self.model.compile(
+            _optimizer(self.config, steps, self.model),
+            keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=settings.label_smoothing),
+            metrics=["accuracy"],
+        )
+        self.model.optimizer.build(self.model.trainable_variables)
+        self.model.compute_metrics(None, np.eye(CLASSES, dtype="float32"), np.eye(CLASSES, dtype="float32"))
+        self.initial = [np.asarray(checkpoint.value(v)) for v in self.model.optimizer.variables]
+        augment = self.config.dataset.augmentation == "crop_flip"
+        self.pipeline = Pipeline.of(dataset, self.config.dataset.standardize, augment, fast_format())
+        batch = min(settings.batch_size, size)
+        self.engine = Engine(self.model, self.pipeline, dataset.train.images, dataset.train.labels, batch)
 
+    def train(self, seed: int, folder: Path) -> dict[str, Any]:
+        """Trains one seed and returns what stands in its metrics.json; goes on where `folder` has a checkpoint.
 
-def train(config: Config, seed: int, classes: tuple[str, ...], arrays: dict[str, Arrays], folder: Path) -> dict:
-    """Trains one seed, writes its files into `folder`, and returns what stands in its metrics.json."""
-    settings = config.training
-    keras.utils.clear_session()
-    keras.config.set_dtype_policy(settings.dtype)
-    keras.utils.set_random_seed(seed)
-    model = models.build(config, len(classes))
-    steps = settings.epochs * math.ceil(len(arrays["train"].labels) / settings.batch_size)
-    model.compile(
-        _optimizer(config, steps),
-        keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=settings.label_smoothing),
-        metrics=["accuracy"],
-    )
-    recorder = Recorder(config, seed, len(arrays["train"].labels), arrays["test"], folder)
-    targets = {name: np.eye(len(classes), dtype="float32")[split.labels] for name, split in arrays.items()}
-    held_out = arrays.get("validation")
-    started = time.perf_counter()
-    model.fit(
-        arrays["train"].images,
-        targets["train"],
-        batch_size=settings.batch_size,
-        epochs=settings.epochs,
-        validation_data=None if held_out is None else (held_out.images, targets["validation"]),
-        callbacks=[recorder],
-        verbose=0,
-    )
-    seconds = time.perf_counter() - started
-    found = {"seed": seed, "epochs": settings.epochs, "parameters": model.count_params()}
-    for name in ("validation", "test"):
-        if name in arrays:
-            logits = model.predict(arrays[name].images, batch_size=500, verbose=0)
-            found |= metrics.sound(logits, arrays[name].labels, classes, name)
-    found |= recorder.report_measure()
-    found |= {"seconds": round(seconds, 3), "images_per_second": recorder.images_per_second()}
-    results.write_whole(folder / "model.keras", model.save)
-    results.write_json(folder / "metrics.json", found)
-    return found
+        A loss that is no number after an epoch ends the training there, with the status "diverged".
+        """
+        results.write_json(folder / "preprocessing.json", self.pipeline.written())
+        recorder = Recorder(folder)
+        self._start(seed)
+        found = checkpoint.load(folder, self._variables()) or {"epoch": 0, "step": 0, "seconds": 0.0}
+        if "recorded" in found:
+            recorder.restore(found["recorded"])
+        else:
+            recorder.mixing_weights(self.model, epoch=0)
+        epochs = self.config.training.epochs
+        with Progress(f"seed {seed}", epochs) as progress:
+            if found["epoch"] or found["step"]:
+                progress.line(f"seed {seed} goes on after epoch {found['epoch']}, step {found['step']}")
+            for epoch in range(found["epoch"] + 1, epochs + 1):
+                row = self._epoch(epoch, seed, found, recorder, progress, folder)
+                found = {"epoch": epoch, "step": 0, "seconds": 0.0}
+                self._save(folder, found, recorder)
+                recorder.write()
+                if not math.isfinite(row["loss"]):
+                    break
+        recorder.write()  # again, as a cut may have come between the checkpoint and them
+        return self._finish(seed, folder, recorder)
+
+    def _start(self, seed: int) -> None:
+        """Gives the network a seed's initial values, and the optimizer its own."""
+        if seed != self.seed:
+            for variable, fresh in zip(self.model.variables, self._built(seed).variables, strict=False):
+                variable.assign(fresh.value)
+        self.seed = seed
+        for variable, value in zip(self.model.optimizer.variables, self.initial, strict=True):
+            variable.assign(value)
+
+    def _epoch(self, epoch, seed, at, recorder, progress, folder) -> dict[str, Any]:
+        """Trains one epoch from the step that `at` says, measures, records, and returns its row of the history."""
+        settings = self.config.training
+        batches = plan(len(self.dataset.train.labels), settings.batch_size, seed, epoch)
+        step, before = at["step"], at["seconds"]
+        if step == 0:
+            self.model.reset_metrics()
+            self._reseed_dropout(seed, epoch)
+        began = saved = last = time.perf_counter()
+        chunk = self.engine.dispatch
+        while step < batches.steps:
+            stop = min(step + chunk, batches.steps)
+            self.engine.train(batches, step, stop)
+            self.engine.wait()
+            step = stop
+            now = time.perf_counter()
+            if now - last < LONG:
+                chunk *= 2
+            last = now
+            progress.step(epoch, step, batches.steps)
+            if now - saved > settings.checkpoint_minutes * 60 and step < batches.steps:
+                at = {"epoch": epoch - 1, "step": step, "seconds": before + now - began}
+                self._save(folder, at, recorder)
+                saved = now
+        trained = time.perf_counter()
+        row = {"epoch": epoch} | {k: float(v) for k, v in self.model.get_metrics_result().items()}
+        row |= self._held_out()
+        row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        if (size := self.config.metrics.report_batch) is not None:
+            row["report_precision"] = self._report_precision(seed, epoch, size)
+        recorder.mixing_weights(self.model, epoch)
+        seconds = before + time.perf_counter() - began
+        recorder.epoch(row, seconds, before + trained - began, batches.parts[0].size)
+        progress.epoch(row, seconds)
+        return row
+
+    def _reseed_dropout(self, seed: int, epoch: int) -> None:
+        """So that an epoch draws the same whether the run was cut off before it or not."""
+        states = [v for v in self.model.non_trainable_variables if v.path.endswith("seed_generator_state")]
+        drawn = np.random.SeedSequence([seed, epoch]).generate_state(max(1, len(states))) >> 1  # torch's are signed
+        for variable, value in zip(states, drawn, strict=False):
+            variable.assign(np.array([value, 0], variable.dtype))
+
+    def _held_out(self) -> dict[str, float]:
+        if self.dataset.validation is None:
+            return {}
+        logits = self.engine.predict(self.dataset.validation.images)
+        return metrics.loss_and_accuracy(logits, self.dataset.validation.labels, "val")
+
+    def _report_precision(self, seed: int, epoch: int, size: int) -> float:
+        test = self.dataset.test
+        chosen = metrics.report_batch(test.labels, size, seed, epoch)
+        return metrics.report(self.engine.predict(test.images[chosen]), test.labels[chosen])
+
+    def _variables(self) -> list:
+        """All that a checkpoint holds, each once."""
+        model = self.model
+        every = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
+        return list({id(v): v for v in every}.values())
+
+    def _save(self, folder: Path, at: dict[str, Any], recorder: Recorder) -> None:
+        checkpoint.save(folder, self._variables(), at | {"recorded": recorder.state()})
+
+    def _finish(self, seed: int, folder: Path, recorder: Recorder) -> dict[str, Any]:
+        last = recorder.history[-1]
+        diverged = not math.isfinite(last["loss"])
+        found = {"seed": seed, "epochs": last["epoch"], "status": "diverged" if diverged else "finished"}
+        found["parameters"] = self.model.count_params()
+        for name in () if diverged else ("validation", "test"):
+            split = getattr(self.dataset, name)
+            if split is not None:
+                found |= metrics.sound(self.engine.predict(split.images), split.labels, self.dataset.classes, name)
+        found |= recorder.report_measure()
+        found |= {"seconds": round(recorder.seconds(), 3), "images_per_second": recorder.images_per_second()}
+        results.write_whole(folder / "model.keras", self.model.save)
+        results.write_json(folder / "metrics.json", found)
+        return found
 
 
 def summarize(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and standard deviation (of a sample) over runs, of each number in their metrics."""
-    numbers = [k for k, v in found[0].items() if isinstance(v, float) and k != "seconds"]
-    values = {key: np.array([metrics[key] for metrics in found]) for key in numbers}
-    return {"seeds": [metrics["seed"] for metrics in found]} | {
-        key: {"mean": float(each.mean()), "std": float(each.std(ddof=1))} for key, each in values.items()
+    """Mean and standard deviation (of a sample) over the runs that finished, of each number in their metrics."""
+    finished = [metrics for metrics in found if metrics["status"] == "finished"]
+    seeds = {status: [m["seed"] for m in found if m["status"] == status] for status in ("finished", "diverged")}
+    numbers = [k for k, v in finished[0].items() if isinstance(v, float) and k != "seconds"] if finished else []
+    values = {key: np.array([metrics[key] for metrics in finished]) for key in numbers}
+    return seeds | {
+        key: {"mean": float(each.mean()), "std": float(each.std(ddof=1)) if len(each) > 1 else None}
+        for key, each in values.items()
     }
 
 
-def _optimizer(config: Config, steps: int) -> keras.optimizers.Optimizer:
-    chosen, schedule = config.training.optimizer, config.training.schedule
-    rate = chosen.learning_rate
-    warmup = min(round(schedule.warmup * steps), steps - 1)
+def _share_batches(devices: int) -> None:
+    """Lets several devices train on parts of each batch, where the backend can."""
+    keras.distribution.set_distribution(None)
+    if devices == 1:
+        return
+    if keras.config.backend() != "jax":
+        raise ConfigError(f"training.devices: {devices} share a batch on jax only, not on {keras.config.backend()}")
+    found = keras.distribution.list_devices()
+    if len(found) < devices:
+        raise ConfigError(f"training.devices: {devices} asked for, and JAX sees {len(found)}: {', '.join(found)}")
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=found[:devices]))
+
+
+def _optimizer(config: Config, steps: int, model: keras.Model) -> keras.optimizers.Optimizer:
+    settings = config.training
+    chosen = settings.optimizer
+    kind = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}[chosen.name]
+    if settings.activation_rate != 1:
+        kind = _with_rates(kind, settings.activation_rate, model)
+    return kind(_learning_rate(config, steps), **chosen.model_dump(exclude={"name", "learning_rate"}))
+
+
+def _learning_rate(config: Config, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Of a run with so many steps in an epoch."""
+    rate, schedule = config.training.optimizer.learning_rate, config.training.schedule
+    if isinstance(schedule, Steps):
+        last = [epoch * steps - 1 for epoch in schedule.epochs]  # of the steps that still have the rate before
+        rates = [rate * schedule.factor**i for i in range(len(last) + 1)]
+        return keras.optimizers.schedules.PiecewiseConstantDecay(last, rates)
+    total = steps * config.training.epochs
+    warmup = min(round(schedule.warmup * total), total - 1)
     floor = {"cosine": 0.0, "constant": 1.0}[schedule.name]  # of the cosine, as a share of the peak rate
-    learning_rate = keras.optimizers.schedules.CosineDecay(
+    return keras.optimizers.schedules.CosineDecay(
         0.0 if warmup else rate,
-        steps - warmup,
+        total - warmup,
         alpha=floor,
         warmup_target=rate if warmup else None,
         warmup_steps=warmup,
     )
-    options = chosen.model_dump(exclude={"name", "learning_rate"})
-    return {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}[chosen.name](learning_rate, **options)
+
+
+def _with_rates(kind: type, factor: float, model: keras.Model) -> type:
+    """The optimizer with another learning rate for the parameters of the activations."""
+    layers = [layer for layer in model.layers if layer.name.endswith("_activation")]
+    found = {id(x) for layer in layers for v in layer.trainable_variables for x in (v, v.value)}
+
+    class WithRates(kind):
+        def update_step(self, gradient, variable, learning_rate):
+            own = learning_rate * factor if id(variable) in found else learning_rate
+            super().update_step(gradient, variable, own)
+
+    return WithRates

@@ -3,7 +3,6 @@
 `activation` is a factory: it is called with the name of each site and returns that site's layer.
 """
 
-from collections.abc import Callable
 from fnmatch import fnmatchcase
 from importlib import import_module
 
@@ -11,8 +10,7 @@ import keras
 
 import keras_adaptact as ka
 from zoo.config import Activation, Config, ConfigError, Rule
-
-Factory = Callable[[str], keras.layers.Layer]
+from zoo.models.blocks import Factory
 
 
 def build(config: Config, classes: int) -> keras.Model:
@@ -23,11 +21,6 @@ def build(config: Config, classes: int) -> keras.Model:
     """
     network = import_module(f"zoo.models.{config.model.name}")
     return network.build(config.model, factory(config.activation), classes)
-
-
-def image_shape() -> tuple[int, int, int]:
-    """Of one image, in Keras's image data format."""
-    return (3, 32, 32) if keras.config.image_data_format() == "channels_first" else (32, 32, 3)
 
 
 def factory(activation: Activation | list[Rule]) -> Factory:

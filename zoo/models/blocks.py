@@ -1,0 +1,109 @@
+"""What the networks share: the units that they repeat, and two layers that Keras lacks.
+
+Whoever loads a saved network imports `zoo.models` first, which registers these layers.
+"""
+
+from collections.abc import Callable
+
+import keras
+from keras import layers, ops
+
+from zoo.config import Norm
+
+Factory = Callable[[str], keras.layers.Layer]
+
+
+def image_shape() -> tuple[int, int, int]:
+    """Of one image, in Keras's image data format."""
+    return (3, 32, 32) if channel_axis() == 1 else (32, 32, 3)
+
+
+def channel_axis() -> int:
+    return 1 if keras.config.image_data_format() == "channels_first" else -1
+
+
+class Builder:
+    """Adds units of layers to a network, with one norm and one activation factory.
+
+    The layers of a unit are called after its site: `conv1`, `conv1_norm`, `conv1_activation`. Convolutions have
+    'same' padding. Batch norm has momentum 0.9 and epsilon 1e-5; beside it no convolution and no dense layer has a
+    bias.
+    """
+
+    def __init__(self, norm: Norm, activation: Factory, initializer: str = "he_normal"):
+        self.norm, self.activation = norm, activation
+        self.weights = {"use_bias": norm == "none", "kernel_initializer": initializer}
+
+    def conv(self, x, site: str, filters: int, kernel: int, strides: int = 1, groups: int = 1):
+        """A convolution, its norm and its activation."""
+        return self.activate(self.convolve(x, site, filters, kernel, strides, groups), site)
+
+    def dense(self, x, site: str, units: int):
+        """A dense layer, its norm and its activation."""
+        return self.activate(layers.Dense(units, name=site, **self.weights)(x), site)
+
+    def activate(self, x, site: str):
+        """A norm and an activation."""
+        return self.activation(site)(self.normalize(x, site))
+
+    def convolve(self, x, name: str, filters: int, kernel: int, strides: int = 1, groups: int = 1):
+        """A convolution alone."""
+        options = {"strides": strides, "padding": "same", "name": name, **self.weights}
+        if groups == 1:
+            return layers.Conv2D(filters, kernel, **options)(x)
+        return GroupedConv2D(filters, kernel, groups=groups, **options)(x)
+
+    def normalize(self, x, name: str):
+        """A norm alone."""
+        if self.norm == "none":
+            return x
+        axis = channel_axis()
+        return layers.BatchNormalization(axis, momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
+
+
+@keras.saving.register_keras_serializable(package="zoo")
+class GroupedConv2D(layers.Conv2D):
+    """`Conv2D` with groups, run as one convolution for each.
+
+    Keras's own has no gradient on TensorFlow's CPU, and XLA's CPU is slow at it.
+    """
+
+    def convolution_op(self, inputs, kernel):
+        axis = 1 if self.data_format == "channels_first" else -1
+        pairs = zip(ops.split(inputs, self.groups, axis), ops.split(kernel, self.groups, -1), strict=True)
+        return ops.concatenate([super(GroupedConv2D, self).convolution_op(x, k) for x, k in pairs], axis)
+
+
+@keras.saving.register_keras_serializable(package="zoo")
+class LocalResponseNormalization(layers.Layer):
+    """`x / (k + alpha * s)**beta`, `s` the sum of `x**2` over the `size` channels around each.
+
+    After Krizhevsky et al., 2012, whose `alpha` multiplies the sum; Caffe's and torch's multiplies the mean, and is
+    `size` times ours. Fewer channels are summed at the ends. Computed in float32 at least.
+
+    Args:
+        size: how many channels are summed, the middle one being x's own; of an even size one more lies before it.
+        k, alpha, beta: numbers.
+        axis: that of the channels.
+    """
+
+    def __init__(self, size=5, k=2.0, alpha=1e-4, beta=0.75, axis=-1, **kwargs):
+        super().__init__(**kwargs)
+        self.size, self.k, self.alpha, self.beta, self.axis = size, k, alpha, beta, axis
+
+    def call(self, inputs):
+        x = ops.cast(inputs, keras.backend.result_type(self.compute_dtype, "float32"))
+        axis = self.axis % len(x.shape)
+        padding = [(0, 0)] * len(x.shape)
+        padding[axis] = (self.size // 2, (self.size - 1) // 2)
+        squares = ops.pad(ops.square(x), padding)
+        before, channels = (slice(None),) * axis, x.shape[axis]
+        total = sum(squares[(*before, slice(i, i + channels))] for i in range(self.size))
+        return ops.cast(x * ops.power(self.k + self.alpha * total, -self.beta), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        own = {"size": self.size, "k": self.k, "alpha": self.alpha, "beta": self.beta, "axis": self.axis}
+        return super().get_config() | own

@@ -1,0 +1,60 @@
+"""What the person who waits gets to see: a bar of the running epoch on a terminal, plain lines elsewhere."""
+
+import sys
+from typing import Any
+
+
+class Progress:
+    """Lines of finished epochs and, on a terminal, a bar of the steps of the running one.
+
+    ```python
+    with Progress("seed 0", epochs=150) as progress:
+        progress.step(epoch=1, done=20, steps=351)
+        progress.epoch({"epoch": 1, "loss": 2.1}, seconds=12.0)
+    ```
+    """
+
+    def __init__(self, title: str, epochs: int):
+        self.title, self.epochs = title, epochs
+        self.bar: Any = None
+
+    def __enter__(self) -> "Progress":
+        if sys.stdout.isatty():
+            from rich import progress
+
+            columns = (
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(),
+                progress.MofNCompleteColumn(),
+                progress.TimeRemainingColumn(),
+            )
+            self.bar = progress.Progress(*columns, transient=True)
+            self.bar.start()
+            self.task = self.bar.add_task(self.title)
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def step(self, epoch: int, done: int, steps: int) -> None:
+        if self.bar:
+            title = f"{self.title}, epoch {epoch}/{self.epochs}"
+            self.bar.update(self.task, completed=done, total=steps, description=title)
+
+    def epoch(self, row: dict[str, Any], seconds: float) -> None:
+        names = ("loss", "accuracy", "val_accuracy", "report_precision")
+        shown = [f"{name.replace('_', ' ')} {row[name]:.4f}" for name in names if name in row]
+        left = _duration((self.epochs - row["epoch"]) * seconds)
+        self.line(f"{self.title}, epoch {row['epoch']}/{self.epochs}: {', '.join(shown)}; {left} left")
+
+    def line(self, text: str) -> None:
+        if self.bar:
+            self.bar.console.print(text, highlight=False, markup=False)
+        else:
+            print(text, flush=True)
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 120 else f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
