@@ -12,14 +12,18 @@ import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
 from zoo.errors import UserError
 
+if TYPE_CHECKING:
+    from zoo import config
+
 DIGITS_CLASSES = tuple("0123456789")
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CLASSES = {"digits": DIGITS_CLASSES, "cifar10": CIFAR10_CLASSES}
 MAX_VALIDATION = 5_000
 CHUNK = 500  # images held as float64 at a time
 
@@ -108,6 +112,17 @@ def load(
         held_out = Split(train.images[-count:], train.labels[-count:])
         train = Split(train.images[:-count], train.labels[:-count])
     return Dataset(name, classes, train, held_out, test, provenance)
+
+
+def load_for(settings: "config.Dataset", data_dir: Path | None) -> Dataset:
+    """The data set that a config asks for; errors as of `load`."""
+    return load(
+        settings.name,
+        limit=settings.limit,
+        test_limit=settings.test_limit,
+        validation=settings.validation,
+        data_dir=data_dir,
+    )
 
 
 def standardize(

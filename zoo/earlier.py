@@ -6,7 +6,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import keras_adaptact as ka
+from zoo import config, data
 from zoo.config import Activation, Config, ConfigError, FromRun, Rule
 from zoo.errors import UserError
 
@@ -22,6 +25,46 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: no such file; expected the folder of a run of zoo.train") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: can't be read as JSON: {error}") from None
+
+
+BATCH = 250  # images of one prediction
+
+
+class Run:
+    """A finished run of one seed: its config, images and network.
+
+    Raises:
+        UserError: for a folder that holds none.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        for name in ("environment.json", "preprocessing.json", "metrics.json", "model.keras"):
+            if not (folder / name).exists():
+                raise UserError(f"{folder / name}: no such file; expected the folder of one seed's finished run")
+        self.config = config.load(folder / "config.json")
+        self.environment = read_json(folder / "environment.json")
+        self.classes = data.CLASSES[self.config.dataset.name]
+
+    def dataset(self, data_dir: Path | None = None) -> data.Dataset:
+        """The run's images, from where they were then or from another folder."""
+        then = self.environment.get("data_dir")
+        return data.load_for(self.config.dataset, data_dir or (Path(then) if then else None))
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Logits of uint8 images (n, 32, 32, 3), float32 (n, classes), of the network on this backend."""
+        from zoo.engine.common import in_batches
+        from zoo.pipeline import Pipeline, fast_format
+        from zoo.training import Trainer
+
+        model = Trainer(self.config).model
+        path = self.folder / "model.keras"
+        try:
+            model.load_weights(path)
+        except Exception as error:  # of h5py, zipfile and Keras, whatever they make of a damaged file
+            raise UserError(f"{path}: no weights for the network of config.json ({error})") from None
+        pipeline = Pipeline.read(read_json(self.folder / "preprocessing.json"), len(self.classes), fast_format())
+        return in_batches(lambda batch: model.predict_on_batch(pipeline.inputs(batch)), images, BATCH)
 
 
 def mixing_weights(folder: Path) -> dict[str, dict[str, float]]:
@@ -50,14 +93,14 @@ def mixing_weights(folder: Path) -> dict[str, dict[str, float]]:
     return found
 
 
-def hold_weights(config: Config) -> Config:
+def hold_weights(asked: Config) -> Config:
     """Puts the numbers in the place of `{"from_run": DIR}`: a rule for each site of that run.
 
     Raises:
         ConfigError: where the run has no weights for these members.
     """
-    several = isinstance(config.activation, list)
-    rules: list = config.activation if isinstance(config.activation, list) else [config.activation]
+    several = isinstance(asked.activation, list)
+    rules: list = asked.activation if isinstance(asked.activation, list) else [asked.activation]
     held: list[Activation] = []
     sources = []
     for i, rule in enumerate(rules):
@@ -79,9 +122,9 @@ def hold_weights(config: Config) -> Config:
             fields = rule.model_dump(exclude_defaults=True) | {"sites": site, "weights": list(weights.values())}
             held.append(Rule.model_validate(fields))
     if not sources:
-        return config
-    notes = f"{config.notes} Mixing weights held as learned in {', '.join(sources)}.".strip()
-    return config.model_copy(update={"activation": held, "notes": notes})
+        return asked
+    notes = f"{asked.notes} Mixing weights held as learned in {', '.join(sources)}.".strip()
+    return asked.model_copy(update={"activation": held, "notes": notes})
 
 
 def _members(rule: Activation, where: str) -> list[str]:

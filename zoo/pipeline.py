@@ -60,7 +60,7 @@ class Pipeline:
     def __init__(
         self,
         standardize: Literal["channel", "per_image"],
-        statistics: tuple[np.ndarray, np.ndarray],
+        statistics: tuple[Any, Any],
         augment: bool,
         classes: int,
         data_format: str,
@@ -73,6 +73,12 @@ class Pipeline:
     def of(cls, dataset: data.Dataset, standardize, augment: bool, data_format: str) -> "Pipeline":
         known = data.channel_statistics(dataset.train.images)
         return cls(standardize, known, augment, len(dataset.classes), data_format)
+
+    @classmethod
+    def read(cls, written: dict[str, Any], classes: int, data_format: str) -> "Pipeline":
+        """The pipeline that a run wrote down, for images that aren't trained on."""
+        known = written["channel_mean"], written["channel_deviation"]
+        return cls(written["standardize"], known, False, classes, data_format)
 
     def batch(self, images, labels, indices, rows, columns, mirrored) -> tuple[Any, Any]:
         """Inputs and one-hot targets of one step of a `Plan`, from all images and labels."""

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo.command import run_command
 from zoo.errors import UserError
 
 DIVERGED = 3  # exit status where a loss became no number
@@ -28,12 +29,12 @@ def run(config: "Config", out: Path, data_dir: Path | None = None, argv: list[st
     Raises:
         UserError: for anything that its user can mend.
     """
-    from zoo import earlier, results, training
+    from zoo import data, earlier, results, training
 
     config = earlier.hold_weights(config)
     trainer = training.Trainer(config)
     results.check_free(out)
-    dataset = _load(config, data_dir)
+    dataset = data.load_for(config.dataset, data_dir)
     results.new_folder(out)
     environment = results.environment(dataset.provenance, argv) | {
         "data_dir": str(data_dir.resolve()) if data_dir else None,
@@ -56,7 +57,7 @@ def resume(folder: Path, data_dir: Path | None = None) -> list[dict]:
     """
     import keras
 
-    from zoo import config, earlier, training
+    from zoo import config, data, earlier, training
 
     environment = earlier.read_json(folder / "environment.json")
     if environment["backend"] != keras.config.backend():
@@ -66,23 +67,10 @@ def resume(folder: Path, data_dir: Path | None = None) -> list[dict]:
         )
     trainer = training.Trainer(config.load(folder / "config.json"))
     place = data_dir or environment["data_dir"]
-    dataset = _load(trainer.config, Path(place) if place else None)
+    dataset = data.load_for(trainer.config.dataset, Path(place) if place else None)
     if dataset.digest() != environment["data_digest"]:
         raise UserError(f"{folder}: this run was begun with other images than {dataset.provenance}")
     return _train(trainer, dataset, folder, environment)
-
-
-def _load(config: "Config", data_dir: Path | None):
-    from zoo import data
-
-    settings = config.dataset
-    return data.load(
-        settings.name,
-        limit=settings.limit,
-        test_limit=settings.test_limit,
-        validation=settings.validation,
-        data_dir=data_dir,
-    )
 
 
 def _train(trainer, dataset, out: Path, environment: dict[str, Any]) -> list[dict]:
@@ -110,17 +98,8 @@ def _train(trainer, dataset, out: Path, environment: dict[str, Any]) -> list[dic
 
 def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
-    try:
-        return _main(arguments, argv)
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as error:
-        print(f"error: the package {error.name} is not installed; pip install '.[zoo]'", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; --resume DIR goes on with a run from its last checkpoint", file=sys.stderr)
-        return 130
+    arguments.command = ["python", "-m", "zoo.train", *(sys.argv[1:] if argv is None else argv)]
+    return run_command(_main, arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -147,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _main(arguments: argparse.Namespace, argv: list[str] | None) -> int:
+def _main(arguments: argparse.Namespace) -> int:
     if arguments.resume:
         return _resume(arguments)
     from zoo import backend, config
@@ -157,8 +136,11 @@ def _main(arguments: argparse.Namespace, argv: list[str] | None) -> int:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     out = arguments.out or Path("runs") / f"{arguments.config.stem}-{name}-{stamp}"
     print(f"{arguments.config} on the {name} backend, results in {out}", flush=True)
-    command = ["python", "-m", "zoo.train", *(sys.argv[1:] if argv is None else argv)]
-    return _report(run(settings, out, arguments.data_dir, command), out)
+    try:
+        return _report(run(settings, out, arguments.data_dir, arguments.command), out)
+    except KeyboardInterrupt:
+        print(f"python -m zoo.train --resume {out} goes on from the last checkpoint", file=sys.stderr)
+        raise
 
 
 def _resume(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,78 @@
+"""Measures the network of a run again: `python -m zoo.evaluate runs/mine`."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from zoo.command import run_command
+from zoo.errors import UserError
+
+
+def evaluate(folder: Path, split: str = "test", data_dir: Path | None = None) -> dict[str, Any]:
+    """Reloads a run's network and returns its metrics on all images of a split.
+
+    Writes evaluation-SPLIT.json and confusion-SPLIT.png into the folder. The images are those of the run, also where
+    it took a part of the data set only; the backend may be another one.
+
+    Raises:
+        UserError: where the folder holds no finished run, or its data set isn't there.
+    """
+    from zoo import earlier, metrics, results
+
+    run = earlier.Run(folder)
+    dataset = run.dataset(data_dir)
+    images = getattr(dataset, split)
+    if images is None:
+        raise UserError(f"{folder}: this run held no {split} images out; use --split test or train")
+    logits = run.predict(images.images)
+    found = metrics.sound(logits, images.labels, dataset.classes, split)
+    results.write_json(folder / f"evaluation-{split}.json", found)
+    draw = _confusion(logits.argmax(axis=1), images.labels, dataset.classes, f"{folder.name}, {split}")
+    results.write_whole(folder / f"confusion-{split}.png", draw)
+    return found
+
+
+def _confusion(predicted, labels, classes: tuple[str, ...], title: str):
+    """Draws the confusion matrix into a file: rows sum to 1."""
+    from matplotlib.figure import Figure
+    from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
+
+    shares = confusion_matrix(labels, predicted, labels=range(len(classes)), normalize="true")
+    figure = Figure(figsize=(7.5, 6.5), layout="constrained")
+    axes = figure.add_subplot()
+    ConfusionMatrixDisplay(shares, display_labels=classes).plot(
+        ax=axes, values_format=".2f", cmap="Blues", xticks_rotation=45, im_kw={"vmin": 0, "vmax": 1}
+    )
+    axes.set_title(f"{title}: share of each true class")
+    return lambda path: figure.savefig(path, dpi=150)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(_main, _parser().parse_args(argv))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m zoo.evaluate", description="Measure a run's network again.")
+    parser.add_argument("run", type=Path, help="folder of a finished run of one seed")
+    parser.add_argument("--split", choices=("test", "validation", "train"), default="test")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where CIFAR-10 lies now, if elsewhere than then")
+    return parser
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    from zoo import backend
+
+    backend.choose()
+    found = evaluate(arguments.run, arguments.split, arguments.data_dir)
+    for name, value in found.items():
+        if isinstance(value, dict):
+            print(f"{name}: " + ", ".join(f"{key} {each:.4f}" for key, each in value.items()))
+        else:
+            print(f"{name}: {value:.4f}")
+    print(f"written: {arguments.run}/evaluation-{arguments.split}.json, confusion-{arguments.split}.png")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
