@@ -23,47 +23,27 @@ BACKEND = chosen_backend.choose()  # before Keras is imported
 
 import keras
 import numpy as np
-from keras import layers
 
-from zoo import config, models, results
+from zoo import config, models, pipeline, results
 
+CONFIGS = Path(__file__).parents[1] / "configs"
+NETWORKS = ("lenet", "alexnet", "googlenet", "resnet50", "densenet")
 ACTIVATIONS = ("relu", "sigmoid", "asigmoid", "tanh", "atanh", "arelu", "method1", "method2", "swish", "pelu")
-
-
-def alexnet(activation: models.Factory) -> keras.Model:
-    """AlexNet's shape on 32x32 images, without its groups and local response normalization."""
-    inputs = keras.Input((32, 32, 3))
-    x = inputs
-    convolutions = ((96, 11, 2, True), (256, 5, 1, True), (384, 3, 1, False), (384, 3, 1, False), (256, 3, 1, True))
-    for i, (width, kernel, stride, pool) in enumerate(convolutions, 1):
-        x = layers.Conv2D(width, kernel, stride, padding="same")(x)
-        x = activation(f"conv{i}")(layers.BatchNormalization()(x))
-        x = layers.MaxPooling2D(3, 2)(x) if pool else x
-    x = layers.Flatten()(x)
-    for i, width in ((6, 1024), (7, 2048)):
-        x = activation(f"fc{i}")(layers.BatchNormalization()(layers.Dense(width)(x)))
-    return keras.Model(inputs, layers.Dense(10)(x))
-
-
-def lenet(activation: models.Factory) -> keras.Model:
-    from zoo.models import lenet
-
-    return lenet.build(config.LeNet(), activation, 10)
-
-
-NETWORKS = {"lenet": lenet, "alexnet": alexnet}
 
 
 class Candidate:
     """A compiled network and the images that it trains on."""
 
-    def __init__(self, network: str, activation: str, batch: int, steps: int):
+    def __init__(self, network: str, activation: str, stem: str, batch: int, steps: int):
         keras.utils.set_random_seed(0)
-        self.model = NETWORKS[network](models.factory(config.Activation(name=activation)))
+        keras.config.set_image_data_format(pipeline.fast_format())
+        overrides = [f'activation={{"name": "{activation}"}}', f"model.stem={stem}"]
+        chosen = config.load(CONFIGS / f"{network}.json", overrides[: 1 if network == "lenet" else 2])
+        self.model = models.build(chosen, classes=10)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         self.model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss)
         rng = np.random.default_rng(0)
-        self.images = rng.standard_normal((batch * steps, 32, 32, 3), "float32")
+        self.images = rng.standard_normal((batch * steps, *self.model.input_shape[1:]), "float32")
         self.labels = rng.integers(0, 10, batch * steps)
         self.batch, self.steps = batch, steps
 
@@ -73,17 +53,29 @@ class Candidate:
         return (time.perf_counter() - began) * 1e3 / self.steps
 
 
-def peak_memory(network: str, activation: str, batch: int) -> float:
+def peak_memory(network: str, activation: str, stem: str, batch: int) -> float:
     """Megabytes that a fresh process holds at most while it trains a few steps."""
-    command = [sys.executable, __file__, "--peak-of", activation, "--only", network, "--batch", str(batch)]
+    command = [
+        sys.executable,
+        __file__,
+        "--peak-of",
+        activation,
+        "--only",
+        network,
+        "--stem",
+        stem,
+        "--batch",
+        str(batch),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
 
 
-def measure(network: str, activations: list[str], batch: int, steps: int, turns: int, memory: bool) -> list[dict]:
-    found = {name: Candidate(network, name, batch, steps) for name in activations}
+def measure(network: str, activations: list[str], arguments: argparse.Namespace) -> list[dict]:
+    stem, batch, memory = arguments.stem, arguments.batch, arguments.memory
+    found = {name: Candidate(network, name, stem, batch, arguments.steps) for name in activations}
     times: dict[str, list[float]] = {name: [] for name in found}
-    for turn in range(turns + 1):
+    for turn in range(arguments.turns + 1):
         for name, candidate in found.items():
             taken = candidate.milliseconds_a_step()
             if turn:  # the first compiles
@@ -96,7 +88,7 @@ def measure(network: str, activations: list[str], batch: int, steps: int, turns:
             "step_median_ms": round(statistics.median(taken), 2),
             "times_relu": round(statistics.median(a / b for a, b in zip(taken, times["relu"], strict=True)), 3),
             "times_relu_minima": round(min(taken) / min(times["relu"]), 3),
-            "peak_mb": peak_memory(network, name, batch) if memory else None,
+            "peak_mb": peak_memory(network, name, stem, batch) if memory else None,
         }
         for name, taken in times.items()
     ]
@@ -104,7 +96,8 @@ def measure(network: str, activations: list[str], batch: int, steps: int, turns:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", default=list(NETWORKS), choices=list(NETWORKS), metavar="NETWORK")
+    parser.add_argument("--only", nargs="+", default=list(NETWORKS), choices=NETWORKS, metavar="NETWORK")
+    parser.add_argument("--stem", default="reference", choices=("reference", "cifar"), help="of all but LeNet")
     parser.add_argument("--activations", nargs="+", default=list(ACTIVATIONS), metavar="NAME")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=10, help="of one turn")
@@ -114,7 +107,7 @@ def main() -> None:
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peak_of:
-        Candidate(arguments.only[0], arguments.peak_of, arguments.batch, 3).milliseconds_a_step()
+        Candidate(arguments.only[0], arguments.peak_of, arguments.stem, arguments.batch, 3).milliseconds_a_step()
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
         return
     rows = []
@@ -122,7 +115,7 @@ def main() -> None:
     print("network  activation   step ms   median  x ReLU  by minima   peak MB")
     for network in arguments.only:
         names = list(dict.fromkeys(["relu", *arguments.activations]))
-        for row in measure(network, names, arguments.batch, arguments.steps, arguments.turns, arguments.memory):
+        for row in measure(network, names, arguments):
             print(
                 f"{row['network']:8} {row['activation']:10} {row['step_ms']:9.2f} {row['step_median_ms']:8.2f} "
                 f"{row['times_relu']:7.3f} {row['times_relu_minima']:10.3f} {row['peak_mb'] or '':>9}",
@@ -131,7 +124,9 @@ def main() -> None:
             rows.append(row)
     if arguments.out:
         environment = results.environment("normal random numbers", ["python", *sys.argv])
-        results.write_json(arguments.out, {"environment": environment, "batch": arguments.batch, "rows": rows})
+        results.write_json(
+            arguments.out, {"environment": environment, "batch": arguments.batch, "stem": arguments.stem, "rows": rows}
+        )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Files written on one backend and opened on the others. Needs all three backends installed."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,23 +10,24 @@ import numpy as np
 import pytest
 
 BACKENDS = ("jax", "torch", "tensorflow")
-SCRIPT = Path(__file__).with_name("exchange.py")
+HERE = Path(__file__).parent
 
 
-def run(backend: str, *arguments) -> None:
-    paths = os.pathsep.join(str(SCRIPT.parents[i]) for i in (1, 2))
+def run(backend: str, script: str, *arguments) -> str:
+    """What a script prints last on a backend."""
+    paths = os.pathsep.join(map(str, HERE.parents[:2]))
     environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONPATH": paths}
-    done = subprocess.run(
-        [sys.executable, SCRIPT, *map(str, arguments)], env=environment, capture_output=True, text=True
-    )
+    command = [sys.executable, HERE / script, *map(str, arguments)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1] if done.stdout else ""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exchange")
     for backend in BACKENDS:
-        run(backend, "write", folder / backend)
+        run(backend, "exchange.py", "write", folder / backend)
     return folder
 
 
@@ -33,9 +35,20 @@ def folder(tmp_path_factory):
 def test_files_of_every_backend_open_on(backend, folder, tmp_path):
     """Each opens the `.keras` and the weights file of each; outputs and gradients agree with the writer's."""
     for writer in BACKENDS:
-        run(backend, "read", folder / writer, tmp_path / f"{writer}.npz")
+        run(backend, "exchange.py", "read", folder / writer, tmp_path / f"{writer}.npz")
         written, found = np.load(folder / writer / "values.npz"), np.load(tmp_path / f"{writer}.npz")
         for name in found.files:
             of_writer = written[name.removesuffix("_of_keras").removesuffix("_of_weights")]
             size = np.abs(of_writer).max()
             np.testing.assert_allclose(found[name], of_writer, rtol=1e-5, atol=1e-5 * size, err_msg=name)
+
+
+def test_networks_lose_alike_from_one_weights_file(tmp_path):
+    """In training, without dropout and augmentation, before and after a step; the file is JAX's."""
+    run("jax", "networks.py", "write", tmp_path, "small")
+    jax, torch, tensorflow = (json.loads(run(name, "networks.py", "read", tmp_path, "small")) for name in BACKENDS)
+    assert len(jax) == 5
+    for network, losses in jax.items():
+        assert losses[0] != losses[1]
+        np.testing.assert_allclose(torch[network], losses, rtol=1e-4, err_msg=network)
+        np.testing.assert_allclose(tensorflow[network], losses, rtol=1e-4, err_msg=network)
