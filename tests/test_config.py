@@ -96,6 +96,16 @@ def test_settings_of_parameters_are_options(option, tmp_path):
         ({"training": {"optimizer": {"sgd": {"momentum": 0.5}}}}, "training.optimizer", "unknown field 'sgd'; there"),
         ({"training": {"seeds": []}}, "training.seeds", "at least 1"),
         ({"training": {"seeds": [1, 1]}}, "training", "seeds must differ"),
+        ({"training": {"batch_size": 100, "devices": 3}}, "training", "can't be shared by 3 devices"),
+        ({"training": {"schedule": {"name": "linear"}}}, "training.schedule.name", "'cosine', 'constant', 'steps'"),
+        ({"training": {"schedule": {"name": "steps", "epoch": [1]}}}, "training.schedule", "did you mean 'epochs'"),
+        ({"training": {"schedule": {"name": "steps", "epochs": [9, 3]}}}, "training.schedule", "must rise"),
+        ({"activation": {"name": "method2", "weights": {"from": "x"}}}, "activation.weights", "'from'; .*from_run"),
+        (
+            {"activation": {"name": "method2", "weights": [1, 1, 1], "normalization": "softmax"}},
+            "activation",
+            "excludes fixed ones",
+        ),
         ({"training": {"dtype": "half"}}, "training.dtype", "'mixed_float16'"),
         (
             {"model": {"name": "lenets"}},

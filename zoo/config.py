@@ -123,6 +123,14 @@ class Activation(Strict):
                 raise ValueError(_unknown(name, type(self).model_fields))
         return self
 
+    @model_validator(mode="after")
+    def _fixed_weights_are_used_as_given(self):
+        if self.weights != "learned" and self.normalization != "sum":
+            raise ValueError(
+                f"normalization {self.normalization!r} is for learned weights, and excludes fixed ones; leave one out"
+            )
+        return self
+
     def options(self) -> dict[str, Any]:
         """The spec for `keras_adaptact.get`: whatever isn't a default, which every activation may ignore."""
         return {"name": self.name} | self.model_dump(exclude_defaults=True, exclude={"sites"})
@@ -188,7 +196,12 @@ class Steps(Strict):
 
 
 def _named(default: str):
-    return Discriminator(lambda value: str(value.get("name", default)) if isinstance(value, dict) else default)
+    """Chooses a class by the name in what is read, or of the object that is written."""
+
+    def tag(value) -> str:
+        return str(value.get("name", default)) if isinstance(value, dict) else getattr(value, "name", default)
+
+    return Discriminator(tag)
 
 
 Network = Annotated[
