@@ -26,14 +26,15 @@ def run(formula, z, parameters, dtype):
     if _is_traced(z, *parameters):
         return function(z, *parameters)
     if torch.is_grad_enabled() and any(x.requires_grad for x in (z, *parameters)):
-        return _Lean.apply(formula, dtype, z, *parameters)
+        packed = torch.stack(parameters) if parameters else z.new_empty(0)  # one tensor costs less than fifteen
+        return _Lean.apply(formula, dtype, z, packed)
     if z.numel() < LARGE:
         return function(z, *parameters)
-    flat = _Flat(z, parameters)
+    flat = _Flat(z, torch.stack(parameters) if parameters else z.new_empty(0))
     program = _PROGRAMS.get(_key(formula, dtype, flat, False))  # a forward pass alone isn't worth compiling for
     if program is None:
         return flat.restore(_over_chunks(function, flat))
-    return flat.restore(program(flat.z, *flat.parameters))
+    return flat.restore(program(flat.z, flat.packed))
 
 
 def _is_traced(*tensors) -> bool:
@@ -46,36 +47,35 @@ def _is_traced(*tensors) -> bool:
 
 class _Lean(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, formula, dtype, z, *parameters):
+    def forward(ctx, formula, dtype, z, packed):
         ctx.formula, ctx.dtype = formula, dtype
-        ctx.save_for_backward(z, *parameters)
+        ctx.save_for_backward(z, packed)
         if z.numel() < LARGE or not _has_compiler():
-            return plain(formula, dtype)(z, *parameters)
-        flat = _Flat(z, parameters)
-        program = _program(_key(formula, dtype, flat, False))
-        return flat.restore(program(flat.z, *flat.parameters))
+            return plain(formula, dtype)(z, *packed.unbind())
+        flat = _Flat(z, packed)
+        return flat.restore(_program(_key(formula, dtype, flat, False))(flat.z, flat.packed))
 
     @staticmethod
     def backward(ctx, gradient):
-        z, *parameters = ctx.saved_tensors
+        z, packed = ctx.saved_tensors
         function = plain(ctx.formula, ctx.dtype)
         if torch.is_grad_enabled():  # a second derivative is wanted
-            found = torch.autograd.grad(function(z, *parameters), (z, *parameters), gradient, create_graph=True)
+            y = function(z, *packed.unbind())
+            found = torch.autograd.grad(y, (z, packed), gradient, create_graph=True, materialize_grads=True)
             return None, None, *found
         if z.numel() < LARGE or not _has_compiler():
-            return None, None, *_pull(function, z, gradient, *parameters)
-        flat = _Flat(z, parameters)
+            return None, None, *_pull(function, z, packed, gradient)
+        flat = _Flat(z, packed)
         program = _program(_key(ctx.formula, ctx.dtype, flat, True))
-        by_z, *by_parameters = program(flat.z, flat.alike(gradient), *flat.parameters)
-        sums = (x.reshape(p.shape) for x, p in zip(by_parameters, parameters, strict=True))
-        return None, None, flat.restore(by_z), *sums
+        by_z, by_packed = program(flat.z, flat.packed, flat.alike(gradient))
+        return None, None, flat.restore(by_z), by_packed.view(packed.shape)
 
 
-def _pull(function, z, gradient, *parameters):
-    """Gradients by z and the parameters, by autograd."""
+def _pull(function, z, packed, gradient):
+    """Gradients by z and the packed parameters, by autograd."""
     with torch.enable_grad():
-        inputs = [x.detach().requires_grad_() for x in (z, *parameters)]
-        return torch.autograd.grad(function(*inputs), inputs, gradient)
+        z, packed = (x.detach().requires_grad_() for x in (z, packed))
+        return torch.autograd.grad(function(z, *packed.unbind()), (z, packed), gradient, materialize_grads=True)
 
 
 _PROGRAMS: dict[tuple, Callable] = {}
@@ -83,7 +83,7 @@ _PROGRAMS: dict[tuple, Callable] = {}
 
 def _key(formula, dtype, flat, backward: bool) -> tuple:
     """What a program is compiled for: flat inputs of a rank and any size, the formula or its gradient."""
-    return formula, dtype, flat.z.dtype, flat.z.device, flat.z.ndim, len(flat.parameters), backward
+    return formula, dtype, flat.z.dtype, flat.z.device, flat.z.ndim, len(flat.packed), backward
 
 
 def _program(key):
@@ -102,13 +102,12 @@ def _compile(formula, dtype, z_dtype, device, rank, count, backward):
 
     function = plain(formula, dtype)
     z = torch.ones((7, 5, 3)[:rank], dtype=z_dtype, device=device)
-    parameter = torch.ones(((), (5,), (5, 1))[rank - 1], dtype=getattr(torch, dtype), device=device)
-    parameters = [parameter.clone() for _ in range(count)]
+    packed = torch.ones((count, *((), (5,), (5, 1))[rank - 1]), dtype=getattr(torch, dtype), device=device)
     trace = functools.partial(make_fx, tracing_mode="symbolic")
     if backward:
-        graph = trace(functools.partial(_pull, function))(z, torch.ones_like(z), *parameters)
+        graph = trace(functools.partial(_pull, function))(z, packed, torch.ones_like(z))
     else:
-        graph = trace(function)(z, *parameters)
+        graph = trace(lambda z, packed: function(z, *packed.unbind()))(z, packed)
     return torch.compile(graph, dynamic=True)
 
 
@@ -139,21 +138,21 @@ class _Flat:
     parameters may take that as it lies, and one by channel may, too, once it knows where the channels are.
     """
 
-    def __init__(self, z, parameters):
+    def __init__(self, z, packed):
         order = sorted(range(z.ndim), key=lambda axis: -z.stride(axis))
         if not z.permute(order).is_contiguous():
             order = list(range(z.ndim))
         self.order = order
         self.shape = z.permute(order).shape
-        rank = next((p.ndim for p in parameters if p.ndim), 0)
+        rank = packed.ndim - 1
         if rank:
             axis = order.index(z.ndim - rank)
             behind = math.prod(self.shape[axis + 1 :])
             self.flat_shape: tuple = (-1, self.shape[axis], behind) if behind > 1 else (-1, self.shape[axis])
-            self.parameters = [p.detach().reshape((-1, 1) if behind > 1 else (-1,)) for p in parameters]
+            self.packed = packed.detach().reshape((len(packed), -1, 1) if behind > 1 else (len(packed), -1))
         else:
             self.flat_shape = (-1,)
-            self.parameters = [p.detach() for p in parameters]
+            self.packed = packed.detach()
         self.z = self.alike(z)
 
     def alike(self, x):
@@ -171,5 +170,5 @@ def _over_chunks(function, flat):
     y = torch.empty_like(flat.z)
     rows = max(1, CHUNK // math.prod(flat.z.shape[1:]))
     for part, into in zip(flat.z.split(rows), y.split(rows), strict=True):
-        into.copy_(function(part, *flat.parameters))
+        into.copy_(function(part, *flat.packed.unbind()))
     return y
