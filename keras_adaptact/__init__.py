@@ -9,11 +9,11 @@ from keras_adaptact.activations import ATanh as ATanh
 from keras_adaptact.activations import FReLU as FReLU
 from keras_adaptact.activations import PReLU as PReLU
 from keras_adaptact.activations import Swish as Swish
-from keras_adaptact.base import Parameter as Parameter
 from keras_adaptact.base import TrainableActivation as TrainableActivation
 from keras_adaptact.mixtures import Method1 as Method1
 from keras_adaptact.mixtures import Method2 as Method2
 from keras_adaptact.mixtures import Mixture as Mixture
+from keras_adaptact.parameters import Parameter as Parameter
 from keras_adaptact.registry import get as get
 from keras_adaptact.registry import names as names
 from keras_adaptact.registry import register as register

@@ -9,7 +9,8 @@ import numpy as np
 from keras import ops
 
 from keras_adaptact import functional
-from keras_adaptact.base import Between, Parameter, Slot, TrainableActivation, channel_axis
+from keras_adaptact.base import TrainableActivation, channel_axis
+from keras_adaptact.parameters import Between, Parameter, Slot
 from keras_adaptact.registry import lookup, register
 
 _serializable = keras.saving.register_keras_serializable(package="keras_adaptact")

@@ -1,105 +1,15 @@
-"""The machinery of a trainable activation, once: parameters, granularity, dtype, configuration."""
+"""The machinery of a trainable activation, once: variables, granularity, dtype, configuration."""
 
 import inspect
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_adaptact import backends
-
-SETTINGS = ("initializer", "regularizer", "constraint")
-
-
-class Parameter:
-    """Declares a trainable number of an activation class: ``a = Parameter(1.0)``.
-
-    On a layer it reads as a NumPy value, of shape () or (channels,), and assigning to it stores one.
-
-    Args:
-        initial: the value that it starts with, unless the layer is given an initializer for it.
-        constraint: a Keras constraint that holds unless the layer is given one of its own.
-    """
-
-    def __init__(self, initial: float, constraint: keras.constraints.Constraint | None = None):
-        self.initial, self.constraint = initial, constraint
-
-    def __set_name__(self, owner, name):
-        self.name = name
-
-    def __get__(self, layer, owner=None):
-        return self if layer is None else layer.get_parameters()[self.name]
-
-    def __set__(self, layer, value):
-        layer.set_parameters(**{self.name: value})
-
-
-@keras.saving.register_keras_serializable(package="keras_adaptact")
-class Between(keras.constraints.Constraint):
-    """Constraint ``w <- min(max(w, minimum), maximum)``; a NaN becomes the minimum, so that it can't stay."""
-
-    def __init__(self, minimum: float, maximum: float = 1e4):
-        self.minimum, self.maximum = minimum, maximum
-
-    def __call__(self, w):
-        w = ops.convert_to_tensor(w)
-        return ops.minimum(ops.where(w >= self.minimum, w, ops.full_like(w, self.minimum)), self.maximum)
-
-    def get_config(self):
-        return {"minimum": self.minimum, "maximum": self.maximum}
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One row of a packed variable: a parameter's name and what Keras does to it."""
-
-    name: str
-    initializer: Callable
-    regularizer: Callable | None = None
-    constraint: Callable | None = None
-
-    @classmethod
-    def make(cls, name, initial, initializer=None, regularizer=None, constraint=None):
-        if initializer is None:
-            initializer = initial
-        if isinstance(initializer, int | float | list | tuple | np.ndarray):
-            initializer = keras.initializers.Constant(np.asarray(initializer).tolist())
-        return cls(
-            name,
-            keras.initializers.get(initializer),
-            keras.regularizers.get(regularizer),
-            keras.constraints.get(constraint),
-        )
-
-    def renamed(self, name: str, kwargs: dict) -> "Slot":
-        """The same under another name, with settings for that name taken out of `kwargs`."""
-        chosen = {s: getattr(self, s) for s in SETTINGS}
-        chosen |= {s: kwargs.pop(f"{name}_{s}") for s in SETTINGS if f"{name}_{s}" in kwargs}
-        return Slot.make(name, None, **chosen)
-
-    def check(self, shape: tuple[int, ...]):
-        """Refuses an initial value of another shape, or out of the bounds that a constraint holds it in."""
-        if not isinstance(self.initializer, keras.initializers.Constant):
-            return
-        value = np.asarray(self.initializer.value)
-        if value.ndim and value.shape != shape:
-            raise ValueError(f"`{self.name}_initializer` must be one number, or of shape {shape}. Received: {value}")
-        self.check_bounds(value)
-
-    def check_bounds(self, value: np.ndarray):
-        bounds = self.constraint
-        if isinstance(bounds, Between) and not np.all((value >= bounds.minimum) & (value <= bounds.maximum)):
-            raise ValueError(f"`{self.name}` lies between {bounds.minimum} and {bounds.maximum}. Received: {value}")
-
-    def settings(self) -> dict:
-        return {
-            f"{self.name}_initializer": keras.initializers.serialize(self.initializer),
-            f"{self.name}_regularizer": keras.regularizers.serialize(self.regularizer),
-            f"{self.name}_constraint": keras.constraints.serialize(self.constraint),
-        }
+from keras_adaptact.parameters import SETTINGS, Parameter, Slot, constrain_rows, initialize_rows, regularize_rows
 
 
 class TrainableActivation(keras.layers.Layer):
@@ -211,11 +121,9 @@ class TrainableActivation(keras.layers.Layer):
                 name="parameters",
                 shape=(len(slots), *shape),
                 dtype=at_least_float32(self.variable_dtype),
-                initializer=lambda shape, dtype=None: ops.stack(
-                    [slot.initializer(shape[1:], dtype=dtype) for slot in slots]
-                ),
-                regularizer=_regularize_rows(slots),
-                constraint=_constrain_rows(slots),
+                initializer=initialize_rows(slots),
+                regularizer=regularize_rows(slots),
+                constraint=constrain_rows(slots),
                 autocast=False,
             )
 
@@ -363,18 +271,3 @@ def _owner(activation) -> keras.layers.Layer | None:
             return caller
         frame = frame.f_back
     return None
-
-
-def _regularize_rows(slots: Sequence[Slot]) -> Any:
-    if all(slot.regularizer is None for slot in slots):
-        return None
-    return lambda packed: sum(
-        slot.regularizer(packed[i]) for i, slot in enumerate(slots) if slot.regularizer is not None
-    )
-
-
-def _constrain_rows(slots: Sequence[Slot]) -> Any:
-    if all(slot.constraint is None for slot in slots):
-        return None
-    rows = [(slice(i, i + 1), slot.constraint or (lambda row: row)) for i, slot in enumerate(slots)]
-    return lambda packed: ops.concatenate([constraint(packed[row]) for row, constraint in rows])

@@ -12,7 +12,8 @@ from keras import ops
 
 from keras_adaptact import functional
 from keras_adaptact.activations import plain_function, serialize_function
-from keras_adaptact.base import SETTINGS, Between, Slot, TrainableActivation, at_least_float32
+from keras_adaptact.base import TrainableActivation, at_least_float32
+from keras_adaptact.parameters import SETTINGS, Between, Slot
 from keras_adaptact.registry import get, lookup, register
 
 _serializable = keras.saving.register_keras_serializable(package="keras_adaptact")

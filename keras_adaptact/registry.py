@@ -8,7 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_adaptact.base import SETTINGS, TrainableActivation
+from keras_adaptact.base import TrainableActivation
+from keras_adaptact.parameters import SETTINGS
 
 Spec = Any  # a name, a dict with a "name", a function, a layer or a layer class
 
