@@ -18,7 +18,6 @@ SCANNED = 32  # steps in one dispatch on a GPU
 
 class Engine:
     def __init__(self, model, pipeline, images, labels, batch_size):
-        _keep_programs()
         self.model, self.batch_size = model, batch_size
         self.split, self.whole = _shardings()
         self.data = jax.device_put((images, labels), self.whole)
@@ -86,7 +85,14 @@ def _shardings():
 
 
 def _keep_programs():
-    """Lets JAX keep what it compiles for later runs, unless its user has chosen a place already."""
+    """Lets JAX keep what it compiles for later runs, unless its user has chosen a place already.
+
+    Small programs too: it compiles one for each shape of a kernel to be drawn, which takes half a minute in GoogLeNet.
+    """
     if jax.config.jax_compilation_cache_dir is None:
         home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
         jax.config.update("jax_compilation_cache_dir", str(home / "keras_adaptact" / "jax"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+_keep_programs()  # before a network is built
