@@ -42,7 +42,7 @@ class Run:
         for name in ("environment.json", "preprocessing.json", "metrics.json", "model.keras"):
             if not (folder / name).exists():
                 raise UserError(f"{folder / name}: no such file; expected the folder of one seed's finished run")
-        self.config = config.load(folder / "config.json")
+        self.config = config.load(folder / "config.json", ["training.devices=1"])
         self.environment = read_json(folder / "environment.json")
         self.classes = data.CLASSES[self.config.dataset.name]
 

@@ -60,15 +60,15 @@ def resume(folder: Path, data_dir: Path | None = None) -> list[dict]:
     from zoo import config, data, earlier, training
 
     environment = earlier.read_json(folder / "environment.json")
-    if environment["backend"] != keras.config.backend():
+    if environment.get("backend") != keras.config.backend():
         raise UserError(
-            f"{folder}: this run was begun on {environment['backend']} and can't go on with "
+            f"{folder}: this run was begun on {environment.get('backend')} and can't go on with "
             f"KERAS_BACKEND={keras.config.backend()}"
         )
     trainer = training.Trainer(config.load(folder / "config.json"))
-    place = data_dir or environment["data_dir"]
+    place = data_dir or environment.get("data_dir")
     dataset = data.load_for(trainer.config.dataset, Path(place) if place else None)
-    if dataset.digest() != environment["data_digest"]:
+    if dataset.digest() != environment.get("data_digest"):
         raise UserError(f"{folder}: this run was begun with other images than {dataset.provenance}")
     return _train(trainer, dataset, folder, environment)
 
