@@ -208,6 +208,18 @@ def test_a_run_that_was_cut_ends_as_one_that_was_not(where, tmp_path, monkeypatc
     assert (tmp_path / "cut" / "metrics.json").stat().st_mtime_ns == before
 
 
+def test_a_diverged_run_that_was_cut_goes_no_further(tmp_path, monkeypatch):
+    def cut(*arguments):
+        raise Cut
+
+    settings = config.load(QUICK, small('training.optimizer={"learning_rate":1e30}'))
+    with monkeypatch.context() as patched, pytest.raises(Cut):
+        patched.setattr(training.Trainer, "_finish", cut)
+        run(settings, tmp_path / "run")
+    (found,) = resume(tmp_path / "run")
+    assert found["status"] == "diverged" and found["epochs"] == 1
+
+
 def test_a_later_seed_is_what_it_is_alone(tmp_path):
     run(config.load(QUICK, small("training.seeds=[4,7]")), tmp_path / "both")
     run(config.load(QUICK, small("training.seeds=[7]")), tmp_path / "alone")

@@ -1,5 +1,6 @@
 """What a run writes as it goes."""
 
+import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,10 @@ class Recorder:
         results.write_csv(self.folder / "timing.csv", timing, self.timing)
         mixing = ("epoch", "site", "member", "channel", "weight")
         results.write_csv(self.folder / "mixing_weights.csv", mixing, self.mixing)
+
+    def diverged(self) -> bool:
+        """Whether the last epoch's loss is no number."""
+        return bool(self.history) and not math.isfinite(self.history[-1]["loss"])
 
     def report_measure(self) -> dict[str, Any]:
         """The report's measure over the run: its maximum, the epoch of that, and its last value."""

@@ -1,6 +1,5 @@
 """One network trained in Keras, for each seed of a run, from where an earlier attempt was cut off."""
 
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -83,13 +82,12 @@ class Trainer:
         with Progress(f"seed {seed}", epochs) as progress:
             if found["epoch"] or found["step"]:
                 progress.line(f"seed {seed} goes on after epoch {found['epoch']}, step {found['step']}")
-            for epoch in range(found["epoch"] + 1, epochs + 1):
-                row = self._epoch(epoch, seed, found, recorder, progress, folder)
+            while found["epoch"] < epochs and not recorder.diverged():
+                epoch = found["epoch"] + 1
+                self._epoch(epoch, seed, found, recorder, progress, folder)
                 found = {"epoch": epoch, "step": 0, "seconds": 0.0}
                 self._save(folder, found, recorder)
                 recorder.write()
-                if not math.isfinite(row["loss"]):
-                    break
         recorder.write()  # again, as a cut may have come between the checkpoint and them
         return self._finish(seed, folder, recorder)
 
@@ -102,8 +100,8 @@ class Trainer:
         for variable, value in zip(self.model.optimizer.variables, self.initial, strict=True):
             variable.assign(value)
 
-    def _epoch(self, epoch, seed, at, recorder, progress, folder) -> dict[str, Any]:
-        """Trains one epoch from the step that `at` says, measures, records, and returns its row of the history."""
+    def _epoch(self, epoch, seed, at, recorder, progress, folder) -> None:
+        """Trains one epoch from the step that `at` says, measures and records."""
         settings = self.config.training
         batches = plan(len(self.dataset.train.labels), settings.batch_size, seed, epoch)
         step, before = at["step"], at["seconds"]
@@ -136,7 +134,6 @@ class Trainer:
         seconds = before + time.perf_counter() - began
         recorder.epoch(row, seconds, before + trained - began, batches.parts[0].size)
         progress.epoch(row, seconds)
-        return row
 
     def _reseed_dropout(self, seed: int, epoch: int) -> None:
         """So that an epoch draws the same whether the run was cut off before it or not."""
@@ -166,9 +163,9 @@ class Trainer:
         checkpoint.save(folder, self._variables(), at | {"recorded": recorder.state()})
 
     def _finish(self, seed: int, folder: Path, recorder: Recorder) -> dict[str, Any]:
-        last = recorder.history[-1]
-        diverged = not math.isfinite(last["loss"])
-        found = {"seed": seed, "epochs": last["epoch"], "status": "diverged" if diverged else "finished"}
+        diverged = recorder.diverged()
+        status = "diverged" if diverged else "finished"
+        found = {"seed": seed, "epochs": recorder.history[-1]["epoch"], "status": status}
         found["parameters"] = self.model.count_params()
         for name in () if diverged else ("validation", "test"):
             split = getattr(self.dataset, name)
