@@ -52,9 +52,7 @@ def zoo_epoch(chosen: config.Config, images: data.Split):
 def fit_epoch(chosen: config.Config, images: data.Split, prepare: pipeline.Pipeline):
     keras.config.set_image_data_format(pipeline.fast_format())
     model = models.build(chosen, classes=10)
-    for variable in model.trainable_variables:
-        if variable.name == "kernel":
-            variable.regularizer = keras.regularizers.L2(chosen.training.weight_decay / 2)
+    training.penalize_kernels(model, chosen.training.weight_decay)
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True)
     model.compile(optimizer, keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     x = keras.ops.convert_to_numpy(prepare.inputs(images.images))

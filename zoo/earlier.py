@@ -13,6 +13,8 @@ from zoo import config, data
 from zoo.config import Activation, Config, ConfigError, FromRun, Rule
 from zoo.errors import UserError
 
+BATCH = 250  # images of one prediction
+
 
 def read_json(path: Path) -> Any:
     """
@@ -25,9 +27,6 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: no such file; expected the folder of a run of zoo.train") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: can't be read as JSON: {error}") from None
-
-
-BATCH = 250  # images of one prediction
 
 
 class Run:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import jax
 import keras
-import numpy as np
 from jax import lax
 
 from zoo.engine.common import in_batches
@@ -61,8 +60,11 @@ class Engine:
     def predict(self, images):
         self.wait()
         trained, fixed = ([v.value for v in group] for group in self._variables()[:2])
-        put = lambda batch: jax.device_put(batch, self.split)  # noqa: E731
-        return in_batches(lambda batch: np.asarray(self._forward(trained, fixed, put(batch))), images, self.batch_size)
+
+        def forward(batch):
+            return self._forward(trained, fixed, jax.device_put(batch, self.split))
+
+        return in_batches(forward, images, self.batch_size)
 
     def _variables(self):
         model = self.model

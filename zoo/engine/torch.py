@@ -1,7 +1,7 @@
 """On torch: eager steps."""
 
 import torch
-from keras import ops
+from keras.ops import convert_to_tensor
 
 from zoo.engine.common import in_batches
 
@@ -11,10 +11,10 @@ class Engine:
 
     def __init__(self, model, pipeline, images, labels, batch_size):
         self.model, self.pipeline, self.batch_size = model, pipeline, batch_size
-        self.images, self.labels = _on_device(images), _on_device(labels)
+        self.images, self.labels = convert_to_tensor(images), convert_to_tensor(labels)
 
     def train(self, plan, start, stop):
-        parts = [_on_device(x[start:stop]) for x in plan.parts]
+        parts = [convert_to_tensor(x[start:stop]) for x in plan.parts]
         for i in range(stop - start):
             torch.manual_seed(plan.seed + start + i)  # Keras's Dropout draws from torch's global state
             self.model.train_step(self.pipeline.batch(self.images, self.labels, *(x[i] for x in parts)))
@@ -28,8 +28,4 @@ class Engine:
             return in_batches(self._forward, images, self.batch_size)
 
     def _forward(self, batch):
-        return self.model(self.pipeline.inputs(_on_device(batch)), training=False).float().cpu().numpy()
-
-
-def _on_device(array):
-    return ops.convert_to_tensor(array)
+        return self.model(self.pipeline.inputs(convert_to_tensor(batch)), training=False).float().cpu().numpy()
