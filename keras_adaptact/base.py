@@ -1,7 +1,7 @@
 """The machinery of a trainable activation, once: variables, granularity, dtype, configuration."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import keras
@@ -155,28 +155,26 @@ class TrainableActivation(keras.layers.Layer):
 
     def call(self, inputs):
         self._check_channels(inputs.shape)
-        dtype = at_least_float32(self.compute_dtype)
-        values = self._values(inputs, dtype)
-        return backends.run(self.formula, ops.cast(inputs, self.compute_dtype), values, dtype)
+        behind = 0
+        if self.granularity == "channel":
+            rank = len(inputs.shape)
+            behind = rank - 1 - channel_axis(self.data_format, rank)
+        rows = backends.Rows(self._normalize, behind)
+        form = backends.Form(self.formula, rows, at_least_float32(self.compute_dtype))
+        return backends.run(form, ops.cast(inputs, self.compute_dtype), self._variables())
 
     def compute_output_shape(self, input_shape):
         self._check_channels(input_shape)
         return input_shape
 
-    def _values(self, z, dtype) -> list:
-        """The formula's arguments after z."""
-        return self._rows(self._packed, z, dtype)
+    @property
+    def _normalize(self) -> Callable | None:
+        """What makes arguments of the last variable's raw values."""
+        return None
 
-    def _rows(self, packed, z, dtype) -> list:
-        """The rows of a packed tensor, each in a shape that broadcasts against z."""
-        if packed is None:
-            return []
-        rows = list(ops.unstack(ops.cast(packed, dtype)))
-        if self.granularity == "layer":
-            return rows
-        rank = len(z.shape)
-        behind = rank - 1 - channel_axis(self.data_format, rank)
-        return [ops.reshape(row, (-1,) + (1,) * behind) for row in rows]
+    def _variables(self) -> list:
+        """Tensors whose rows are the formula's arguments after z."""
+        return [] if self._packed is None else [self._packed.value]
 
     # Access by name
 

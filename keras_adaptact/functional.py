@@ -33,7 +33,7 @@ def weighted_arelu(z, w, a, b, c, d):
 
 
 def _is_larger(first, second):
-    return ops.logical_or(first > second, ops.isnan(first))
+    return ops.logical_or(first > second, first != first)  # isnan, which torch.compile has no vector instruction for
 
 
 def swish(z, beta):

@@ -254,9 +254,12 @@ class Mixture(TrainableActivation):
     def formula(self):
         return WeightedSum(tuple((member.formula, len(member.slots)) for member in self._members))
 
-    def _values(self, z, dtype):
-        weights = self._normalization.function(ops.cast(self._raw_weights, dtype))
-        return super()._values(z, dtype) + self._rows(weights, z, dtype)
+    @property
+    def _normalize(self):
+        return self._normalization.function
+
+    def _variables(self):
+        return [*super()._variables(), self._raw_weights.value]
 
     # Access
 

@@ -42,8 +42,8 @@ class Between(keras.constraints.Constraint):
         self.minimum, self.maximum = minimum, maximum
 
     def __call__(self, w):
-        w = ops.convert_to_tensor(w)
-        return ops.minimum(ops.where(w >= self.minimum, w, ops.full_like(w, self.minimum)), self.maximum)
+        finite = ops.nan_to_num(w, nan=self.minimum, posinf=self.maximum, neginf=self.minimum)
+        return ops.clip(finite, self.minimum, self.maximum)
 
     def get_config(self):
         return {"minimum": self.minimum, "maximum": self.maximum}

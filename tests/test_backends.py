@@ -299,6 +299,33 @@ if BACKEND == "torch":
             step(layer, *shape)
         assert counters["stats"]["unique_graphs"] == first
 
+    def test_small_tensors_of_a_kind_go_one_way_for_as_long_as_the_process_lives(monkeypatch):
+        """Or a run that is resumed would compute its first steps in another way than one that was not."""
+        monkeypatch.setattr(backend, "LARGE", 100)
+
+        def steps(layer, *sizes):
+            monkeypatch.setattr(backend, "_PROGRAMS", {})
+            monkeypatch.setattr(backend, "_SMALL", {})
+            for size in sizes:
+                layer(torch.randn(size, requires_grad=True)).sum().backward()
+            return list(backend._SMALL.values())
+
+        assert steps(ka.FReLU(), 10) == [False]
+        assert steps(ka.FReLU(), 100, 10) == [True]
+        assert steps(ka.FReLU(), 10, 100, 10) == [False]
+
+    @pytest.mark.parametrize("name", ["tanh", "sigmoid"])
+    def test_vector_arithmetic_is_exact(name):
+        from keras_adaptact.backends import torch_vector
+
+        x = np.concatenate([np.linspace(-80, 80, 400_001), np.geomspace(1e-30, 80), [0.0]]).astype("float32")
+        exact = np.tanh(x.astype("float64")) if name == "tanh" else 1 / (1 + np.exp(-x.astype("float64")))
+        found = getattr(torch_vector, name)(torch.tensor(x)).numpy()
+        np.testing.assert_allclose(found, exact, rtol=1e-6, atol=0)
+        extremes = getattr(torch_vector, name)(torch.tensor([torch.nan, torch.inf, -torch.inf, 1e30]))
+        low = -1 if name == "tanh" else 0
+        np.testing.assert_allclose(extremes, [np.nan, 1, low, 1], rtol=1e-6, atol=1e-37)
+
     def test_memory_in_another_order_stays_in_it(monkeypatch, plain):
         """A channels_last view of a channels_first convolution's output is neither copied nor taken as it isn't."""
         monkeypatch.setattr(backend, "LARGE", 1)

@@ -6,19 +6,18 @@ the only tensor that is kept: the backward pass evaluates the formula again and 
 backend's own differentiation, so that no gradient is written by hand. In large tensors time goes into memory, not
 into arithmetic; each backend has its own way to go over them once (see `jax`, `torch` and `tensorflow` beside this).
 
-All of them take `run(formula, z, parameters, dtype)`:
+All of them take `run(form, z, variables)`:
 
-* `formula` compares equal for layers of one formula, which then share what is compiled for it;
+* `form`, a `Form`: the formula, how a layer's variables become its parameters, and the dtype that is computed in, in
+  which gradients of parameters are summed, too;
 * `z`: any shape and floating dtype; the output has both;
-* `parameters`: tensors of `dtype`, each a scalar or one value per channel, of shape (c,) or (c, 1, ...), as it
-  broadcasts against z;
-* `dtype` is what is computed in; gradients of parameters are summed in it.
+* `variables`: tensors of shape (parameters,) or (parameters, channels).
 """
 
 import keras
 
 from keras_adaptact import config
-from keras_adaptact.backends.common import plain
+from keras_adaptact.backends.common import Form, Rows
 
 match keras.backend.backend():
     case "jax":
@@ -28,9 +27,11 @@ match keras.backend.backend():
     case "torch":
         from keras_adaptact.backends.torch import run as _fast
 
+__all__ = ["Form", "Rows", "run"]
 
-def run(formula, z, parameters, dtype):
-    """``formula(z, *parameters)`` with a gradient that keeps z alone."""
+
+def run(form: Form, z, variables):
+    """``form(z, *variables)`` with a gradient that keeps z alone."""
     if config.implementation() == "plain":
-        return plain(formula, dtype)(z, *parameters)
-    return _fast(formula, z, parameters, dtype)
+        return form(z, *variables)
+    return _fast(form, z, variables)

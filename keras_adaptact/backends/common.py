@@ -1,13 +1,52 @@
 """What the backends have in common."""
 
-import keras
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from keras import ops
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How the variables of a layer become the parameters of its formula: a row each, that broadcasts against z.
+
+    The last variable is normalized first, where a mixture says how. `behind` is the number of z's axes behind the
+    channels.
+    """
+
+    normalize: Callable | None = None
+    behind: int = 0
+
+    def __call__(self, *variables) -> list:
+        if self.normalize is not None:
+            variables = (*variables[:-1], self.normalize(variables[-1]))
+        rows = [row for variable in variables for row in ops.unstack(variable)]
+        return [ops.reshape(row, (-1,) + (1,) * self.behind) for row in rows] if self.behind else rows
+
+
+@dataclass(frozen=True)
+class Form:
+    """A formula ``f(z, *parameters)`` as a function of z and a layer's variables, computed in `dtype`.
+
+    Forms of equal parts are equal, and share what is compiled for them.
+    """
+
+    formula: Callable
+    rows: Rows
+    dtype: str
+
+    def __call__(self, z, *variables):
+        return plain(self.formula, self.dtype)(z, *self.parameters(*variables))
+
+    def parameters(self, *variables) -> list:
+        return self.rows(*(ops.cast(variable, self.dtype) for variable in variables))
 
 
 def plain(formula, dtype):
     """The formula in its own precision, between a cast from and to that of z."""
 
     def in_dtype(z, *parameters):
-        return keras.ops.cast(formula(keras.ops.cast(z, dtype), *parameters), z.dtype)
+        return ops.cast(formula(ops.cast(z, dtype), *parameters), z.dtype)
 
     return in_dtype
 

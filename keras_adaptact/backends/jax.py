@@ -18,10 +18,11 @@ CHUNK = 2**17  # elements; measured best of 2**16 to 2**19, by benchmarks/activa
 LARGE = 2**20  # elements from which the loop pays
 
 
-def run(formula, z, parameters, dtype):
+def run(form, z, variables):
     known = all(isinstance(n, int) for n in z.shape)  # Keras traces with symbolic sizes, which compare with nothing
     large = known and z.size >= LARGE and jax.default_backend() == "cpu"
-    return (_chunked if large else _checkpointed)(formula, dtype)(z, *parameters)
+    function = (_chunked if large else _checkpointed)(form.formula, form.dtype)
+    return function(z, *form.parameters(*variables))
 
 
 @functools.lru_cache(maxsize=256)

@@ -20,10 +20,11 @@ LARGE = 2**18  # elements from which a compiled program pays
 BATCH = 64  # what an unknown batch size counts as
 
 
-def run(formula, z, parameters, dtype):
+def run(form, z, variables):
     size = 0 if z.shape.rank is None else math.prod(BATCH if n is None else n for n in z.shape)
     large = size >= LARGE and not tf.config.list_physical_devices("GPU")
-    return (_compiled if large else _recomputed)(formula, dtype)(z, *parameters)
+    function = (_compiled if large else _recomputed)(form.formula, form.dtype)
+    return function(z, *form.parameters(*variables))
 
 
 @functools.lru_cache(maxsize=256)
