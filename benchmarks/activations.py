@@ -73,6 +73,8 @@ def steps_jax(layer, z, gradient, compiled):
 def steps_torch(layer, z, gradient, compiled):
     import torch
 
+    if compiled:  # each layer is a new program of Keras's one `Layer.__call__`, of which torch compiles eight
+        torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 256
     z = z.clone().requires_grad_(True)
     function = torch.compile(layer) if compiled else layer
     variables = [v.value for v in layer.trainable_variables]

@@ -8,7 +8,6 @@ Peak memory is that of a process of its own, which does a few steps.
 """
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -55,20 +54,10 @@ class Candidate:
 
 def peak_memory(network: str, activation: str, stem: str, batch: int) -> float:
     """Megabytes that a fresh process holds at most while it trains a few steps."""
-    command = [
-        sys.executable,
-        __file__,
-        "--peak-of",
-        activation,
-        "--only",
-        network,
-        "--stem",
-        stem,
-        "--batch",
-        str(batch),
-    ]
+    chosen = f"--peak-of {activation} --only {network} --stem {stem} --batch {batch}"
+    command = [sys.executable, __file__, *chosen.split()]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[-1])
+    return round(float(done.stdout.split()[-1]), 1)
 
 
 def measure(network: str, activations: list[str], arguments: argparse.Namespace) -> list[dict]:
@@ -108,7 +97,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.peak_of:
         Candidate(arguments.only[0], arguments.peak_of, arguments.stem, arguments.batch, 3).milliseconds_a_step()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
+        print(results.peak_memory())
         return
     rows = []
     print(f"{BACKEND}, batch {arguments.batch}, {arguments.turns} turns of {arguments.steps} steps")

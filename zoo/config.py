@@ -120,7 +120,7 @@ class Activation(Strict):
     def _extra_fields_are_settings_of_parameters(self):
         for name in self.model_extra or {}:
             if not re.match(_PARAMETER_SETTING, name):
-                raise ValueError(_unknown(name, type(self).model_fields))
+                raise ValueError(unknown(name, type(self).model_fields))
         return self
 
     @model_validator(mode="after")
@@ -282,31 +282,36 @@ class Config(Strict):
         return self.model_dump(by_alias=True, mode="json")
 
 
-def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Reads a config and applies overrides such as ``training.epochs=3``.
+def load(path: str | Path, overrides: Sequence[str] = (), origin: str = "--set") -> Config:
+    """Reads a config and applies overrides such as ``training.epochs=3``; errors say where they came from.
 
     Raises:
         ConfigError: for a file that can't be read or isn't JSON, an unknown field or a bad value in it, and an
             override that is malformed, given twice, or has no such field.
     """
     path = Path(path)
-    content = _read_json(path)
+    content = read_object(path)
     given = set()
     for override in overrides:
         dotted, equals, text = override.partition("=")
         if not equals or not all(dotted.split(".")):
-            raise ConfigError(f"--set {override}: expected path=value, such as training.epochs=3")
+            raise ConfigError(f"{origin} {override}: expected path=value, such as training.epochs=3")
         if dotted in given:
-            raise ConfigError(f"--set {dotted} is given twice")
+            raise ConfigError(f"{origin} {dotted} is given twice")
         given.add(dotted)
-        _override(content, dotted, text)
+        _override(content, dotted, text, origin)
     try:
         return Config.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_first_of(error, content, given)}") from None
+        raise ConfigError(f"{path}: {_first_of(error, content, given, origin)}") from None
 
 
-def _read_json(path: Path) -> dict:
+def read_object(path: Path) -> dict:
+    """The object in a JSON file.
+
+    Raises:
+        ConfigError: for a file that can't be read, or holds something else.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -347,7 +352,7 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number")
 
 
-def _override(content: dict, dotted: str, text: str):
+def _override(content: dict, dotted: str, text: str, origin: str):
     """Sets one field; the fields on the way to it may have been left out."""
     try:
         value = _parse(text)
@@ -356,22 +361,22 @@ def _override(content: dict, dotted: str, text: str):
     *parents, last = dotted.split(".")
     place: Any = content
     for key in parents:
-        place = place.setdefault(key, {}) if isinstance(place, dict) else _item(place, key, dotted)
+        place = place.setdefault(key, {}) if isinstance(place, dict) else _item(place, key, f"{origin} {dotted}")
     if isinstance(place, dict):
         place[last] = value
     else:
-        _item(place, last, dotted)
+        _item(place, last, f"{origin} {dotted}")
         place[int(last)] = value
 
 
-def _item(place, key: str, dotted: str):
+def _item(place, key: str, where: str):
     if isinstance(place, list) and key.isdecimal() and int(key) < len(place):
         return place[int(key)]
     what = f"a list of {len(place)}: give an index" if isinstance(place, list) else f"a {type(place).__name__}"
-    raise ConfigError(f"--set {dotted}: no field {key!r} there; it is {what}")
+    raise ConfigError(f"{where}: no field {key!r} there; it is {what}")
 
 
-def _first_of(error: ValidationError, content: dict, given: set[str]) -> str:
+def _first_of(error: ValidationError, content: dict, given: set[str], origin: str) -> str:
     """The first thing that is wrong, by its dotted path, and how many more there are."""
     first, *more = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a typo explains the rest
     kind, path, place = first["type"], [], content
@@ -384,7 +389,7 @@ def _first_of(error: ValidationError, content: dict, given: set[str]) -> str:
     found = json.dumps(first["input"], default=str)[:80]
     message = f"{first['msg']}; found {found}"
     if kind == "extra_forbidden":
-        message = _unknown(path.pop(), _fields_at(path, content))
+        message = unknown(path.pop(), _fields_at(path, content))
     elif kind == "union_tag_invalid":
         path.append("name")
         message = f"Input should be one of {first['ctx']['expected_tags']}; found {json.dumps(place['name'])[:80]}"
@@ -395,9 +400,9 @@ def _first_of(error: ValidationError, content: dict, given: set[str]) -> str:
     elif kind == "value_error":
         message = first["msg"].removeprefix("Value error, ")
     dotted = ".".join(path) or "the file"
-    origin = " (given by --set)" if any(g.startswith(dotted) for g in given) else ""
+    by = f" (given by {origin.rstrip(':')})" if any(g.startswith(dotted) for g in given) else ""
     rest = f" (and {len(more)} more)" if more else ""
-    return f"{dotted}: {message}{origin}{rest}"
+    return f"{dotted}: {message}{by}{rest}"
 
 
 def _keys(place: Any):
@@ -426,7 +431,7 @@ def _fields_at(path: list[str], content: dict) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]
 
 
-def _unknown(name: str, known) -> str:
+def unknown(name: str, known) -> str:
     near = difflib.get_close_matches(name, list(known), 1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
     return f"unknown field {name!r}; {hint}"

@@ -45,7 +45,7 @@ class Progress:
     def epoch(self, row: dict[str, Any], seconds: float) -> None:
         names = ("loss", "accuracy", "val_accuracy", "report_precision")
         shown = [f"{name.replace('_', ' ')} {row[name]:.4f}" for name in names if name in row]
-        left = _duration((self.epochs - row["epoch"]) * seconds)
+        left = duration((self.epochs - row["epoch"]) * seconds)
         self.line(f"{self.title}, epoch {row['epoch']}/{self.epochs}: {', '.join(shown)}; {left} left")
 
     def line(self, text: str) -> None:
@@ -55,6 +55,6 @@ class Progress:
             print(text, flush=True)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     minutes = round(seconds / 60)
     return f"{seconds:.0f} s" if seconds < 120 else f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

@@ -13,10 +13,12 @@ from zoo import results
 
 
 class Recorder:
-    """After each epoch, writes history.csv, timing.csv and mixing_weights.csv.
+    """After each epoch, writes history.csv, timing.csv, mixing_weights.csv and parameters.csv.
 
-    What the clock says is in timing.csv alone, so that the same seed gives the same bytes of the other two.
-    mixing_weights.csv has a row for each epoch (0: the start), site, member and, by channel, channel.
+    What the clock says is in timing.csv alone, so that the same seed gives the same bytes of the others.
+    mixing_weights.csv has a row for each epoch (0: the start), site, member and, by channel, channel; parameters.csv
+    one for each trainable number of an activation with one set of them, at epochs 0, 1, 2, 5, 10, 20, 50... and the
+    last.
     """
 
     def __init__(self, folder: Path):
@@ -24,14 +26,16 @@ class Recorder:
         self.history: list[dict[str, Any]] = []
         self.timing: list[tuple[int, float, float, float]] = []
         self.mixing: list[tuple] = []
+        self.parameters: list[tuple] = []
 
     def state(self) -> dict[str, Any]:
         """Everything recorded so far, as JSON holds it."""
-        return {"history": self.history, "timing": self.timing, "mixing": self.mixing}
+        return {name: getattr(self, name) for name in ("history", "timing", "mixing", "parameters")}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.history = state["history"]
-        self.timing, self.mixing = ([tuple(row) for row in state[name]] for name in ("timing", "mixing"))
+        for name in ("timing", "mixing", "parameters"):
+            setattr(self, name, [tuple(row) for row in state[name]])
 
     def epoch(self, row: dict[str, Any], seconds: float, training: float, images: int) -> None:
         """Takes an epoch's history, and how long all of it and its training part took, for so many images."""
@@ -39,7 +43,18 @@ class Recorder:
         rate = round(images / training, 1)
         self.timing.append((row["epoch"], round(seconds, 4), round(training, 4), rate))
 
-    def mixing_weights(self, model: keras.Model, epoch: int) -> None:
+    def activations(self, model: keras.Model, epoch: int, epochs: int) -> None:
+        """Takes what the activations have learned after an epoch of so many."""
+        self._mixing_weights(model, epoch)
+        if epoch == epochs or str(epoch).rstrip("0") in ("", "1", "2", "5"):
+            for layer in model.layers:
+                if isinstance(layer, ka.TrainableActivation) and layer.granularity == "layer":
+                    site = layer.name.removesuffix("_activation")
+                    for name, value in layer.get_parameters().items():
+                        for index, number in enumerate(np.atleast_1d(value)):
+                            self.parameters.append((epoch, site, name, index if np.ndim(value) else "", float(number)))
+
+    def _mixing_weights(self, model: keras.Model, epoch: int) -> None:
         for layer in model.layers:
             if isinstance(layer, ka.Mixture):
                 site = layer.name.removesuffix("_activation")
@@ -56,6 +71,8 @@ class Recorder:
         results.write_csv(self.folder / "timing.csv", timing, self.timing)
         mixing = ("epoch", "site", "member", "channel", "weight")
         results.write_csv(self.folder / "mixing_weights.csv", mixing, self.mixing)
+        parameters = ("epoch", "site", "parameter", "index", "value")
+        results.write_csv(self.folder / "parameters.csv", parameters, self.parameters)
 
     def diverged(self) -> bool:
         """Whether the last epoch's loss is no number."""

@@ -8,6 +8,7 @@ import os
 import platform
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -108,6 +109,37 @@ def environment(provenance: str, argv: Sequence[str] | None) -> dict[str, Any]:
         "git_changed_files": (_git("status", "--porcelain", "--untracked-files=no") or "").splitlines(),
         "data": provenance,
     }
+
+
+def peak_memory() -> float:
+    """Megabytes that were held at most: of the GPU's memory, where the backend tells it, else by this process.
+
+    Not `getrusage`, which also counts what a parent process held when it started this one.
+    """
+    import keras
+
+    if keras.config.backend() == "jax":
+        import jax
+
+        if statistics := jax.devices()[0].memory_stats():
+            return statistics["peak_bytes_in_use"] / 1e6
+    elif keras.config.backend() == "torch":
+        import torch
+
+        if torch.cuda.is_available():
+            return torch.cuda.max_memory_allocated() / 1e6
+    else:
+        import tensorflow as tf
+
+        if tf.config.list_physical_devices("GPU"):
+            return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 1e6
+    try:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
+    except (OSError, IndexError):  # not Linux
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 def _versions() -> dict[str, str]:

@@ -1,21 +1,33 @@
 """Trains the network of a config: `python -m zoo.train configs/quickstart.json`."""
 
 import argparse
+import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo.command import run_command
 from zoo.errors import UserError
 
-DIVERGED = 3  # exit status where a loss became no number
+DIVERGED, STOPPED = 3, 4  # exit status where a loss became no number, and after SIGTERM
 
 if TYPE_CHECKING:  # so that --help needs neither a backend nor pydantic
     from zoo.config import Config
 
 
-def run(config: "Config", out: Path, data_dir: Path | None = None, argv: list[str] | None = None) -> list[dict]:
+def _never() -> bool:
+    return False
+
+
+def run(
+    config: "Config",
+    out: Path,
+    data_dir: Path | None = None,
+    argv: list[str] | None = None,
+    is_over: Callable[[], bool] = _never,
+) -> list[dict]:
     """Trains a config once for each of its seeds, and returns the metrics of each run.
 
     One seed leaves its files in `out`, several in `out/seed-0` and so on, with `out/summary.json` beside them.
@@ -25,6 +37,7 @@ def run(config: "Config", out: Path, data_dir: Path | None = None, argv: list[st
         out: a new folder, or an empty one.
         data_dir: where CIFAR-10 lies; without it Keras downloads it.
         argv: the command line to write down.
+        is_over: asked every few steps; where it says so the run stops at a checkpoint, with `training.Stopped`.
 
     Raises:
         UserError: for anything that its user can mend.
@@ -42,15 +55,16 @@ def run(config: "Config", out: Path, data_dir: Path | None = None, argv: list[st
     }
     results.write_json(out / "config.json", config.resolved())
     results.write_json(out / "environment.json", environment)
-    return _train(trainer, dataset, out, environment)
+    return _train(trainer, dataset, out, environment, is_over)
 
 
-def resume(folder: Path, data_dir: Path | None = None) -> list[dict]:
+def resume(folder: Path, data_dir: Path | None = None, is_over: Callable[[], bool] = _never) -> list[dict]:
     """Goes on with a run that was cut off, and returns the metrics of each seed; a finished run stays as it is.
 
     Args:
         folder: of the run, as `run` made it.
         data_dir: where CIFAR-10 lies now; by default where it was.
+        is_over: as for `run`.
 
     Raises:
         UserError: where that isn't the folder of a run, or its data or backend are others.
@@ -70,10 +84,10 @@ def resume(folder: Path, data_dir: Path | None = None) -> list[dict]:
     dataset = data.load_for(trainer.config.dataset, Path(place) if place else None)
     if dataset.digest() != environment.get("data_digest"):
         raise UserError(f"{folder}: this run was begun with other images than {dataset.provenance}")
-    return _train(trainer, dataset, folder, environment)
+    return _train(trainer, dataset, folder, environment, is_over)
 
 
-def _train(trainer, dataset, out: Path, environment: dict[str, Any]) -> list[dict]:
+def _train(trainer, dataset, out: Path, environment: dict[str, Any], is_over: Callable[[], bool]) -> list[dict]:
     """Trains the seeds that haven't been, each in its folder."""
     from zoo import earlier, results, training
 
@@ -90,7 +104,7 @@ def _train(trainer, dataset, out: Path, environment: dict[str, Any]) -> list[dic
             results.write_json(folder / "config.json", trainer.config.with_seed(seed).resolved())
             results.write_json(folder / "environment.json", environment)
         results.remove_unfinished(folder)
-        found.append(trainer.train(seed, folder))
+        found.append(trainer.train(seed, folder, is_over))
     if len(seeds) > 1:
         results.write_json(out / "summary.json", training.summarize(found))
     return found
@@ -136,11 +150,7 @@ def _main(arguments: argparse.Namespace) -> int:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     out = arguments.out or Path("runs") / f"{arguments.config.stem}-{name}-{stamp}"
     print(f"{arguments.config} on the {name} backend, results in {out}", flush=True)
-    try:
-        return _report(run(settings, out, arguments.data_dir, arguments.command), out)
-    except KeyboardInterrupt:
-        print(f"python -m zoo.train --resume {out} goes on from the last checkpoint", file=sys.stderr)
-        raise
+    return _stoppable(out, lambda over: run(settings, out, arguments.data_dir, arguments.command, over))
 
 
 def _resume(arguments: argparse.Namespace) -> int:
@@ -151,7 +161,23 @@ def _resume(arguments: argparse.Namespace) -> int:
     begun_on = earlier.read_json(arguments.resume / "environment.json").get("backend")
     backend.choose(begun_on)
     print(f"{arguments.resume} on the {begun_on} backend", flush=True)
-    return _report(resume(arguments.resume, arguments.data_dir), arguments.resume)
+    return _stoppable(arguments.resume, lambda over: resume(arguments.resume, arguments.data_dir, over))
+
+
+def _stoppable(out: Path, train: Callable[[Callable[[], bool]], list[dict[str, Any]]]) -> int:
+    """Trains until it is done, or SIGTERM asks for a stop at the next steps; the exit status."""
+    from zoo.training import Stopped
+
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    try:
+        return _report(train(lambda: bool(asked)), out)
+    except Stopped:
+        print(f"stopped; python -m zoo.train --resume {out} goes on", flush=True)
+        return STOPPED
+    except KeyboardInterrupt:
+        print(f"python -m zoo.train --resume {out} goes on from the last checkpoint", file=sys.stderr)
+        raise
 
 
 def _report(found: list[dict[str, Any]], out: Path) -> int:

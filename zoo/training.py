@@ -1,6 +1,7 @@
 """One network trained in Keras, for each seed of a run, from where an earlier attempt was cut off."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ from zoo.recorder import Recorder
 
 CLASSES = 10  # of both data sets
 LONG = 2.0  # seconds that a chunk of steps takes, between two looks at the clock
+
+
+class Stopped(Exception):
+    """A run was asked to stop, and did so at a checkpoint."""
 
 
 class Trainer:
@@ -63,20 +68,24 @@ class Trainer:
         batch = min(settings.batch_size, size)
         self.engine = Engine(self.model, self.pipeline, dataset.train.images, dataset.train.labels, batch)
 
-    def train(self, seed: int, folder: Path) -> dict[str, Any]:
+    def train(self, seed: int, folder: Path, is_over: Callable[[], bool] = lambda: False) -> dict[str, Any]:
         """Trains one seed and returns what stands in its metrics.json; goes on where `folder` has a checkpoint.
 
         A loss that is no number after an epoch ends the training there, with the status "diverged".
+
+        Raises:
+            Stopped: after the steps during which `is_over` became true; a checkpoint is written first.
         """
+        self.is_over = is_over
         results.write_json(folder / "preprocessing.json", self.pipeline.written())
         recorder = Recorder(folder)
+        epochs = self.config.training.epochs
         self._start(seed)
         found = checkpoint.load(folder, self._variables()) or {"epoch": 0, "step": 0, "seconds": 0.0}
         if "recorded" in found:
             recorder.restore(found["recorded"])
         else:
-            recorder.mixing_weights(self.model, epoch=0)
-        epochs = self.config.training.epochs
+            recorder.activations(self.model, 0, epochs)
         with Progress(f"seed {seed}", epochs) as progress:
             if found["epoch"] or found["step"]:
                 progress.line(f"seed {seed} goes on after epoch {found['epoch']}, step {found['step']}")
@@ -118,17 +127,20 @@ class Trainer:
                 chunk *= 2
             last = now
             progress.step(epoch, step, batches.steps)
-            if now - saved > settings.checkpoint_minutes * 60 and step < batches.steps:
+            over = self.is_over()
+            if (over or now - saved > settings.checkpoint_minutes * 60) and step < batches.steps:
                 at = {"epoch": epoch - 1, "step": step, "seconds": before + now - began}
                 self._save(folder, at, recorder)
                 saved = now
+                if over:
+                    raise Stopped
         trained = time.perf_counter()
         row = {"epoch": epoch} | {k: float(v) for k, v in self.model.get_metrics_result().items()}
         row |= self._held_out()
         row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         if (size := self.config.metrics.report_batch) is not None:
             row["report_precision"] = self._report_precision(seed, epoch, size)
-        recorder.mixing_weights(self.model, epoch)
+        recorder.activations(self.model, epoch, settings.epochs)
         seconds = before + time.perf_counter() - began
         recorder.epoch(row, seconds, before + trained - began, batches.parts[0].size)
         progress.epoch(row, seconds)
@@ -171,6 +183,7 @@ class Trainer:
                 found |= metrics.sound(self.engine.predict(split.images), split.labels, self.dataset.classes, name)
         found |= recorder.report_measure()
         found |= {"seconds": round(recorder.seconds(), 3), "images_per_second": recorder.images_per_second()}
+        found["peak_memory_mb"] = round(results.peak_memory(), 1)
         results.write_whole(folder / "model.keras", self.model.save)
         results.write_json(folder / "metrics.json", found)
         return found

@@ -1,0 +1,154 @@
+"""The schema of a sweep: a base config and axes that expand to runs, each with a name that stays."""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from zoo import config
+from zoo.config import Config, ConfigError, Strict
+
+Output = Literal["table1", "table2", "table3", "table4", "table5", "figure1", "figure2", "figure3", "figure4", "sound"]
+SHORT = {"seed": "training.seeds"}  # axes with a name of their own, and the field that each sets
+
+
+class Choice(Strict):
+    """One value of an axis, under a name for tables and folders."""
+
+    label: str
+    value: Any
+
+
+class Sweep(Strict):
+    """Runs that differ along some axes."""
+
+    schema_: str | None = Field(None, alias="$schema")
+    notes: str = Field("", description="what it is for, how many runs it has, measured hours on a named device")
+    outputs: list[Output] = Field([], description="which of the report's tables and figures it fills")
+    parts: list[str] = Field([], description="in place of base and axes: sweeps beside this file that it joins")
+    base: str | list[str] = Field([], description="a config, or one for each network, found from this file")
+    set: dict[str, Any] = Field({}, description="fields of every run, by dotted path")
+    axes: dict[str, list[Any]] = Field(
+        {},
+        description="values by dotted path, the first axis slowest; activation takes names, seed stands for a list "
+        'of one; {"label": ..., "value": ...} names a value',
+    )
+    exclude: list[dict[str, list[str]]] = Field([], description="runs left out: those with one of these labels each")
+
+    @model_validator(mode="after")
+    def _joins_or_makes_runs(self):
+        if bool(self.parts) == bool(self.base):
+            raise ValueError("a sweep needs either base, or parts")
+        if self.parts and (self.axes or self.exclude or self.set or self.outputs):
+            raise ValueError("a sweep of parts has no axes, set, exclude or outputs of its own")
+        return self
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of a sweep: its folder's name, where it stands on each axis, its config, and what it is for."""
+
+    name: str
+    labels: dict[str, str]
+    config: Config
+    outputs: tuple[str, ...]
+
+
+def load(path: Path) -> tuple[Sweep, list[Planned]]:
+    """Reads a sweep and expands it.
+
+    Raises:
+        ConfigError: for a mistake in it, or in a config that it makes.
+    """
+    content = config.read_object(path)
+    try:
+        sweep = Sweep.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        dotted = ".".join(str(key) for key in first["loc"])
+        what = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            what = config.unknown(dotted, Sweep.model_fields)
+        raise ConfigError(f"{path}: {dotted}: {what}" if dotted else f"{path}: {what}") from None
+    planned = [run for run in _expand(path, sweep) if not any(_matches(run, rule) for rule in sweep.exclude)]
+    for part in sweep.parts:
+        inside = path.parent / part
+        if config.read_object(inside).get("parts"):
+            raise ConfigError(f"{path}: parts: {inside} has parts itself, and can't be one")
+        planned += [replace(run, name=f"{inside.stem}--{run.name}") for run in load(inside)[1]]
+    names = [run.name for run in planned]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise ConfigError(f"{path}: two runs are called {twice}; give the values of an axis labels that differ")
+    if not planned:
+        raise ConfigError(f"{path}: no run is left; look at axes and exclude")
+    return sweep, planned
+
+
+def _expand(path: Path, sweep: Sweep) -> Iterator[Planned]:
+    axes = {axis: [_choice(path, axis, value) for value in values] for axis, values in sweep.axes.items()}
+    bases = [sweep.base] if isinstance(sweep.base, str) else sweep.base
+    for axis, choices in axes.items():
+        if not choices:
+            raise ConfigError(f"{path}: axes.{axis}: an axis needs at least one value")
+    for rule in sweep.exclude:
+        for axis, excluded in rule.items():
+            known = {choice.label for choice in axes.get(axis, [])}
+            if axis != "model" and (unknown := sorted(set(excluded) - known)):
+                raise ConfigError(f"{path}: exclude.{axis}: no value of that axis is called {unknown[0]!r}")
+    for chosen in itertools.product(*axes.values()):
+        for base in bases:
+            fields = dict(sweep.set)
+            fields |= {SHORT.get(axis, axis): choice.value for axis, choice in zip(axes, chosen, strict=True)}
+            overrides = [f"{field}={json.dumps(value)}" for field, value in fields.items()]
+            found = config.load(path.parent / base, overrides, f"{path}:")
+            labels = {axis: choice.label for axis, choice in zip(axes, chosen, strict=True)}
+            name = "--".join([Path(base).stem, *(_named(axis, label) for axis, label in labels.items())])
+            yield Planned(name, {"model": found.model.name} | labels, found, tuple(sweep.outputs))
+
+
+def _choice(path: Path, axis: str, value: Any) -> Choice:
+    """The label and the field's value of what an axis lists."""
+    label = None
+    if isinstance(value, dict) and value.keys() == {"label", "value"}:
+        label, value = str(value["label"]), value["value"]
+    if isinstance(value, dict | list) and label is None:
+        raise ConfigError(
+            f'{path}: axes.{axis}: a value of several parts needs a name: {{"label": ..., "value": ...}}; found '
+            f"{json.dumps(value)[:80]}"
+        )
+    label = str(value) if label is None else label
+    if axis == "activation" and isinstance(value, str):
+        value = {"name": value}
+    return Choice(label=label, value=[value] if axis == "seed" else value)
+
+
+def _named(axis: str, label: str) -> str:
+    text = label if axis == "activation" else f"{axis.rpartition('.')[2]}-{label}"
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text)
+
+
+def _matches(run: Planned, rule: dict[str, list[str]]) -> bool:
+    return all(run.labels.get(axis) in labels for axis, labels in rule.items())
+
+
+def only(planned: list[Planned], conditions: list[str]) -> list[Planned]:
+    """The runs that meet every condition such as `model=lenet` or `activation=relu,arelu`.
+
+    Raises:
+        ConfigError: for a condition on no axis, or that no run meets.
+    """
+    for condition in conditions:
+        axis, equals, labels = condition.partition("=")
+        known = sorted({run.labels[axis] for run in planned if axis in run.labels})
+        if not equals or not known:
+            raise ConfigError(f"--only {condition}: expected AXIS=LABEL; the axes are {', '.join(planned[0].labels)}")
+        if unknown := sorted(set(labels.split(",")) - set(known)):
+            raise ConfigError(f"--only {condition}: no run left has {axis} {unknown[0]}; there are {', '.join(known)}")
+        planned = [run for run in planned if run.labels.get(axis) in labels.split(",")]
+    return planned

@@ -1,0 +1,372 @@
+"""Runs what is missing of a sweep: `python -m zoo.sweep configs/sweeps/quick.json --out results/quick`."""
+
+import argparse
+import contextlib
+import csv
+import json
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.command import run_command
+from zoo.errors import UserError
+
+if TYPE_CHECKING:  # so that --help needs no pydantic
+    from zoo.grid import Planned
+
+FAILED = 1  # exit status where a run failed
+WAIT = 2.0  # seconds between two looks at a run that another process is at work on
+TIME_TO_SAVE = 15.0  # seconds that a run gets to stop in, before the end of the time budget
+
+
+class Sweep:
+    """The folder of a sweep: `sweep.json`, and for each run a config, a log and the run's own folder.
+
+    Each run is a process of its own, `python -m zoo.train`, so that none can harm another. A lock that it holds for
+    as long as it lives keeps other processes off its folder.
+    """
+
+    def __init__(self, out: Path, planned: "list[Planned]", data_dir: Path | None):
+        self.out, self.planned, self.data_dir = out, planned, data_dir
+
+    def folder(self, run: "Planned") -> Path:
+        return self.out / "runs" / run.name
+
+    def state(self, run: "Planned") -> str:
+        """finished, diverged, failed, begun or missing"""
+        folder = self.folder(run)
+        if (folder / "metrics.json").exists():
+            return json.loads((folder / "metrics.json").read_text())["status"]
+        if self._failure(run).exists():
+            return "failed"
+        return "begun" if folder.exists() else "missing"
+
+    def accuracy(self, run: "Planned") -> str:
+        path = self.folder(run) / "metrics.json"
+        found = json.loads(path.read_text()) if path.exists() else {}
+        return f"{found['test_accuracy']:.4f}" if "test_accuracy" in found else ""
+
+    def is_done(self, run: "Planned") -> bool:
+        return self.state(run) in ("finished", "diverged")
+
+    def prepare(self, sweep: dict[str, Any], every: "list[Planned]") -> None:
+        """Makes the folders, and writes down what the sweep is.
+
+        Raises:
+            UserError: where a run was made from another config.
+        """
+        from zoo import results
+
+        for run in every:
+            self._check_config(run)
+        try:
+            for name in ("configs", "logs", "runs"):
+                (self.out / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{self.out}: no folder can be made here: {error.strerror}") from None
+        runs = [{"name": run.name, "labels": run.labels, "outputs": run.outputs} for run in every]
+        results.write_json(self.out / "sweep.json", sweep | {"runs": runs})
+
+    def _check_config(self, run: "Planned") -> None:
+        path = self.out / "configs" / f"{run.name}.json"
+        if not path.exists():
+            return
+        then, now = json.loads(path.read_text()), run.config.resolved()
+        fields = [k for k in now if k not in ("$schema", "notes") and then.get(k) != now[k]]
+        if fields and self.state(run) != "missing":
+            raise UserError(
+                f"{self.folder(run)}: this run was made with another {fields[0]} than the sweep now says; give another "
+                "--out, or delete the run"
+            )
+
+    def _failure(self, run: "Planned") -> Path:
+        return self.out / "logs" / f"{run.name}.failed.json"
+
+    @contextlib.contextmanager
+    def claim(self, run: "Planned") -> Iterator[int | None]:
+        """A lock on a run, to be handed to its process; None where another process has it."""
+        import fcntl
+
+        with (self.out / "runs" / f".{run.name}.lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield None
+                return
+            yield file.fileno()
+
+    def run(self, run: "Planned", lock: int, deadline: float | None, show) -> str:
+        """Trains one run, or goes on with it, and returns its state after that.
+
+        Args:
+            lock: what `claim` gave.
+            deadline: on the monotonic clock, when it is asked to stop.
+            show: called with each line that it prints.
+        """
+        from zoo import results
+
+        self._failure(run).unlink(missing_ok=True)
+        folder, config = self.folder(run), self.out / "configs" / f"{run.name}.json"
+        if not (folder / "environment.json").exists():  # cut off before it began
+            if folder.exists():
+                for path in folder.iterdir():
+                    path.unlink()
+            results.write_json(config, run.config.resolved())
+            command = [str(config), "--out", str(folder)]
+        else:
+            command = ["--resume", str(folder)]
+        if self.data_dir:
+            command += ["--data-dir", str(self.data_dir)]
+        last, code = self._supervise([sys.executable, "-m", "zoo.train", *command], run, lock, deadline, show)
+        if not self.is_done(run) and code not in (4, 130, -signal.SIGINT):
+            reason = f"killed by signal {-code}" if code < 0 else last
+            results.write_json(self._failure(run), {"status": "failed", "exit_status": code, "reason": reason})
+        return self.state(run)
+
+    def _supervise(self, command, run, lock, deadline, show) -> tuple[str, int]:
+        """The last line that a process prints, and its exit status."""
+        last = ""
+        with (self.out / "logs" / f"{run.name}.txt").open("a", encoding="utf-8") as log:
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, pass_fds=[lock]
+            )
+            over = threading.Timer(max(0.0, deadline - time.monotonic()), process.terminate) if deadline else None
+            try:
+                if over:
+                    over.start()
+                for line in process.stdout or ():
+                    log.write(line)
+                    log.flush()
+                    if line.strip():
+                        last = line.strip()
+                        show(last)
+            except KeyboardInterrupt:  # the process had it too
+                process.wait()
+                raise
+            finally:
+                if over:
+                    over.cancel()
+            return last, process.wait()
+
+    def seconds_left(self, backend: str) -> dict[str, float | None]:
+        """How long each run that isn't done will take, by the epochs already measured; None where none are like it.
+
+        Like it are runs on this backend of the same network, images and batch size; with the same activation if
+        there are some.
+        """
+        measured: dict[tuple, list[float]] = {}
+        for run in self.planned:
+            epochs = _epochs(self.folder(run), backend)
+            for kind in _kinds(run):
+                measured.setdefault(kind, []).extend(epochs[1:] or epochs)
+        found: dict[str, float | None] = {}
+        for run in self.planned:
+            if not self.is_done(run):
+                known = next((measured[kind] for kind in _kinds(run) if measured.get(kind)), None)
+                left = run.config.training.epochs - len(_epochs(self.folder(run), backend))
+                found[run.name] = statistics.median(known) * left if known else None
+        return found
+
+
+def _kinds(run: "Planned") -> Iterator[tuple]:
+    """What runs of the same cost have in common, the closest first."""
+    what = run.config
+    like = repr(what.model), repr(what.dataset), what.training.batch_size, what.training.dtype
+    yield *like, repr(what.activation)
+    yield like
+
+
+def _epochs(folder: Path, backend: str) -> list[float]:
+    """Seconds of each epoch that a run has behind it on this backend."""
+    try:
+        if json.loads((folder / "environment.json").read_text())["backend"] != backend:
+            return []
+        with (folder / "timing.csv").open(newline="") as file:
+            return [float(row["seconds"]) for row in csv.DictReader(file)]
+    except (OSError, ValueError, KeyError):
+        return []
+
+
+def _sum_of(seconds: dict[str, float | None]) -> str:
+    from zoo.progress import duration
+
+    known = [value for value in seconds.values() if value is not None]
+    unknown = len(seconds) - len(known)
+    text = duration(sum(known)) if known or not unknown else ""
+    return " and ".join(filter(None, [text, f"{unknown} run{'s' * (unknown > 1)} not measured yet" if unknown else ""]))
+
+
+class Display:
+    """What runs, what is done and the time left: a live table on a terminal, plain lines elsewhere."""
+
+    def __init__(self, sweep: Sweep, backend: str):
+        self.sweep, self.backend, self.running, self.line = sweep, backend, "", ""
+        self.live: Any = None
+
+    def __enter__(self) -> "Display":
+        if sys.stdout.isatty():
+            from rich.live import Live
+
+            self.live = Live(get_renderable=self._table, refresh_per_second=1)
+            self.live.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self.live:
+            self.running = ""
+            self.live.refresh()
+            self.live.stop()
+
+    def begin(self, run: "Planned") -> None:
+        self.running, self.line = run.name, "starting"
+        self._say(f"{run.name}: {'goes on' if self.sweep.folder(run).exists() else 'begins'}")
+
+    def show(self, line: str) -> None:
+        self.line = line
+
+    def end(self, run: "Planned", state: str) -> None:
+        self.running = ""
+        counted = Counter(map(self.sweep.state, self.sweep.planned))
+        done = ", ".join(f"{n} {state}" for state, n in sorted(counted.items()))
+        ended = {"finished": f"finished, test accuracy {self.sweep.accuracy(run)}", "begun": "stopped"}
+        self._say(f"{run.name}: {ended.get(state, f'{state}; {self.line}')}")
+        self._say(f"{done}; left: {_sum_of(self.sweep.seconds_left(self.backend))}")
+
+    def waiting(self, names: list[str]) -> None:
+        self._say(f"waiting for {', '.join(names)}, which another process is at work on")
+
+    def _say(self, text: str) -> None:
+        if not self.live:
+            print(text, flush=True)
+
+    def _table(self):
+        from rich.table import Table
+
+        states = {run.name: self.sweep.state(run) for run in self.sweep.planned}
+        left = self.sweep.seconds_left(self.backend)
+        table = Table(title=f"{self.sweep.out}: {_sum_of(left)} left", title_justify="left")
+        for column in ("run", "state", "last line"):
+            table.add_column(column, overflow="ellipsis", no_wrap=True)
+        last = [name for name in states if name == self.running or states[name] != "missing"][-15:]
+        for name in last:
+            running = name == self.running
+            table.add_row(name, "running" if running else states[name], self.line if running else "")
+        counted = Counter(states.values())
+        table.caption = ", ".join(f"{n} {state}" for state, n in sorted(counted.items()))
+        return table
+
+
+def work(sweep: Sweep, backend: str, limit: int | None, deadline: float | None) -> None:
+    """Trains runs until none is left, or `limit` were trained, or the deadline has come."""
+    trained: set[str] = set()
+    said: list[str] = []
+    with Display(sweep, backend) as display:
+        while True:
+            busy = []
+            for run in sweep.planned:
+                if run.name in trained or sweep.is_done(run):
+                    continue
+                if len(trained) == limit or (deadline and time.monotonic() > deadline):
+                    return
+                with sweep.claim(run) as lock:
+                    if lock is None:
+                        busy.append(run.name)
+                    elif not sweep.is_done(run):
+                        trained.add(run.name)
+                        display.begin(run)
+                        display.end(run, sweep.run(run, lock, deadline, display.show))
+            if not busy or (deadline and time.monotonic() > deadline):
+                return
+            if busy != said:
+                display.waiting(busy)
+            said = busy
+            time.sleep(WAIT)
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"expected a time such as 90s, 9m or 2.5h; found {text!r}")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number of runs, 1 or more; found {text!r}")
+    return int(text)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(_main, _parser().parse_args(argv))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m zoo.sweep", description="Run what is missing of a sweep.")
+    parser.add_argument("sweep", type=Path, help="a JSON file, such as configs/sweeps/quick.json")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the sweep; by default results/NAME")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder with CIFAR-10, as for zoo.train")
+    parser.add_argument("--dry-run", action="store_true", help="list what is missing and what it would cost")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="AXIS=LABEL",
+        help="only these runs: --only model=lenet activation=relu,arelu",
+    )
+    parser.add_argument("--limit", type=_count, metavar="N", help="train at most so many runs")
+    parser.add_argument("--time-budget", type=_seconds, metavar="TIME", help="stop cleanly after 90s, 9m or 2.5h")
+    return parser
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    began = time.monotonic()
+    from zoo import backend, grid
+
+    described, every = grid.load(arguments.sweep)
+    name = backend.choose()
+    out = arguments.out or Path("results") / arguments.sweep.stem
+    sweep = Sweep(out, grid.only(every, arguments.only), arguments.data_dir)
+    if arguments.dry_run:
+        return _list(sweep, name)
+    sweep.prepare(described.model_dump(by_alias=True, exclude={"schema_"}) | {"backend": name}, every)
+    budget = arguments.time_budget
+    deadline = began + max(0.0, budget - TIME_TO_SAVE) if budget else None
+    try:
+        work(sweep, name, arguments.limit, deadline)
+    except KeyboardInterrupt:
+        print(f"interrupted; the same command goes on with what is in {out}", file=sys.stderr)
+        raise
+    left = sum(not sweep.is_done(run) for run in sweep.planned)
+    print(f"{len(sweep.planned) - left} of {len(sweep.planned)} runs are done, in {out}")
+    failed = [run for run in sweep.planned if sweep.state(run) == "failed"]
+    for run in failed:
+        reason = json.loads(sweep._failure(run).read_text())["reason"]
+        print(f"failed: {run.name}: {reason}; {out / 'logs' / (run.name + '.txt')}")
+    return FAILED if failed else 0
+
+
+def _list(sweep: Sweep, backend: str) -> int:
+    from zoo.progress import duration
+
+    left = sweep.seconds_left(backend)
+    for run in sweep.planned:
+        if run.name in left:
+            cost = left[run.name]
+            print(f"{sweep.state(run):8} {run.name}: {'not measured yet' if cost is None else duration(cost)}")
+    counted = Counter(map(sweep.state, sweep.planned))
+    print(", ".join(f"{n} {state}" for state, n in sorted(counted.items())) + f" of {len(sweep.planned)} runs")
+    print(f"left: {_sum_of(left)}, as measured in {sweep.out} on {backend}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
