@@ -20,7 +20,7 @@ from zoo.train import main, resume, run
 ROOT = Path(__file__).parents[1]
 QUICK = str(ROOT / "configs/quickstart.json")
 SMALL = ["dataset.limit=120", "dataset.test_limit=40", "training.epochs=3", "model.dropout=0.5"]
-RECORDS = ("history.csv", "mixing_weights.csv")
+RECORDS = ("history.csv", "mixing_weights.csv", "parameters.csv")
 
 
 def small(*overrides) -> list[str]:

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import keras
 import numpy as np
-from matplotlib import rcParams
+from matplotlib import colormaps, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 import keras_adaptact as ka
 
@@ -36,11 +37,13 @@ def style(label: str, index: int) -> dict:
     return {"color": colour, "linestyle": ":" if rest else line}
 
 
-def shapes(panels: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """Curves over z: for each panel, its curves by label."""
+def shapes(panels: Mapping[str, Mapping[str, np.ndarray]], in_order: bool = False) -> Figure:
+    """Curves over z: for each panel, its curves by label; from light to dark where they follow each other."""
     figure, grid = _grid(len(panels), columns=3, height=2.6)
-    for axes, (title, curves) in zip(grid, panels.items(), strict=False):
+    for axes, (title, curves) in zip(grid, panels.items(), strict=True):
         colours = [OTHERS[i % len(OTHERS)] for i in range(len(curves))]
+        if in_order:
+            colours = colormaps["cividis_r"](np.linspace(0.1, 1, len(curves))).tolist()
         for (label, y), colour, line in zip(curves.items(), colours, ("-", "--", ":", "-.") * 4, strict=False):
             axes.plot(Z, y, line, color=colour, label=label)
         axes.set_title(title)
@@ -51,10 +54,14 @@ def shapes(panels: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     return figure
 
 
-def against_epoch(panels: Mapping[str, Mapping[str, np.ndarray]], y: str) -> Figure:
-    """Mean over seeds against epoch, and a band from the smallest to the largest: values are (seeds, epochs)."""
-    figure, grid = _grid(len(panels), columns=2, height=4.2, width=6.4)
-    for axes, (title, curves) in zip(grid, panels.items(), strict=False):
+def against_epoch(panels: Mapping[str, Mapping[str, np.ndarray]], y: str, small: bool = False) -> Figure:
+    """Mean over seeds against epoch, and a band from the smallest to the largest: values are (seeds, epochs).
+
+    Positive values of several orders of magnitude get a logarithmic axis.
+    """
+    columns, height, width = (3, 2.6, 4.4) if small else (2, 4.2, 6.4)
+    figure, grid = _grid(len(panels), columns, height, width)
+    for axes, (title, curves) in zip(grid, panels.items(), strict=True):
         for index, (label, values) in enumerate(curves.items()):
             epochs = np.arange(1, values.shape[1] + 1)
             look = style(label, index)
@@ -63,8 +70,12 @@ def against_epoch(panels: Mapping[str, Mapping[str, np.ndarray]], y: str) -> Fig
                 axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=look["color"], alpha=0.12, lw=0)
         axes.set_title(title)
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel(y)
         axes.margins(x=0.01)
+        every = np.concatenate([values.ravel() for values in curves.values()])
+        if 0 < every.min() < every.max() / 50:
+            axes.set_yscale("log")
         _label_ends(axes)
     return figure
 
@@ -72,7 +83,7 @@ def against_epoch(panels: Mapping[str, Mapping[str, np.ndarray]], y: str) -> Fig
 def bars(panels: Mapping[str, Mapping[str, Sequence[float]]], x: str) -> Figure:
     """A bar of the mean for each label, and a dot for each seed."""
     figure, grid = _grid(len(panels), columns=2, height=0.6 + 0.3 * max(map(len, panels.values())), width=6.4)
-    for axes, (title, found) in zip(grid, panels.items(), strict=False):
+    for axes, (title, found) in zip(grid, panels.items(), strict=True):
         for index, (label, values) in enumerate(found.items()):
             axes.barh(index, np.mean(values), color=style(label, index)["color"], alpha=0.55, height=0.7)
             axes.plot(values, np.full(len(values), index), ".", color="#333333", markersize=4)
@@ -131,25 +142,33 @@ def _zero_lines(axes: Axes) -> None:
 
 def _label_ends(axes: Axes) -> None:
     """Writes each curve's name at its end, apart from each other and in the order of the ends."""
-    low, high = axes.get_ylim()
-    gap = (high - low) / 21
-    curves = [(line, np.asarray(line.get_xdata())[-1], np.asarray(line.get_ydata())[-1]) for line in axes.get_lines()]
-    curves.sort(key=lambda curve: curve[2])
-    at = np.array([end for _, _, end in curves])
-    at = np.where(np.isfinite(at), at, high)
-    placed = at.copy()
-    for i in range(1, len(placed)):
-        placed[i] = max(placed[i], placed[i - 1] + gap)
-    placed -= max(0.0, placed[-1] - high) if len(placed) else 0.0
-    for (line, x, _), y, end in zip(curves, placed, at, strict=True):
+    ends = [(line, np.asarray(line.get_xdata())[-1], np.asarray(line.get_ydata())[-1]) for line in axes.get_lines()]
+    axes.autoscale_view()  # else the limits are set only when it is drawn
+    to_axes = axes.transData + axes.transAxes.inverted()
+    heights = [to_axes.transform((x, y))[1] if np.isfinite(y) else 1.0 for _, x, y in ends]
+    order = np.argsort(heights, kind="stable")
+    gap = 18 / (axes.get_window_extent().height)  # pixels
+    placed: list[float] = []
+    for i in order:
+        placed.append(max(heights[i], placed[-1] + gap) if placed else heights[i])
+    down = max(0.0, placed[-1] - 1)
+    for i, height in zip(order, placed, strict=True):
+        line, x, y = ends[i]
         axes.annotate(
             str(line.get_label()),
-            (x, end),
-            (1.02, (y - low) / (high - low)),
+            (x, y),
+            (1.05, height - down),
             textcoords="axes fraction",
             color=line.get_color(),
             fontsize=8,
             va="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": line.get_color(), "linewidth": 0.4, "shrinkA": 0, "shrinkB": 0},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": line.get_color(),
+                "linewidth": 0.4,
+                "shrinkA": 0,
+                "shrinkB": 0,
+                "relpos": (0, 0.5),
+            },
         )

@@ -464,7 +464,7 @@ def _mixing_figure(run: Result) -> "Figure | None":
     if not panels:
         return None
     caption = f"{run.name}: mixing weights against epoch{_of_sites(rows)}."
-    return Figure(f"weights-{run.name}", caption, figures.against_epoch(panels, "mixing weight"))
+    return Figure(f"weights-{run.name}", caption, figures.against_epoch(panels, "mixing weight", small=True))
 
 
 def _shape_figure(run: Result) -> "Figure | None":
@@ -491,7 +491,7 @@ def _shape_figure(run: Result) -> "Figure | None":
     if not panels:
         return None
     caption = f"{run.name}: the activation at each site as it was learned{_of_sites(rows)}."
-    return Figure(f"shapes-{run.name}", caption, figures.shapes(panels))
+    return Figure(f"shapes-{run.name}", caption, figures.shapes(panels, in_order=True))
 
 
 def _some(sites: list[str]) -> list[str]:

@@ -134,26 +134,23 @@ class Sweep:
     def _supervise(self, command, run, lock, deadline, show) -> tuple[str, int]:
         """The last line that a process prints, and its exit status."""
         last = ""
-        with (self.out / "logs" / f"{run.name}.txt").open("a", encoding="utf-8") as log:
-            process = subprocess.Popen(
+        with (
+            (self.out / "logs" / f"{run.name}.txt").open("a", encoding="utf-8") as log,
+            subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, pass_fds=[lock]
-            )
+            ) as process,
+        ):
             over = threading.Timer(max(0.0, deadline - time.monotonic()), process.terminate) if deadline else None
-            try:
-                if over:
-                    over.start()
-                for line in process.stdout or ():
-                    log.write(line)
-                    log.flush()
-                    if line.strip():
-                        last = line.strip()
-                        show(last)
-            except KeyboardInterrupt:  # the process had it too
-                process.wait()
-                raise
-            finally:
-                if over:
-                    over.cancel()
+            if over:
+                over.start()
+            for line in process.stdout or ():
+                log.write(line)
+                log.flush()
+                if line.strip():
+                    last = line.strip()
+                    show(last)
+            if over:
+                over.cancel()
             return last, process.wait()
 
     def seconds_left(self, backend: str) -> dict[str, float | None]:
