@@ -101,7 +101,9 @@ def test_it_stops_in_time_and_goes_on(described, tmp_path):
     said, _ = running.communicate()
     assert running.returncode == 0 and "base--relu: stopped" in said and "0 of 1 runs are done" in said
 
-    os.killpg(started().pid, signal.SIGKILL)
+    running = started()
+    os.killpg(running.pid, signal.SIGKILL)
+    running.communicate()
     found = sweep.Sweep(out, grid.load(described)[1], None)
     assert found.state(found.planned[0]) == "begun"
     (left,) = found.seconds_left(os.environ["KERAS_BACKEND"]).values()

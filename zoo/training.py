@@ -95,6 +95,8 @@ class Trainer:
                 found = {"epoch": epoch, "step": 0, "seconds": 0.0}
                 self._save(folder, found, recorder)
                 recorder.write()
+                if epoch < epochs and is_over():
+                    raise Stopped
         recorder.write()  # again, as a cut may have come between the checkpoint and them
         return self._finish(seed, folder, recorder)
 
