@@ -83,9 +83,10 @@ def test_cells(folder):
 
 
 def test_the_page_needs_no_network(folder):
-    report.main([str(folder)])
+    report.main([str(folder), "--note", "Said <first>."])
     page = (folder / "report" / "report.html").read_text()
     assert "<img" in page and not re.search(r'(src|href)="(?!data:)', page)
+    assert "<p>Said &lt;first&gt;. Made up." in page
     assert "4 of 8 runs are finished" in page and "made up" in page
 
 

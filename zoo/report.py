@@ -117,10 +117,10 @@ class Results:
         return {output for run in self.every for output in run.outputs}
 
 
-def blocks(results: Results) -> "Iterator[Block]":
+def blocks(results: Results, note: str = "") -> "Iterator[Block]":
     from zoo.document import Heading, Paragraph
 
-    yield Paragraph(_provenance(results))
+    yield Paragraph(f"{note} {_provenance(results)}".strip())
     asked = results.outputs()
     sections: list[tuple[str, str, Callable]] = [
         ("sound", "What an activation brings, and what it costs", _sound),
@@ -551,6 +551,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m zoo.report", description="Tables and figures of a sweep.")
     parser.add_argument("results", type=Path, help="folder of a sweep, such as results/quick")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the report; by default report/ in that one")
+    parser.add_argument("--note", default="", metavar="TEXT", help="to stand at the top, such as what the images are")
     return parser
 
 
@@ -566,7 +567,7 @@ def _main(arguments: argparse.Namespace) -> int:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{out}: no folder can be made here: {error.strerror}") from None
-    found = list(blocks(results))
+    found = list(blocks(results, arguments.note))
     document.write(out, f"Report of {arguments.results.name}", found)
     print(f"{len(results.finished)} of {len(results.every)} runs are in {out}/report.html and {out}/report.md")
     return 0
