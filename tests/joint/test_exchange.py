@@ -44,7 +44,7 @@ def test_files_of_every_backend_open_on(backend, folder, tmp_path):
 
 
 def test_networks_lose_alike_from_one_weights_file(tmp_path):
-    """In training, without dropout and augmentation, before and after a step; torch wrote the file, as it is soonest done."""
+    """In training, without dropout and augmentation, before and after a step; the file is torch's."""
     run("torch", "networks.py", "write", tmp_path, "small")
     jax, torch, tensorflow = (json.loads(run(name, "networks.py", "read", tmp_path, "small")) for name in BACKENDS)
     assert len(jax) == 5
