@@ -35,3 +35,10 @@ def exchange(session: nox.Session) -> None:
     """Files of each backend opened on the others."""
     session.install(*CONSTRAINTS, *PACKAGES.values(), "-e", ".[test]")
     session.run("pytest", "tests/joint", env={"KERAS_BACKEND": "jax"} | QUIET)
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """The notebook, on the results in this repository."""
+    session.install(*CONSTRAINTS, "ipykernel", "matplotlib", "nbclient", "pandas")
+    session.run("jupyter", "execute", "examples/analysis.ipynb")

@@ -76,7 +76,7 @@ def test_cells(folder):
     assert tanh["area under loss"] == f"{2.0 / 2 + 1.05 + 0.6 / 2:.2f}"
     assert tanh["epochs to ReLU's loss"] == "2"  # 1.05, where ReLU ends at 1.1
     assert (tanh["ms a step"], found["relu"]["ms a step"], tanh["times ReLU's"]) == ("12.5", "10.0", "1.25")
-    assert found["arelu"]["seeds"] == "0, 2 diverged"
+    assert found["arelu"]["accuracy"] == "2 diverged"
     assert found["atanh"]["accuracy"] == "missing"
     assert cells(folder, "table1")["relu"]["lenet"] == "0.8500 ± 0.0707 (0.5872)"
     assert cells(folder, "table1")["atanh"]["lenet"] == "missing (0.6683)"

@@ -2,6 +2,7 @@
 
 import base64
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,7 @@ def _html(block, pictures: dict[str, str]) -> str:
     if isinstance(block, Heading):
         return f"<h{block.level}>{html.escape(block.text)}</h{block.level}>"
     if isinstance(block, Paragraph):
-        return f"<p>{html.escape(block.text)}</p>"
+        return f"<p>{re.sub('`(.*?)`', r'<code>\1</code>', html.escape(block.text))}</p>"
     caption = html.escape(block.caption)
     if isinstance(block, Figure):
         source = f"data:image/png;base64,{pictures[block.name]}"

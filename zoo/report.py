@@ -201,7 +201,7 @@ def _sound(results: Results, output: str) -> "Iterator[Block]":
         for name, runs in activations.items():
             lost = diverged[network, name]
             if not runs:
-                rows.append([name, f"0, {lost} diverged" if lost else "0", MISSING, *[""] * 8])
+                rows.append([name, "0", f"{lost} diverged" if lost else MISSING, *[""] * 8])
                 continue
             loss = _mean_loss(runs)
             reached = stats.epochs_to_reach(loss, level) if level is not None else None
