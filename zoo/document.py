@@ -95,7 +95,8 @@ def _html(block, pictures: dict[str, str]) -> str:
     if isinstance(block, Heading):
         return f"<h{block.level}>{html.escape(block.text)}</h{block.level}>"
     if isinstance(block, Paragraph):
-        return f"<p>{re.sub('`(.*?)`', r'<code>\1</code>', html.escape(block.text))}</p>"
+        text = re.sub("`(.*?)`", r"<code>\1</code>", html.escape(block.text))
+        return f"<p>{text}</p>"
     caption = html.escape(block.caption)
     if isinstance(block, Figure):
         source = f"data:image/png;base64,{pictures[block.name]}"
