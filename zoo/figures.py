@@ -57,7 +57,7 @@ def shapes(panels: Mapping[str, Mapping[str, np.ndarray]], in_order: bool = Fals
 def against_epoch(panels: Mapping[str, Mapping[str, np.ndarray]], y: str, small: bool = False) -> Figure:
     """Mean over seeds against epoch, and a band from the smallest to the largest: values are (seeds, epochs).
 
-    Positive values of several orders of magnitude get a logarithmic axis.
+    Values above 1 that also span several orders of magnitude get a logarithmic axis.
     """
     columns, height, width = (3, 2.6, 4.4) if small else (2, 4.2, 6.4)
     figure, grid = _grid(len(panels), columns, height, width)
@@ -74,7 +74,7 @@ def against_epoch(panels: Mapping[str, Mapping[str, np.ndarray]], y: str, small:
         axes.set_ylabel(y)
         axes.margins(x=0.01)
         every = np.concatenate([values.ravel() for values in curves.values()])
-        if 0 < every.min() < every.max() / 50:
+        if every.max() > 1 and 0 < every.min() < every.max() / 50:
             axes.set_yscale("log")
         _label_ends(axes)
     return figure

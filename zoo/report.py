@@ -174,10 +174,11 @@ def _sound(results: Results, output: str) -> "Iterator[Block]":
     yield Paragraph(
         "After the last epoch, on all test images, which take part in no choice. Mean and standard deviation over "
         "seeds. Differences from ReLU are in accuracy, in percentage points, with a 95 % interval by Welch's t-test; "
-        "p is corrected by Holm's method for all comparisons on this page. The area under the training loss is in "
-        "nats times epochs; the next column has the first epoch whose mean loss is at or below ReLU's last one. Peak "
-        "memory is that of the process on a CPU, of the device on a GPU; step times hold for the machine as it was, "
-        "whatever else ran on it."
+        "p is corrected by Holm's method for all comparisons on this page. The training loss is what the optimizer "
+        "minimizes, label smoothing and the penalty on kernels included; the area under it is in nats times epochs, "
+        "and the next column has the first epoch whose mean loss is at or below ReLU's last one. Peak memory is that "
+        "of the process on a CPU, of the device on a GPU; step times hold for the machine as it was, whatever else "
+        "ran on it."
     )
     groups = results.of(output)
     differences = {
