@@ -195,7 +195,7 @@ class Steps(Strict):
         return self
 
 
-def _named(default: str):
+def named(default: str):
     """Chooses a class by the name in what is read, or of the object that is written."""
 
     def tag(value) -> str:
@@ -210,12 +210,12 @@ Network = Annotated[
     | Annotated[GoogLeNet, Tag("googlenet")]
     | Annotated[ResNet50, Tag("resnet50")]
     | Annotated[DenseNet, Tag("densenet")],
-    _named("lenet"),
+    named("lenet"),
 ]
-Optimizer = Annotated[Annotated[SGD, Tag("sgd")] | Annotated[Adam, Tag("adam")], _named("sgd")]
+Optimizer = Annotated[Annotated[SGD, Tag("sgd")] | Annotated[Adam, Tag("adam")], named("sgd")]
 AnySchedule = Annotated[
     Annotated[Schedule, Tag("cosine")] | Annotated[Schedule, Tag("constant")] | Annotated[Steps, Tag("steps")],
-    _named("cosine"),
+    named("cosine"),
 ]
 NAMED: dict[str, tuple[type[Strict], ...]] = {  # the classes that a field's name chooses from, the default first
     "model": (LeNet, AlexNet, GoogLeNet, ResNet50, DenseNet),
@@ -257,6 +257,13 @@ class Metrics(Strict):
         64,
         description="size of the test batch that the report's measure is taken on after each epoch; null: none",
     )
+    test: bool = Field(True, description="false: no test image is looked at, as in the trials of a search")
+
+    @model_validator(mode="after")
+    def _test_images_are_looked_at_or_not(self):
+        if not self.test and self.report_batch is not None:
+            raise ValueError("report_batch takes test images, and excludes test: false; set it to null")
+        return self
 
 
 class Config(Strict):
@@ -272,6 +279,12 @@ class Config(Strict):
     dataset: Dataset = Dataset()
     training: Training = Training()
     metrics: Metrics = Metrics()
+
+    @model_validator(mode="after")
+    def _something_is_measured(self):
+        if not self.metrics.test and not self.dataset.validation:
+            raise ValueError("metrics.test: false and dataset.validation: 0 leave nothing to measure a network by")
+        return self
 
     def with_seed(self, seed: int) -> "Config":
         """The same run with one seed."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # so that --help needs neither a backend nor pydantic
     from zoo.config import Config
 
 
-def _never() -> bool:
+def _never(*_) -> bool:
     return False
 
 
@@ -27,6 +27,7 @@ def run(
     data_dir: Path | None = None,
     argv: list[str] | None = None,
     is_over: Callable[[], bool] = _never,
+    is_enough: Callable[[dict], bool] = _never,
 ) -> list[dict]:
     """Trains a config once for each of its seeds, and returns the metrics of each run.
 
@@ -38,6 +39,7 @@ def run(
         data_dir: where CIFAR-10 lies; without it Keras downloads it.
         argv: the command line to write down.
         is_over: asked every few steps; where it says so the run stops at a checkpoint, with `training.Stopped`.
+        is_enough: told each epoch's row of history.csv; where it says so the seed ends there, as "stopped".
 
     Raises:
         UserError: for anything that its user can mend.
@@ -55,16 +57,21 @@ def run(
     }
     results.write_json(out / "config.json", config.resolved())
     results.write_json(out / "environment.json", environment)
-    return _train(trainer, dataset, out, environment, is_over)
+    return _train(trainer, dataset, out, environment, is_over, is_enough)
 
 
-def resume(folder: Path, data_dir: Path | None = None, is_over: Callable[[], bool] = _never) -> list[dict]:
+def resume(
+    folder: Path,
+    data_dir: Path | None = None,
+    is_over: Callable[[], bool] = _never,
+    is_enough: Callable[[dict], bool] = _never,
+) -> list[dict]:
     """Goes on with a run that was cut off, and returns the metrics of each seed; a finished run stays as it is.
 
     Args:
         folder: of the run, as `run` made it.
         data_dir: where CIFAR-10 lies now; by default where it was.
-        is_over: as for `run`.
+        is_over, is_enough: as for `run`.
 
     Raises:
         UserError: where that isn't the folder of a run, or its data or backend are others.
@@ -84,10 +91,10 @@ def resume(folder: Path, data_dir: Path | None = None, is_over: Callable[[], boo
     dataset = data.load_for(trainer.config.dataset, Path(place) if place else None)
     if dataset.digest() != environment.get("data_digest"):
         raise UserError(f"{folder}: this run was begun with other images than {dataset.provenance}")
-    return _train(trainer, dataset, folder, environment, is_over)
+    return _train(trainer, dataset, folder, environment, is_over, is_enough)
 
 
-def _train(trainer, dataset, out: Path, environment: dict[str, Any], is_over: Callable[[], bool]) -> list[dict]:
+def _train(trainer, dataset, out: Path, environment: dict[str, Any], is_over, is_enough) -> list[dict]:
     """Trains the seeds that haven't been, each in its folder."""
     from zoo import earlier, results, training
 
@@ -104,7 +111,7 @@ def _train(trainer, dataset, out: Path, environment: dict[str, Any], is_over: Ca
             results.write_json(folder / "config.json", trainer.config.with_seed(seed).resolved())
             results.write_json(folder / "environment.json", environment)
         results.remove_unfinished(folder)
-        found.append(trainer.train(seed, folder, is_over))
+        found.append(trainer.train(seed, folder, is_over, is_enough))
     if len(seeds) > 1:
         results.write_json(out / "summary.json", training.summarize(found))
     return found
@@ -186,9 +193,10 @@ def _report(found: list[dict[str, Any]], out: Path) -> int:
         if metrics["status"] == "diverged":
             print(f"seed {metrics['seed']}: the loss is no number after epoch {metrics['epochs']}, stopped there")
             continue
+        split = "test" if "test_accuracy" in metrics else "validation"
         print(
-            f"seed {metrics['seed']}: test accuracy {metrics['test_accuracy']:.4f}, "
-            f"macro precision {metrics['test_precision_macro']:.4f}, loss {metrics['test_loss']:.4f}; "
+            f"seed {metrics['seed']}: {split} accuracy {metrics[f'{split}_accuracy']:.4f}, "
+            f"macro precision {metrics[f'{split}_precision_macro']:.4f}, loss {metrics[f'{split}_loss']:.4f}; "
             f"{metrics['images_per_second']:,.0f} images/s, {metrics['seconds']:.0f} s in all"
         )
     print(f"everything is in {out}")

@@ -68,10 +68,23 @@ class Trainer:
         batch = min(settings.batch_size, size)
         self.engine = Engine(self.model, self.pipeline, dataset.train.images, dataset.train.labels, batch)
 
-    def train(self, seed: int, folder: Path, is_over: Callable[[], bool] = lambda: False) -> dict[str, Any]:
+    def train(
+        self,
+        seed: int,
+        folder: Path,
+        is_over: Callable[[], bool] = lambda: False,
+        is_enough: Callable[[dict[str, Any]], bool] = lambda row: False,
+    ) -> dict[str, Any]:
         """Trains one seed and returns what stands in its metrics.json; goes on where `folder` has a checkpoint.
 
         A loss that is no number after an epoch ends the training there, with the status "diverged".
+
+        Args:
+            seed: of initial values, order of the images, augmentation and dropout.
+            folder: of the run.
+            is_over: asked every few steps; where it says so the run stops at a checkpoint, to be gone on with.
+            is_enough: told each epoch's row of history.csv, those of an attempt before included; where it says so
+                training ends there, with the status "stopped".
 
         Raises:
             Stopped: after the steps during which `is_over` became true; a checkpoint is written first.
@@ -89,13 +102,15 @@ class Trainer:
         with Progress(f"seed {seed}", epochs) as progress:
             if found["epoch"] or found["step"]:
                 progress.line(f"seed {seed} goes on after epoch {found['epoch']}, step {found['step']}")
-            while found["epoch"] < epochs and not recorder.diverged():
+            enough = any(map(is_enough, recorder.history))
+            while found["epoch"] < epochs and not enough and not recorder.diverged():
                 epoch = found["epoch"] + 1
                 self._epoch(epoch, seed, found, recorder, progress, folder)
                 found = {"epoch": epoch, "step": 0, "seconds": 0.0}
                 self._save(folder, found, recorder)
                 recorder.write()
-                if epoch < epochs and is_over():
+                enough = is_enough(recorder.history[-1])
+                if epoch < epochs and not enough and is_over():
                     raise Stopped
         recorder.write()  # again, as a cut may have come between the checkpoint and them
         return self._finish(seed, folder, recorder)
@@ -175,13 +190,13 @@ class Trainer:
         checkpoint.save(folder, self._variables(), at | {"recorded": recorder.state()})
 
     def _finish(self, seed: int, folder: Path, recorder: Recorder) -> dict[str, Any]:
-        diverged = recorder.diverged()
-        status = "diverged" if diverged else "finished"
-        found = {"seed": seed, "epochs": recorder.history[-1]["epoch"], "status": status}
+        diverged, epochs = recorder.diverged(), recorder.history[-1]["epoch"]
+        status = "diverged" if diverged else "finished" if epochs == self.config.training.epochs else "stopped"
+        found = {"seed": seed, "epochs": epochs, "status": status}
         found["parameters"] = self.model.count_params()
-        for name in () if diverged else ("validation", "test"):
+        for name in ("validation", "test") if self.config.metrics.test else ("validation",):
             split = getattr(self.dataset, name)
-            if split is not None:
+            if split is not None and not diverged:
                 found |= metrics.sound(self.engine.predict(split.images), split.labels, self.dataset.classes, name)
         found |= recorder.report_measure()
         found |= {"seconds": round(recorder.seconds(), 3), "images_per_second": recorder.images_per_second()}

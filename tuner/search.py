@@ -1,0 +1,203 @@
+"""Searches the configs of a space: `python -m tuner.search configs/search/quick.json --out searches/quick`."""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.command import run_command
+from zoo.errors import UserError
+
+if TYPE_CHECKING:  # so that --help needs neither a backend nor pydantic
+    from tuner.folder import Folder
+    from tuner.space import Search
+
+FAILED = 1  # exit status of a search that could not be ended, or whose trials all failed
+KERASTUNER = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(_main, _parser().parse_args(argv))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tuner.search",
+        description="Search the configs of a space with KerasTuner.",
+        epilog=f"On several machines: the same command on each, with {', '.join(KERASTUNER)} set; see the README.",
+    )
+    parser.add_argument("search", type=Path, help="a JSON file, such as configs/search/quick.json")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the search; by default searches/NAME")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder with CIFAR-10, as for zoo.train")
+    parser.add_argument("--resume", action="store_true", help="go on with the search in --out, if there is one")
+    parser.add_argument(
+        "--workers", type=count, default=1, metavar="N", help="trials at a time on this machine, a GPU for each"
+    )
+    return parser
+
+
+def count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number, 1 or more; found {text!r}")
+    return int(text)
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    from tuner import space
+    from tuner.folder import Folder
+    from zoo import backend
+
+    search = space.load(arguments.search)
+    folder = Folder(arguments.out or Path("searches") / arguments.search.stem)
+    name = backend.choose()
+    who = role()
+    if who not in (None, "chief"):
+        return serve_chief(folder.path, who, folder.died)
+    folder.begin(arguments.search, search, arguments.data_dir, name, arguments.resume)
+    _check_activations(arguments.search, search, folder.base)
+    return _lead(folder, search, arguments.workers if who is None else 0)
+
+
+def role() -> str | None:
+    """What this process is by KerasTuner's variables: None, where they aren't set; "chief"; or a worker's name.
+
+    Raises:
+        UserError: where only some are.
+    """
+    given = [name for name in KERASTUNER if os.environ.get(name)]
+    if not given:
+        return None
+    if missing := [name for name in KERASTUNER if name not in given]:
+        raise UserError(f"{given[0]} is set, and {' and '.join(missing)} not; on several machines all three are needed")
+    worker = os.environ["KERASTUNER_TUNER_ID"]
+    return "chief" if "chief" in worker else worker
+
+
+def serve_chief(path: Path, name: str, on_death: Callable[[str, str], None]) -> int:
+    """Keeps one worker of a chief elsewhere going; the exit status."""
+    from tuner.service import PATIENCE
+    from tuner.workers import Workers
+
+    deadline = time.monotonic() + PATIENCE
+    while not any((path / known).exists() for known in ("search.json", "sweep.json")):
+        if time.monotonic() > deadline:
+            raise UserError(f"{path}: no chief wrote down a search here in {PATIENCE:.0f} s; do the machines share it?")
+        time.sleep(1.0)
+    print(f"{name}: a worker of {path}; its log is {path / name}.log", flush=True)
+    workers = Workers(path, [name], {}, on_death)
+    try:
+        while workers.tick():
+            time.sleep(0.2)
+    finally:
+        workers.stop()
+    if workers.ended[name]:
+        last = (path / f"{name}.log").read_text(encoding="utf-8").strip().splitlines()[-1:]
+        raise UserError(f"{name}: {last[0].removeprefix('error: ') if last else 'died'}")
+    return 0
+
+
+def lead(path: Path, oracle, workers: int, on_death: Callable[[str, str], None]) -> bool:
+    """Serves an oracle to workers of this machine or, with 0, to those of others; whether it got to its end."""
+    from tuner.service import SILENT, Chief
+    from tuner.workers import Workers
+
+    here = workers > 0
+    address = "127.0.0.1:0" if here else ":".join(os.environ[name] for name in KERASTUNER[1:])
+    chief = Chief(oracle, address)
+    if not here:
+        print(f"chief of {path} at {address}", flush=True)
+        try:
+            return chief.serve(SILENT, lambda: not chief.is_forsaken())
+        finally:
+            chief.stop()
+    names = [f"tuner{i}" for i in range(workers)]
+    oracle.release_others(names)
+    environment = dict(zip(KERASTUNER[1:], ("127.0.0.1", str(chief.port)), strict=True)) | {"no_proxy": "127.0.0.1"}
+    kept = Workers(path, names, environment, on_death)
+    before = oracle.on_event
+
+    def on_event(event: dict[str, Any]) -> None:
+        if event["event"] == "ended":
+            kept.lives(event["worker"])
+        before(event)
+
+    oracle.on_event = on_event
+    try:
+        return chief.serve(SILENT, kept.tick)
+    finally:
+        chief.stop()
+        kept.stop()
+
+
+def _lead(folder: "Folder", search: "Search", workers: int) -> int:
+    from tuner import oracles
+    from zoo.progress import duration
+
+    began = time.perf_counter()
+
+    def on_event(event: dict[str, Any]) -> None:
+        if event["event"] == "begun":
+            print(f"trial {event['trial']} begins: {_point(search, event['values'])}", flush=True)
+        if event["event"] == "ended":
+            outcome = oracle.outcomes[event["trial"]]
+            value = "" if outcome.value is None else f", {search.objective} {outcome.value:.4f}"
+            ranking = oracle.ranking()
+            best = f"; best: {oracle.outcomes[ranking[0]].value:.4f} of trial {ranking[0]}" if ranking else ""
+            reason = f": {outcome.reason}" if outcome.reason else ""
+            print(f"trial {event['trial']} {outcome.status}{reason}{value}{best}", flush=True)
+            folder.settle(search, oracle)
+
+    oracle = oracles.of(search, folder.ended, journal=folder.journal, on_event=on_event)
+    if oracle.outcomes:
+        print(f"{folder.path}: goes on after {len(oracle.outcomes)} trials", flush=True)
+    folder.settle(search, oracle)
+    try:
+        ended = lead(folder.path, oracle, workers, folder.died)
+    except KeyboardInterrupt:
+        print(f"the same command with --resume goes on with what is in {folder.path}", file=sys.stderr)
+        raise
+    ranking = oracle.ranking()
+    counts = f"{len(oracle.outcomes)} trials, {duration(time.perf_counter() - began)}"
+    if not ended:
+        print(f"error: no worker is left after {counts}; look at {folder.path}/tuner*.log", file=sys.stderr)
+        return FAILED
+    if not ranking:
+        first = next((o.reason for o in oracle.outcomes.values() if o.reason), "there was none")
+        print(f"error: no trial came to an end in {counts}; the first: {first}", file=sys.stderr)
+        return FAILED
+    best = oracle.outcomes[ranking[0]]
+    print(f"{counts}; best is trial {ranking[0]}, {search.objective} {best.value:.4f}:")
+    print(f"  {_point(search, oracle.trials[ranking[0]].hyperparameters.values)}")
+    print(f"python -m tuner.report {folder.path} tells the rest; python -m zoo.train {folder.best} is the final run")
+    return 0
+
+
+def _point(search: "Search", values: dict[str, Any]) -> str:
+    from tuner.space import FINAL, describe
+
+    again = f" (trial {values[FINAL + 'of']} again, seed {values[FINAL + 'seed']})" if FINAL + "of" in values else ""
+    epochs = f", {values['tuner/epochs']} epochs" if "tuner/epochs" in values else ""
+    return describe(search.labelled(values)) + epochs + again
+
+
+def _check_activations(path: Path, search: "Search", base: Path) -> None:
+    """So that a name that doesn't exist is said at the start, and not by each trial."""
+    import keras_adaptact as ka
+    from tuner.space import describe
+    from zoo.config import ConfigError
+
+    for point in search.corners():
+        found = search.trial(point, base).activation
+        for chosen in found if isinstance(found, list) else [found]:
+            try:
+                if chosen.weights == "learned" or isinstance(chosen.weights, list):
+                    ka.get(chosen.options())
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f"{path}: at {describe(search.labelled(point))}: activation: {error}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

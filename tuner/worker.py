@@ -1,0 +1,50 @@
+"""A worker, as `tuner.search` and `tuner.sweep` start it: `python -m tuner.worker FOLDER`."""
+
+import sys
+from pathlib import Path
+
+from tuner import workers
+from zoo.errors import UserError
+
+
+def main(argv: list[str]) -> int:
+    workers.end_with_parent()
+    workers.take_share()
+    path = Path(argv[0])
+    try:
+        if (path / "sweep.json").exists():
+            from tuner import sweep
+
+            return sweep.work(path)
+        return _search(path)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return workers.GAVE_UP
+
+
+def _search(path: Path) -> int:
+    import os
+
+    from tuner.folder import Folder
+    from zoo import backend
+
+    folder = Folder(path)
+    search, found = folder.open()
+    backend.choose(found["backend"])
+
+    from tuner import trial
+    from tuner.service import Worker
+
+    data_dir = Path(found["data_dir"]) if found["data_dir"] else None
+    name = os.environ["KERASTUNER_TUNER_ID"]
+
+    def run(number, point, is_enough):
+        ended = trial.run(folder, search, data_dir, number, point, is_enough)
+        print(f"trial {number}: {ended.status} {'' if ended.value is None else ended.value} {ended.reason}", flush=True)
+
+    Worker(run, lambda number: folder.at_work(name, number)).search()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
