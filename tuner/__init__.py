@@ -1,1 +1,9 @@
 """Searches of activations with KerasTuner: `python -m tuner.search configs/search/quick.json`."""
+
+
+def __getattr__(name: str):
+    if name == "ActivationHyperModel":  # it imports Keras, which the commands do only once they chose a backend
+        from tuner.hypermodel import ActivationHyperModel
+
+        return ActivationHyperModel
+    raise AttributeError(f"module 'tuner' has no attribute {name!r}")

@@ -22,7 +22,7 @@ import numpy as np
 from keras_tuner.engine import trial as kt_trial
 from sklearn.exceptions import ConvergenceWarning
 
-from tuner.outcome import Outcome
+from tuner.outcome import Outcome, ranked
 from tuner.space import FINAL, Median, Search
 from zoo import results
 from zoo.errors import UserError
@@ -145,7 +145,7 @@ class Kept:
             self._hear(trial_id)
             self._curves.setdefault(trial_id, {})[int(step)] = metrics["objective"]
             trial = _without_space(self.trials[trial_id])
-            if self.stopping and FINAL + "seed" not in trial.hyperparameters.values and self._is_poor(trial_id):
+            if self.stopping and not _is_final(trial) and self._is_poor(trial_id):
                 trial.status = STOPPED
             return trial
 
@@ -209,7 +209,7 @@ class Kept:
     # What comes next
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        begun = [trial for trial in self.trials.values() if FINAL + "seed" not in trial.hyperparameters.values]
+        begun = [trial for trial in self.trials.values() if not _is_final(trial)]
         if not self._exhausted and (self.limit is None or len(begun) < self.limit):
             found = self._next(trial_id, len(begun))
             if found["status"] != STOPPED:
@@ -224,7 +224,7 @@ class Kept:
 
     def _final(self) -> dict[str, Any]:
         """The next run of the comparison after the search."""
-        if any(FINAL + "seed" not in trial.hyperparameters.values for trial in self.ongoing_trials.values()):
+        if not all(map(_is_final, self.ongoing_trials.values())):
             return {"status": IDLE}
         done = [trial.hyperparameters.values for trial in self.trials.values()]
         name, labels, seeds = self.contrast or ("", (), ())
@@ -241,14 +241,9 @@ class Kept:
         return {"status": STOPPED}
 
     def ranking(self) -> list[str]:
-        """The search's trials with a value, the best first; those that were stopped early come after the others."""
-        found = [
-            name
-            for name, outcome in self.outcomes.items()
-            if outcome.value is not None and FINAL + "seed" not in self.trials[name].hyperparameters.values
-        ]
-        sign = -1 if self.maximize else 1
-        return sorted(found, key=lambda t: (self.outcomes[t].status == "stopped", sign * self.outcomes[t].value, t))
+        """The search's trials, without those of the comparison after it: see `ranked`."""
+        own = {name: o for name, o in self.outcomes.items() if not _is_final(self.trials[name])}
+        return ranked(own, self.maximize)
 
     def _is_poor(self, trial_id: str) -> bool:
         assert self.stopping
@@ -260,6 +255,10 @@ class Kept:
             return False
         best = max(sign * value for value in own.values())
         return best < statistics.median(sign * statistics.fmean(curve) for curve in others)
+
+
+def _is_final(trial) -> bool:
+    return FINAL + "seed" in trial.hyperparameters.values
 
 
 def _without_space(trial):
@@ -294,6 +293,17 @@ class BayesianOracle(Kept, keras_tuner.oracles.BayesianOptimizationOracle):
             values = self._random_values()
             return {"status": RUNNING, "values": values} if values else {"status": STOPPED}
         return found
+
+    def _vectorize_trials(self):
+        # KerasTuner leaves failed trials out, and comes back to where they failed: here they count as the worst seen.
+        x, y = super()._vectorize_trials()
+        space = self._nonfixed_space()
+        failed = [
+            [hp.value_to_prob(trial.hyperparameters.values.get(hp.name, hp.default)) for hp in space]
+            for trial in self.trials.values()
+            if trial.status == FAILED
+        ]
+        return (np.vstack([x, failed]), np.append(y, [y.max()] * len(failed))) if failed else (x, y)
 
 
 class HyperbandOracle(Kept, keras_tuner.oracles.HyperbandOracle):

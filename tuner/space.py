@@ -1,5 +1,6 @@
 """What a search tries: a space over a config, as JSON, and how a point of it becomes a config. Nothing trains here."""
 
+import contextlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -102,6 +103,21 @@ class Entry(Strict):
         if self.choice:
             return next(choice.value for choice in self.choices if choice.label == point[self.name])
         return point[self.name]
+
+
+@contextlib.contextmanager
+def under(hp: "HyperParameters", parents: Mapping[str, Sequence[Label]]) -> Iterator[None]:
+    """Makes hyperparameters active where each parent has one of its values.
+
+    KerasTuner's `conditional_scope` nests only where each parent is declared under the one before.
+    """
+    from keras_tuner.src.engine.conditions import Parent
+
+    hp._conditions = [Parent(name, list(values)) for name, values in parents.items()]
+    try:
+        yield
+    finally:
+        hp._conditions = []
 
 
 def simplex(numbers: Sequence[float]) -> list[float]:
@@ -227,15 +243,11 @@ class Search(Strict):
 
     def hyperparameters(self) -> "HyperParameters":
         """The space as KerasTuner holds it."""
-        from contextlib import ExitStack
-
         from keras_tuner import HyperParameters
 
         hp = HyperParameters()
         for entry in self.space:
-            with ExitStack() as scopes:
-                for parent in entry.when:
-                    scopes.enter_context(hp.conditional_scope(parent, entry.allowed(parent)))
+            with under(hp, {parent: entry.allowed(parent) for parent in entry.when}):
                 entry.declare(hp)
         return hp
 

@@ -32,6 +32,19 @@ def difference(sample: Sequence[float], baseline: Sequence[float]) -> Difference
     return Difference(float(x.mean() - y.mean()), float(low), float(high), float(found.pvalue))
 
 
+def paired(sample: Sequence[float], baseline: Sequence[float]) -> Difference | None:
+    """The mean difference of two samples taken in pairs, by Student's t-test of the differences.
+
+    None where there are fewer than two pairs, or all differ by the same: there is nothing to judge it by.
+    """
+    differences = np.asarray(sample) - np.asarray(baseline)
+    if len(differences) < 2 or np.ptp(differences) == 0:
+        return None
+    found = stats.ttest_rel(sample, baseline)
+    low, high = found.confidence_interval(0.95)
+    return Difference(float(differences.mean()), float(low), float(high), float(found.pvalue))
+
+
 def holm(probabilities: Sequence[float]) -> list[float]:
     """Probabilities corrected for their number by Holm's step-down method (1979), in the order given.
 

@@ -1,0 +1,277 @@
+"""What a search found: `python -m tuner.report searches/quick`."""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.command import run_command
+from zoo.errors import UserError
+
+if TYPE_CHECKING:  # so that --help needs neither pydantic nor matplotlib
+    from tuner.folder import Folder
+    from tuner.outcome import Outcome
+    from zoo.document import Figure, Heading, Paragraph, Table
+
+    Block = Heading | Paragraph | Table | Figure
+
+SHUFFLES = 50  # of each column, for the importance
+ENOUGH = 8  # trials that an importance needs
+
+
+@dataclass(frozen=True)
+class Trial:
+    name: str
+    point: Mapping[str, Any]
+    outcome: "Outcome"
+
+
+class Found:
+    """The trials that ended, in a search's folder; those of the search, and those of the comparison after it.
+
+    Raises:
+        UserError: for a folder that holds no search.
+    """
+
+    def __init__(self, folder: "Folder"):
+        from tuner.outcome import Outcome, ranked
+        from tuner.space import FINAL
+
+        self.folder = folder
+        self.search, self.described = folder.open()
+        points: dict[str, dict] = {}
+        ended = []
+        for event in folder.events() if folder.journal.exists() else ():
+            if event["event"] == "begun":
+                points[event["trial"]] = event["values"]
+            elif event["event"] == "ended":
+                ended.append(Trial(event["trial"], points[event["trial"]], Outcome(**event["outcome"])))
+        self.finals = [trial for trial in ended if FINAL + "of" in trial.point]
+        self.trials = {trial.name: trial for trial in ended if FINAL + "of" not in trial.point}
+        outcomes = {name: trial.outcome for name, trial in self.trials.items()}
+        self.ranking = [self.trials[name] for name in ranked(outcomes, self.search.maximize)]
+
+
+def blocks(found: Found) -> "Iterator[Block]":
+    from zoo.document import Heading, Paragraph
+
+    yield Paragraph(_provenance(found))
+    yield Heading("Ranking")
+    yield from _ranking(found)
+    if found.search.contrast:
+        yield Heading(f"Which {found.search.contrast.by}")
+        yield from _contrast(found)
+    if found.ranking:
+        yield Heading("What mattered")
+        yield from _importance(found)
+        yield from _figures(found)
+
+
+def _provenance(found: Found) -> str:
+    import json
+
+    search = found.search
+    counts: dict[str, int] = {}
+    for trial in found.trials.values():
+        counts[trial.outcome.status] = counts.get(trial.outcome.status, 0) + 1
+    many = ", ".join(f"{n} {status}" for status, n in counts.items()) or "none"
+    seconds = sum(trial.outcome.seconds for trial in [*found.trials.values(), *found.finals])
+    text = (
+        f"{search.notes} Tuner: {search.tuner.name}, seed {search.seed}. Objective: {search.objective} on images held "
+        f"out of the training images, after the last of {search.epochs} epochs; no trial looked at the test images. "
+        f"Trials ended: {many}; all together they trained for {seconds / 60:.1f} minutes. Backend: "
+        f"{found.described['backend']}."
+    )
+    first = next((t for t in found.ranking if (found.folder.run(t.name) / "environment.json").exists()), None)
+    if first:
+        environment = json.loads((found.folder.run(first.name) / "environment.json").read_text())
+        versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
+        text += (
+            f" Device: {environment['device']}, {environment['processors']} processors. Versions: {versions}. Commit: "
+            f"{environment['git_commit']}. Data: {environment['data']}."
+        )
+    return f"{text} Made by `python -m tuner.search` and `python -m tuner.report {found.folder.path}`.".strip()
+
+
+def _ranking(found: Found) -> "Iterator[Block]":
+    from tuner.space import describe
+    from zoo.document import Paragraph, Table
+
+    search = found.search
+    if not found.trials:
+        yield Paragraph("No trial has ended yet.")
+        return
+    failed = [trial for trial in found.trials.values() if trial.outcome.value is None]
+    rows = []
+    for place, trial in enumerate([*found.ranking, *failed], start=1):
+        outcome, labels = trial.outcome, search.labelled(trial.point)
+        spread = f" ± {statistics.stdev(outcome.values):.4f}" if len(outcome.values) > 1 else ""
+        value = "" if outcome.value is None else f"{outcome.value:.4f}{spread}"
+        cells = [describe({"": labels[e.name]}).strip() if e.name in labels else "" for e in search.space]
+        state = outcome.status if outcome.status in ("finished", "diverged") else f"{outcome.status}: {outcome.reason}"
+        rows.append([str(place), trial.name, value, *cells, str(len(outcome.curve)), state.rstrip(": ")])
+    names = [entry.name for entry in search.space]
+    best = found.ranking[0] if found.ranking else None
+    caption = f"Trials, the best first: {search.objective}" + (", mean ± std" if search.executions > 1 else "")
+    yield Table("ranking", caption, ["", "trial", search.objective, *names, "epochs", "state"], rows)
+    if best:
+        yield Paragraph(
+            f"The best is trial {best.name}. `best.json` is its config, with all training images and the epochs of the "
+            f"base: `python -m zoo.train {found.folder.best}` is the final run, and the one look at the test images."
+        )
+
+
+def _contrast(found: Found) -> "Iterator[Block]":
+    from tuner.space import FINAL, describe
+    from zoo import statistics as stats
+    from zoo.document import Paragraph, Table
+
+    search = found.search
+    assert search.contrast
+    by, seeds = search.contrast.by, search.contrast.seeds
+    values: dict[Any, dict[int, float]] = {label: {} for label in search.labels(by)}
+    of: dict[Any, Trial] = {}
+    for trial in found.finals:
+        label = trial.point[by]
+        of[label] = trial
+        if trial.outcome.value is not None:
+            values[label][trial.point[FINAL + "seed"]] = trial.outcome.value
+    first, *others = values
+    differences = {}
+    for label in others:
+        shared = sorted(values[first].keys() & values[label].keys())
+        difference = stats.paired([values[label][s] for s in shared], [values[first][s] for s in shared])
+        if difference:
+            differences[label] = (difference, len(shared))
+    corrected = dict(zip(differences, stats.holm([d.p for d, _ in differences.values()]), strict=True))
+    rows = []
+    for label, measured in values.items():
+        known = list(measured.values())
+        mean = f"{statistics.fmean(known):.4f}" if known else "missing"
+        spread = f" ± {statistics.stdev(known):.4f}" if len(known) > 1 else ""
+        row = [str(label), str(len(known)), mean + spread]
+        if label in differences:
+            d, pairs = differences[label]
+            row += [f"{d.mean:+.4f} [{d.low:+.4f}, {d.high:+.4f}]", str(pairs), f"{corrected[label]:.2g}"]
+        else:
+            row += ["", "", ""]
+        rows.append([*row, describe(search.labelled(of[label].point)) if label in of else ""])
+    header = [by, "runs", search.objective, f"minus {first} [95 %]", "pairs", "p (Holm)", "best trial's settings"]
+    yield Paragraph(
+        f"The best trial of each {by}, trained again with {len(seeds)} seeds that the search did not use, so that the "
+        "search's luck is left behind. Runs are paired by seed, which fixes initial values and the order of images; "
+        "differences with a 95 % interval by Student's t-test of the pairs, p corrected by Holm's method."
+    )
+    yield Table("contrast", f"{search.objective} by {by}, mean ± std", header, rows)
+    yield Paragraph(_in_words(by, first, differences, corrected, len(others)))
+
+
+def _in_words(by, first, differences, corrected, count) -> str:
+    if not differences:
+        return f"There are not enough runs yet to compare each {by} with {first}."
+    said = []
+    for label, (d, _) in differences.items():
+        how = "more" if d.mean > 0 else "less"
+        sure = "beyond chance" if corrected[label] < 0.05 else "within chance"
+        said.append(f"{label} has {abs(d.mean):.4f} {how} than {first} ({d.low:+.4f} to {d.high:+.4f}), {sure}")
+    rest = "" if len(differences) == count else " The others have too few runs."
+    return "; ".join(said).capitalize() + "." + rest
+
+
+def _columns(found: Found) -> dict[str, list[Any]]:
+    """The values of each entry at each ranked trial, None where it doesn't count; a simplex by its weights."""
+    columns: dict[str, list[Any]] = {}
+    labelled = [found.search.labelled(trial.point) for trial in found.ranking]
+    for entry in found.search.space:
+        values = [labels.get(entry.name) for labels in labelled]
+        if entry.simplex:
+            for i in range(entry.simplex):
+                columns[f"{entry.name} {i + 1}"] = [None if v is None else v[i] for v in values]
+        else:
+            columns[entry.name] = values
+    return {name: values for name, values in columns.items() if len(set(map(str, values))) > 1}
+
+
+def _importance(found: Found) -> "Iterator[Block]":
+    import numpy as np
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.inspection import permutation_importance
+
+    from tuner.figures import Axis
+    from zoo.document import Paragraph, Table
+
+    columns = _columns(found)
+    y = np.array([trial.outcome.value for trial in found.ranking])
+    if len(y) < ENOUGH or not columns or np.ptp(y) == 0:
+        yield Paragraph(f"Importances need {ENOUGH} trials or more with different values; there are {len(y)}.")
+        return
+    axes = [Axis(values) for values in columns.values()]
+    x = np.array([[axis(v) for v in values] for axis, values in zip(axes, columns.values(), strict=True)]).T
+    forest = RandomForestRegressor(500, oob_score=True, random_state=0).fit(x, y)
+    drop = permutation_importance(forest, x, y, n_repeats=SHUFFLES, random_state=0)
+    order = np.argsort(-drop.importances_mean)
+    names = list(columns)
+    rows = [[names[i], f"{drop.importances_mean[i]:.3f}", f"{drop.importances_std[i]:.3f}"] for i in order]
+    yield Paragraph(
+        f"How much worse a random forest of 500 trees explains the {len(y)} trials when one column is shuffled, as a "
+        f"drop of R². Of trials that a tree did not see it explains R² = {forest.oob_score_:.2f}: at 0 or below, these "
+        "importances say nothing yet."
+    )
+    yield Table("importance", "Importance by permutation", ["hyperparameter", "drop of R²", "std"], rows)
+
+
+def _figures(found: Found) -> "Iterator[Block]":
+    from tuner import figures
+    from zoo.document import Figure
+
+    search = found.search
+    objective = [float(trial.outcome.value) for trial in found.ranking if trial.outcome.value is not None]
+    columns = _columns(found)
+    logs = {entry.name for entry in search.space if entry.log}
+    name = search.objective
+    if columns:
+        drawn = figures.parallel(columns, logs, objective, name)
+        yield Figure("parallel", "Each trial as a line; the better, the brighter.", drawn)
+        yield Figure("slices", f"{name} against each hyperparameter.", figures.slices(columns, logs, objective, name))
+    for entry in search.space:
+        labelled = [search.labelled(trial.point).get(entry.name) for trial in found.ranking]
+        known = [(w, o) for w, o in zip(labelled, objective, strict=True) if w is not None]
+        if entry.simplex == 3 and known:
+            corners = [f"{entry.name} {i + 1}" for i in range(3)]
+            drawn = figures.triangle([w for w, _ in known], corners, [o for _, o in known], name)
+            yield Figure(
+                f"simplex-{entry.name}", f"{name} over {entry.name}, whose corners are 1, 0, 0 and so on.", drawn
+            )
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(_main, _parser().parse_args(argv))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tuner.report", description="What a search found.")
+    parser.add_argument("search", type=Path, help="folder of a search, such as searches/quick")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the report; by default report/ in that one")
+    return parser
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    from tuner.folder import Folder
+    from zoo import document
+
+    found = Found(Folder(arguments.search))
+    out = arguments.out or arguments.search / "report"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: no folder can be made here: {error.strerror}") from None
+    document.write(out, f"Search {arguments.search.name}", list(blocks(found)))
+    print(f"{len(found.trials)} trials and {len(found.finals)} runs after them are in {out}/report.html and report.md")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
