@@ -10,7 +10,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 rcParams["svg.hashsalt"] = "keras_adaptact"  # the same ids in each drawing of a figure
-COLOURS = colormaps["cividis"]
+COLOURS = {True: colormaps["cividis"], False: colormaps["cividis_r"]}  # by whether the objective is maximized
 MISSING = "none"  # where an entry doesn't count
 
 
@@ -40,16 +40,18 @@ class Axis:
         return self._at(np.log(value) if self.log else float(value)) if self.is_number else self.ticks[str(value)]
 
 
-def parallel(columns: Mapping[str, Sequence[Any]], logs: set[str], objective: Sequence[float], name: str) -> Figure:
+def parallel(
+    columns: Mapping[str, Sequence[Any]], logs: set[str], objective: Sequence[float], name: str, maximize: bool
+) -> Figure:
     """A line for each trial through its values; the better, the brighter and the further in front."""
     every = dict(columns) | {name: list(objective)}
     axes_of = {key: Axis(values, key in logs) for key, values in every.items()}
     figure = Figure(figsize=(1.9 * len(every) + 1.5, 4.2), layout="constrained")
     axes = figure.add_subplot()
     norm = Normalize(min(objective), max(objective))
-    for i in np.argsort(objective):
+    for i in np.argsort(objective)[:: 1 if maximize else -1]:
         heights = [axes_of[key](values[i]) for key, values in every.items()]
-        axes.plot(range(len(every)), heights, color=COLOURS(norm(objective[i])), alpha=0.85, linewidth=1.3)
+        axes.plot(range(len(every)), heights, color=COLOURS[maximize](norm(objective[i])), alpha=0.85, linewidth=1.3)
     for x, (key, axis) in enumerate(axes_of.items()):
         axes.axvline(x, color="#777777", linewidth=0.8, zorder=0)
         for label, height in axis.ticks.items():
@@ -85,7 +87,7 @@ def slices(columns: Mapping[str, Sequence[Any]], logs: set[str], objective: Sequ
 
 
 def triangle(
-    weights: Sequence[Sequence[float]], corners: Sequence[str], objective: Sequence[float], name: str
+    weights: Sequence[Sequence[float]], corners: Sequence[str], objective: Sequence[float], name: str, maximize: bool
 ) -> Figure:
     """Points of a simplex of three weights, coloured by the objective."""
     figure = Figure(figsize=(5.6, 4.4), layout="constrained")
@@ -97,13 +99,17 @@ def triangle(
     axes.annotate("1/3 each", places.mean(axis=0), (6, -10), textcoords="offset points", fontsize=8, color="#555555")
     for place, corner, offset in zip(places, corners, ((-6, -14), (6, -14), (0, 6)), strict=True):
         axes.annotate(corner, place, offset, textcoords="offset points", ha="center", fontsize=9)
-    order = np.argsort(objective)
+    order = np.argsort(objective)[:: 1 if maximize else -1]
     points = np.asarray(weights)[order] @ places
     found = np.asarray(objective)[order]
-    axes.scatter(*points.T, c=found, cmap=COLOURS, s=60, edgecolors="white", linewidths=0.6, zorder=2)
+    axes.scatter(
+        points[:, 0], points[:, 1], c=found, cmap=COLOURS[maximize], s=60, edgecolors="white", linewidths=0.6, zorder=2
+    )
     axes.set_xlim(-0.14, 1.14)
     axes.set_ylim(-0.12, 0.97)
     axes.set_aspect("equal")
     axes.axis("off")
-    figure.colorbar(ScalarMappable(Normalize(found.min(), found.max()), COLOURS), ax=axes, label=name, shrink=0.7)
+    figure.colorbar(
+        ScalarMappable(Normalize(found.min(), found.max()), COLOURS[maximize]), ax=axes, label=name, shrink=0.7
+    )
     return figure

@@ -36,8 +36,8 @@ class Folder:
         Raises:
             UserError: for a folder in use, or one that holds another search.
         """
-        found = {"search": search.model_dump(by_alias=True, mode="json", exclude={"schema_"}), "backend": backend}
-        found["data_dir"] = str(data_dir.resolve()) if data_dir else None
+        found: dict[str, Any] = {"search": search.model_dump(by_alias=True, mode="json", exclude={"schema_"})}
+        found |= {"backend": backend, "data_dir": str(data_dir.resolve()) if data_dir else None}
         base = config.read_object(file.parent / search.base)
         if self.journal.exists() and not resumed:
             raise UserError(f"{self.path}: this folder holds a search; --resume goes on with it, or give another --out")

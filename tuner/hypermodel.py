@@ -57,7 +57,7 @@ class ActivationHyperModel(keras_tuner.HyperModel):
         """The activation that hyperparameters stand for, as `keras_adaptact.get` takes it."""
         chosen = hp.Choice("activation", list(self.specs))
         spec = self.specs[chosen]
-        found = {"name": spec} if isinstance(spec, str) else dict(spec)
+        found: dict[str, Any] = {"name": spec} if isinstance(spec, str) else dict(spec)
         if not self.members:
             return found
         mixtures = list(self.members)

@@ -31,7 +31,7 @@ COMPLETED, FAILED, IDLE, RUNNING, STOPPED = "COMPLETED", "FAILED", "IDLE", "RUNN
 NO_LIMIT = 9999  # trials that KerasTuner counts to; the limit is kept here, where a later start may raise it
 
 
-class Kept:
+class Kept(keras_tuner.Oracle):
     """An oracle that can be killed at any moment, and started again from its journal.
 
     Args:
@@ -326,7 +326,8 @@ def of(search: Search, outcome_of: Callable[[str], Outcome], **options: Any) -> 
             "factor": search.tuner.factor,
             "hyperband_iterations": search.tuner.iterations,
         }
-    contrast = search.contrast and (search.contrast.by, search.labels(search.contrast.by), search.contrast.seeds)
+    if found := search.contrast:
+        options |= {"contrast": (found.by, search.labels(found.by), found.seeds)}
     return ORACLES[search.tuner.name](
         search.hyperparameters(),
         outcome_of,
@@ -334,6 +335,5 @@ def of(search: Search, outcome_of: Callable[[str], Outcome], **options: Any) -> 
         trials=trials,
         seed=search.seed,
         stopping=search.stopping,
-        contrast=contrast,
         **options,
     )

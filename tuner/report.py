@@ -233,7 +233,7 @@ def _figures(found: Found) -> "Iterator[Block]":
     logs = {entry.name for entry in search.space if entry.log}
     name = search.objective
     if columns:
-        drawn = figures.parallel(columns, logs, objective, name)
+        drawn = figures.parallel(columns, logs, objective, name, search.maximize)
         yield Figure("parallel", "Each trial as a line; the better, the brighter.", drawn)
         yield Figure("slices", f"{name} against each hyperparameter.", figures.slices(columns, logs, objective, name))
     for entry in search.space:
@@ -241,7 +241,7 @@ def _figures(found: Found) -> "Iterator[Block]":
         known = [(w, o) for w, o in zip(labelled, objective, strict=True) if w is not None]
         if entry.simplex == 3 and known:
             corners = [f"{entry.name} {i + 1}" for i in range(3)]
-            drawn = figures.triangle([w for w, _ in known], corners, [o for _, o in known], name)
+            drawn = figures.triangle([w for w, _ in known], corners, [o for _, o in known], name, search.maximize)
             yield Figure(
                 f"simplex-{entry.name}", f"{name} over {entry.name}, whose corners are 1, 0, 0 and so on.", drawn
             )

@@ -82,9 +82,11 @@ def serve_chief(path: Path, name: str, on_death: Callable[[str, str], None]) -> 
     from tuner.workers import Workers
 
     deadline = time.monotonic() + PATIENCE
-    while not any((path / known).exists() for known in ("search.json", "sweep.json")):
+    while not any((path / known).exists() for known in ("search.json", "workers.json")):
         if time.monotonic() > deadline:
-            raise UserError(f"{path}: no chief wrote down a search here in {PATIENCE:.0f} s; do the machines share it?")
+            raise UserError(
+                f"{path}: no chief wrote down here what to do in {PATIENCE:.0f} s; do the machines share it?"
+            )
         time.sleep(1.0)
     print(f"{name}: a worker of {path}; its log is {path / name}.log", flush=True)
     workers = Workers(path, [name], {}, on_death)

@@ -100,7 +100,7 @@ class Worker(keras_tuner.engine.base_tuner.BaseTuner):
         super().__init__(keras_tuner.oracles.RandomSearchOracle(objective=keras_tuner.Objective("objective", "max")))
         self.run, self.at_work = run, at_work
         oracle_client.TIMEOUT = PATIENCE  # KerasTuner waits for an hour
-        self.oracle = _Client(self.oracle._oracle)
+        self.oracle: Any = _Client(self.oracle._oracle)
         self.last_ask = 0.0
 
     def save(self) -> None: ...

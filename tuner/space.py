@@ -50,7 +50,7 @@ class Entry(Strict):
 
     @model_validator(mode="after")
     def _one_kind(self):
-        kinds = {"choice": self.choice, "int": self.int_, "float": self.float_}
+        kinds: dict[str, Any] = {"choice": self.choice, "int": self.int_, "float": self.float_}
         kinds |= {"boolean": self.boolean, "simplex": self.simplex}
         given = [kind for kind, value in kinds.items() if value is not None]
         if len(given) != 1:

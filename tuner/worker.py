@@ -12,11 +12,11 @@ def main(argv: list[str]) -> int:
     workers.take_share()
     path = Path(argv[0])
     try:
-        if (path / "sweep.json").exists():
-            from tuner import sweep
+        if (path / "search.json").exists():
+            return _search(path)
+        from tuner import sweep
 
-            return sweep.work(path)
-        return _search(path)
+        return sweep.work(path)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return workers.GAVE_UP

@@ -153,6 +153,14 @@ class Sweep:
                 over.cancel()
             return last, process.wait()
 
+    def say_failures(self) -> bool:
+        """Prints why each failed run did; whether there is one."""
+        failed = [run for run in self.planned if self.state(run) == "failed"]
+        for run in failed:
+            reason = json.loads(self._failure(run).read_text())["reason"]
+            print(f"failed: {run.name}: {reason}; {self.out / 'logs' / (run.name + '.txt')}")
+        return bool(failed)
+
     def seconds_left(self, backend: str) -> dict[str, float | None]:
         """How long each run that isn't done will take, by the epochs already measured; None where none are like it.
 
@@ -344,11 +352,7 @@ def _main(arguments: argparse.Namespace) -> int:
         raise
     left = sum(not sweep.is_done(run) for run in sweep.planned)
     print(f"{len(sweep.planned) - left} of {len(sweep.planned)} runs are done, in {out}")
-    failed = [run for run in sweep.planned if sweep.state(run) == "failed"]
-    for run in failed:
-        reason = json.loads(sweep._failure(run).read_text())["reason"]
-        print(f"failed: {run.name}: {reason}; {out / 'logs' / (run.name + '.txt')}")
-    return FAILED if failed else 0
+    return FAILED if sweep.say_failures() else 0
 
 
 def _list(sweep: Sweep, backend: str) -> int:
