@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -111,7 +112,7 @@ class Folder:
 
     def at_work(self, worker: str, trial: str | None) -> None:
         """Writes down what a worker is at, for whoever sees it die."""
-        results.write_json(self.path / f"{worker}.json", {"trial": trial})
+        results.write_json(self.path / f"{worker}.json", {"trial": trial, "process": os.getpid()})
 
     def died(self, worker: str, how: str) -> None:
         """Counts the death of a worker against the trial that it was at."""

@@ -1,0 +1,141 @@
+"""A search from its file to its report, with workers that are killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tuner import report, search, trial
+from tuner.folder import Folder
+from tuner.outcome import Outcome
+from zoo import train
+
+ROOT = Path(__file__).parents[1]
+SPACE = [
+    {"name": "mixing", "path": "activation.weights", "choice": ["learned", {"label": "fixed", "value": None}]},
+    {"path": "activation.weights", "name": "weights", "simplex": 3, "when": {"mixing": "fixed"}},
+    {"name": "rate", "path": "training.optimizer.learning_rate", "choice": [0.01, 0.03, 1e9]},
+]
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("search")
+    base = json.loads((ROOT / "configs" / "quickstart.json").read_text())
+    base["dataset"]["test_limit"] = 50
+    base["training"]["epochs"] = 1
+    (folder / "base.json").write_text(json.dumps(base))
+    content = {"base": "base.json", "space": SPACE, "trials": 4, "epochs": 1, "limit": 200, "seed": 4}
+    content["contrast"] = {"by": "mixing", "seeds": [1, 2]}
+    path = folder / "small.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def searched(described):
+    """The folder of a search whose worker was killed in its first trial, and what it printed."""
+    out = described.parent / "out"
+    command = [sys.executable, "-m", "tuner.search", str(described), "--out", str(out)]
+    with subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        while not (out / "trials" / "0000" / "environment.json").exists() and process.poll() is None:
+            time.sleep(0.05)
+        os.kill(json.loads((out / "tuner0.json").read_text())["process"], signal.SIGKILL)
+        assert process.stdout
+        said = process.stdout.read()
+    assert process.returncode == 0, said
+    return out, said
+
+
+def test_every_trial_ends_once_though_a_worker_is_killed(searched):
+    out, said = searched
+    assert "worker tuner0 died, killed by SIGKILL; started again" in said
+    events = json.loads((out / "journal.json").read_text())
+    ended = [event["trial"] for event in events if event["event"] == "ended"]
+    assert len(set(ended)) == len(ended) == len({event["trial"] for event in events})
+    statuses = [event["outcome"]["status"] for event in events if event["event"] == "ended"]
+    assert set(statuses) <= {"finished", "diverged"}
+    assert json.loads((out / "trials" / "0000.deaths.json").read_text()) == ["killed by SIGKILL"]
+
+
+def test_trials_are_runs_that_never_saw_the_test_images(searched):
+    out, _ = searched
+    for folder in (out / "trials").glob("[0-9]" * 4):
+        metrics = json.loads((folder / "metrics.json").read_text())
+        assert not [name for name in metrics if name.startswith(("test_", "report_"))]
+        assert (folder / "history.csv").exists()
+    best = json.loads((out / "best.json").read_text())["notes"].split()[1]
+    assert [path.parent.name for path in out.glob("trials/*/model.keras")] == [best]
+
+
+def test_the_report_is_whole(searched):
+    out, _ = searched
+    assert report.main([str(out)]) == 0
+    text = (out / "report" / "report.md").read_text()
+    assert "Which mixing" in text
+    assert "diverged" in text  # of those with a learning rate of 1e9
+    assert (out / "report" / "slices.png").stat().st_size > 1000
+    ended = [e["outcome"]["value"] for e in json.loads((out / "journal.json").read_text()) if e["event"] == "ended"]
+    assert f"{max(value for value in ended[:4] if value is not None):.4f}" in text
+
+
+def test_the_best_config_runs_as_it_is(searched, tmp_path):
+    out, _ = searched
+    assert train.main([str(out / "best.json"), "--out", str(tmp_path / "run")]) == 0
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["test_accuracy"] > 0
+
+
+def test_a_folder_in_use_needs_resume_and_the_same_search(described, searched, capsys):
+    out, _ = searched
+    assert search.main([str(described), "--out", str(out)]) == 2
+    assert "--resume goes on with it" in capsys.readouterr().err
+    other = described.parent / "other.json"
+    other.write_text(described.read_text().replace('"limit": 200', '"limit": 150'))
+    assert search.main([str(other), "--out", str(out), "--resume"]) == 2
+    assert "limit: 200 then, 150 now" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError("no room"), "out of memory"),
+        (RuntimeError("RESOURCE_EXHAUSTED: 3 GB"), "out of memory"),
+        (ValueError("a\nb"), "a b"),
+    ],
+)
+def test_whatever_goes_wrong_is_an_outcome(searched, monkeypatch, error, reason):
+    out, _ = searched
+    folder = Folder(out)
+    monkeypatch.setattr(train, "run", lambda *_, **__: (_ for _ in ()).throw(error))
+    (out / "trials" / "9999.json").unlink(missing_ok=True)
+    found = trial.run(folder, folder.open()[0], None, "9999", {"mixing": "learned", "rate": "0.01"}, lambda *_: False)
+    assert found.status == "failed"
+    assert reason in found.reason
+    assert folder.outcome("9999") == found
+
+
+def test_a_trial_that_kills_its_worker_twice_has_failed(searched):
+    folder = Folder(searched[0])
+    folder.at_work("tuner9", "9998")
+    for _ in range(trial.DEATHS):
+        folder.died("tuner9", "killed by SIGKILL")
+    found = trial.run(folder, folder.open()[0], None, "9998", {}, lambda *_: False)
+    assert found == Outcome("failed", reason="its process died 2 times: killed by SIGKILL")
+
+
+def test_a_worker_without_a_chief_says_so(described, tmp_path):
+    environment = dict(os.environ) | {"KERASTUNER_TUNER_ID": "tuner0"}
+    command = [sys.executable, "-m", "tuner.search", str(described), "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "KERASTUNER_ORACLE_IP" in done.stderr
+
+
+def test_what_is_no_search_is_said(tmp_path, capsys):
+    assert report.main([str(tmp_path)]) == 2
+    assert "expected the folder of a tuner.search" in capsys.readouterr().err

@@ -1,0 +1,116 @@
+"""The space of a search, without training."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tuner import space
+from zoo.config import ConfigError
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+MIXING = [
+    {"name": "mixing", "path": "activation.weights", "choice": ["learned", {"label": "fixed", "value": None}]},
+    {"path": "activation.weights", "name": "weights", "simplex": 3, "when": {"mixing": "fixed"}},
+    {"path": "activation.normalization", "choice": ["sum", "softmax"], "when": {"mixing": "learned"}},
+    {"name": "rate", "path": "training.optimizer.learning_rate", "float": [0.01, 0.1], "log": True},
+]
+
+
+def described(**changes):
+    return {"base": "quickstart.json", "space": MIXING, "epochs": 2} | changes
+
+
+def written(folder, **changes):
+    path = folder / "search.json"
+    path.write_text(json.dumps(described(**changes)))
+    (folder / "quickstart.json").write_text((CONFIGS / "quickstart.json").read_text())
+    return path
+
+
+def test_a_point_becomes_a_config(tmp_path):
+    path = written(tmp_path, executions=2, seed=5, limit=100)
+    search = space.load(path)
+    base = tmp_path / "quickstart.json"
+    fixed = search.trial({"mixing": "fixed", "weights/0": 0.25, "weights/1": 1.0, "rate": 0.05}, base)
+    assert fixed.activation.weights == [0.5, 0.0, 0.5]  # 1 - sqrt(1/4), then nothing of the rest
+    assert fixed.activation.normalization == "sum"
+    assert (fixed.training.seeds, fixed.training.epochs, fixed.dataset.limit) == ([5, 6], 2, 100)
+    assert (fixed.metrics.test, fixed.metrics.report_batch) == (False, None)
+    point = {"mixing": "learned", "activation.normalization": "softmax", "rate": 0.02}
+    learned = search.result(point, base)
+    assert (learned.activation.weights, learned.activation.normalization) == ("learned", "softmax")
+    assert (learned.training.optimizer.learning_rate, learned.training.epochs) == (0.02, 15)
+    assert (learned.dataset.validation, learned.dataset.limit, learned.metrics.test) == (0.0, None, True)
+    assert search.labelled(point) == point
+
+
+def test_fixed_weights_are_uniform_on_the_simplex():
+    """Each of n weights then has the Beta(1, n - 1) distribution."""
+    rng = np.random.default_rng(0)
+    for n in (2, 3, 5):
+        drawn = np.array([space.simplex(rng.uniform(size=n - 1)) for _ in range(2000)])
+        assert drawn.sum(axis=1) == pytest.approx(1.0)
+        assert drawn.min() >= 0
+        for weight in drawn.T:
+            assert stats.kstest(weight, stats.beta(1, n - 1).cdf).pvalue > 0.001
+
+
+def test_hyperparameters_count_only_where_their_conditions_hold():
+    chain = [
+        {"name": "a", "choice": ["on", "off"]},
+        {"name": "b", "choice": ["on", "off"], "when": {"a": "on"}},
+        {"name": "c", "boolean": True, "when": {"a": "on", "b": ["off"]}},
+    ]
+    search = space.parse(described(space=chain), "here")
+    hp = search.hyperparameters()
+    assert hp.values == {"a": "on", "b": "on"}
+    assert [e.name for e in search.active({"a": "on", "b": "off", "c": True})] == ["a", "b", "c"]
+    assert [e.name for e in search.active({"a": "off", "b": "off", "c": True})] == ["a"]
+    hp.values = {"a": "on", "b": "off"}
+    assert hp.is_active("c")
+    hp.values = {"a": "off"}
+    assert not hp.is_active("b")
+    assert not hp.is_active("c")
+
+
+MISTAKES = [
+    ({"trials": 0}, "trials"),
+    ({"epochs": None}, "epochs"),
+    ({"trails": 3}, "did you mean 'trials'"),
+    ({"objective": "test_accuracy"}, "objective"),
+    ({"tuner": {"name": "genetic"}}, "tuner"),
+    ({"space": []}, "space"),
+    ({"space": [{"name": "x", "path": "training.epochs"}]}, "one of choice, int, float, boolean, simplex"),
+    ({"space": [{"choice": ["a"]}]}, "path, or at least a name"),
+    ({"space": [{"name": "x", "float": [1.0, 0.5]}]}, "from the lower end"),
+    ({"space": [{"name": "x", "float": [0.0, 0.5], "log": True}]}, "above 0"),
+    ({"space": [{"name": "x", "choice": ["a", "a"]}]}, "two choices"),
+    ({"space": [MIXING[0], MIXING[0]]}, "two entries"),
+    ({"space": [MIXING[1]]}, "no entry before it is called 'mixing'"),
+    ({"space": [MIXING[0], MIXING[1] | {"when": {"mixing": "frozen"}}]}, "'frozen' is none of"),
+    ({"space": [{"path": "training.epoch", "int": [1, 3]}]}, "unknown field 'epoch'"),
+    ({"space": [{"path": "training.epochs", "choice": ["few"]}]}, "training.epochs"),
+    ({"contrast": {"by": "mix", "seeds": [1, 2]}}, "no entry is called 'mix'"),
+    ({"contrast": {"by": "rate", "seeds": [1, 2]}}, "no choices"),
+    ({"stopping": {"name": "median"}, "tuner": {"name": "hyperband"}}, "excludes it"),
+    ({"stopping": {"name": "median"}, "executions": 2}, "one execution"),
+    ({"base": "missing.json"}, "no such file"),
+    ({"set": {"dataset.validation": 0.0}}, "leave nothing to measure"),
+]
+
+
+@pytest.mark.parametrize(("changes", "said"), MISTAKES)
+def test_each_mistake_is_one_line(tmp_path, changes, said):
+    path = written(tmp_path, **changes)
+    with pytest.raises(ConfigError) as caught:
+        space.load(path)
+    assert str(path) in str(caught.value)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "search").glob("*.json")), ids=lambda path: path.stem)
+def test_committed_searches_are_right(path):
+    assert space.load(path).notes
