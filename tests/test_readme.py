@@ -11,13 +11,16 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_example_runs():
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def test_the_examples_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, *others = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     found: dict = {}
-    exec(example, found)
+    exec(first, found)
     model = found["model"]
     model.compile("sgd", found["keras"].losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(np.ones((4, 32, 32, 3)), np.arange(4), verbose=0)
+    for example in others:
+        exec(example, found)
 
 
 def test_every_layer_has_a_row():
@@ -33,5 +36,5 @@ def test_ci_calls_the_test_command():
 
 
 def test_the_paths_in_the_map_exist():
-    paths = re.findall(r"`((?:keras_adaptact|zoo|tests|configs)/[\w./]*)`", README)
+    paths = re.findall(r"`((?:keras_adaptact|zoo|tuner|tests|configs)/[\w./]*)`", README)
     assert paths and all((ROOT / path).exists() for path in paths if not path.endswith("/") or (ROOT / path).is_dir())

@@ -22,6 +22,7 @@ QUICK = str(ROOT / "configs/quickstart.json")
 SMALL = ["dataset.limit=200", "dataset.test_limit=64", "training.epochs=2"]
 FILES = {
     "config.json", "environment.json", "preprocessing.json", "history.csv", "timing.csv", "mixing_weights.csv",
+    "parameters.csv",
     "checkpoint.npz", "metrics.json", "model.keras"
 }  # fmt: skip
 

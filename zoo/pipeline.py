@@ -89,7 +89,8 @@ class Pipeline:
         x = ops.cast(images, "float32")
         if self.how == "channel":
             # As large as an image: a broadcast over three channels takes torch six times longer on CPU.
-            mean, deviation = (np.broadcast_to(x, images.shape[1:]).copy() for x in self.statistics)
+            large = (np.broadcast_to(x, images.shape[1:]).copy() for x in self.statistics)
+            mean, deviation = (ops.convert_to_tensor(x, "float32") for x in large)
         else:
             axes = (1, 2, 3)
             mean = ops.mean(x, axes, keepdims=True)
