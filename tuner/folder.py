@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # it imports Keras
     from tuner.oracles import Kept
 
 LARGE = ("model.keras", "checkpoint.npz")
+ENDED = "ended.json"  # tells a worker that comes late that there is nothing left to do
 GROWS = ("notes", "trials")  # fields that a resumed search may have changed
 
 
@@ -60,6 +61,7 @@ class Folder:
             if not (self.path / "search.json").exists():
                 results.new_folder(self.path)
             (self.path / "trials").mkdir(exist_ok=True)
+        (self.path / ENDED).unlink(missing_ok=True)
         results.write_json(self.base, base)
         results.write_json(self.path / "search.json", found)
 

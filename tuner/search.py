@@ -78,6 +78,7 @@ def role() -> str | None:
 
 def serve_chief(path: Path, name: str, on_death: Callable[[str, str], None]) -> int:
     """Keeps one worker of a chief elsewhere going; the exit status."""
+    from tuner.folder import ENDED
     from tuner.service import PATIENCE
     from tuner.workers import Workers
 
@@ -88,6 +89,9 @@ def serve_chief(path: Path, name: str, on_death: Callable[[str, str], None]) -> 
                 f"{path}: no chief wrote down here what to do in {PATIENCE:.0f} s; do the machines share it?"
             )
         time.sleep(1.0)
+    if (path / ENDED).exists():
+        print(f"{path}: all is done here")
+        return 0
     print(f"{name}: a worker of {path}; its log is {path / name}.log", flush=True)
     workers = Workers(path, [name], {}, on_death)
     try:
@@ -134,6 +138,14 @@ def lead(path: Path, oracle, workers: int, on_death: Callable[[str, str], None])
         kept.stop()
 
 
+def ended(path: Path) -> None:
+    """Writes down that all is done, for workers that come late."""
+    from tuner.folder import ENDED
+    from zoo import results
+
+    results.write_json(path / ENDED, {"ended": time.strftime("%Y-%m-%d %H:%M:%S")})
+
+
 def _lead(folder: "Folder", search: "Search", workers: int) -> int:
     from tuner import oracles
     from zoo.progress import duration
@@ -157,15 +169,16 @@ def _lead(folder: "Folder", search: "Search", workers: int) -> int:
         print(f"{folder.path}: goes on after {len(oracle.outcomes)} trials", flush=True)
     folder.settle(search, oracle)
     try:
-        ended = lead(folder.path, oracle, workers, folder.died)
+        is_done = lead(folder.path, oracle, workers, folder.died)
     except KeyboardInterrupt:
         print(f"the same command with --resume goes on with what is in {folder.path}", file=sys.stderr)
         raise
     ranking = oracle.ranking()
     counts = f"{len(oracle.outcomes)} trials, {duration(time.perf_counter() - began)}"
-    if not ended:
+    if not is_done:
         print(f"error: no worker is left after {counts}; look at {folder.path}/tuner*.log", file=sys.stderr)
         return FAILED
+    ended(folder.path)
     if not ranking:
         first = next((o.reason for o in oracle.outcomes.values() if o.reason), "there was none")
         print(f"error: no trial came to an end in {counts}; the first: {first}", file=sys.stderr)

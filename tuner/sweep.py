@@ -32,7 +32,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _main(arguments: argparse.Namespace) -> int:
-    from tuner.search import FAILED, lead, role, serve_chief
+    from tuner.folder import ENDED
+    from tuner.search import FAILED, ended, lead, role, serve_chief
     from zoo import backend, grid, results
     from zoo.sweep import Sweep
 
@@ -46,11 +47,14 @@ def _main(arguments: argparse.Namespace) -> int:
     sweep.prepare(described.model_dump(by_alias=True, exclude={"schema_"}) | {"backend": name}, every)
     data_dir = str(arguments.data_dir.resolve()) if arguments.data_dir else None
     plan = {"sweep": str(arguments.sweep.resolve()), "data_dir": data_dir, "backend": name}
+    (out / ENDED).unlink(missing_ok=True)
     results.write_json(out / PLAN, plan)
     missing = [run.name for run in sweep.planned if not sweep.is_done(run)]
-    ended = not missing or _hand_out(out, missing, arguments.workers if who is None else 0, lead)
+    is_done = not missing or _hand_out(out, missing, arguments.workers if who is None else 0, lead)
     print(f"{sum(map(sweep.is_done, sweep.planned))} of {len(sweep.planned)} runs are done, in {out}")
-    return FAILED if sweep.say_failures() or not ended else 0
+    if is_done:
+        ended(out)
+    return FAILED if sweep.say_failures() or not is_done else 0
 
 
 def _hand_out(out: Path, runs: list[str], workers: int, lead) -> bool:
