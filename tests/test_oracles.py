@@ -141,6 +141,24 @@ def test_nothing_ends_while_the_comparison_is_under_way():
     assert study.oracle.create_trial("worker 4").status == oracles.STOPPED
 
 
+@pytest.mark.parametrize("name", ["grid", "random"])
+def test_no_worker_waits_while_there_are_points(name):
+    study = Study(tuner={"name": name}, entries=[{"name": "x", "choice": ["a", "b", "c"]}])
+    trials = [study.oracle.create_trial(f"worker {i}") for i in range(3)]
+    assert {trial.hyperparameters.values["x"] for trial in trials} == {"a", "b", "c"}
+
+
+def test_a_grid_is_whole():
+    found = Study(tuner={"name": "grid"}, entries=[SPACE[0], SPACE[2]], trials=50).go()
+    assert sorted(tuple(v.values()) for v, _ in found.values()) == [("a",), ("b", 1), ("b", 2), ("b", 3), ("b", 4)]
+
+
+def test_a_list_is_handed_out_in_order():
+    oracle = oracles.InOrder("run", ["c", "a", "b"], lambda trial: Outcome("finished", 0.0))
+    trials = [oracle.create_trial(worker) for worker in ("one", "two", "three", "four")]
+    assert [trial.hyperparameters.values.get("run") for trial in trials] == ["c", "a", "b", None]
+
+
 def test_a_changed_journal_is_refused(tmp_path):
     journal = tmp_path / "journal.json"
     Study(journal).go(3)

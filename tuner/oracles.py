@@ -277,6 +277,26 @@ class GridOracle(Kept, keras_tuner.oracles.GridSearchOracle):
     def __init__(self, *args, **options):
         super().__init__(*args, max_trials=NO_LIMIT, **options)
 
+    def _next(self, trial_id: str, number: int) -> dict[str, Any]:
+        # KerasTuner finds a point's successor once its trial has ended, and keeps all workers but one waiting.
+        found = super()._next(trial_id, number)
+        if found["status"] == RUNNING:
+            self._populate_next.append(trial_id)
+        return found
+
+
+class InOrder(Kept):
+    """The values of one hyperparameter, one after the other."""
+
+    def __init__(self, name: str, values: Sequence[str], outcome_of: Callable[[str], Outcome], **options):
+        hp = keras_tuner.HyperParameters()
+        hp.Choice(name, list(values))
+        super().__init__(hp, outcome_of, trials=len(values), max_trials=NO_LIMIT, **options)
+        self.name, self.values = name, values
+
+    def _next(self, trial_id: str, number: int) -> dict[str, Any]:
+        return {"status": RUNNING, "values": {self.name: self.values[number]}}
+
 
 class BayesianOracle(Kept, keras_tuner.oracles.BayesianOptimizationOracle):
     def __init__(self, *args, **options):

@@ -58,9 +58,7 @@ def _main(arguments: argparse.Namespace) -> int:
 
 
 def _hand_out(out: Path, runs: list[str], workers: int, lead) -> bool:
-    import keras_tuner
-
-    from tuner.oracles import GridOracle
+    from tuner.oracles import InOrder
     from tuner.outcome import Outcome
 
     def on_event(event) -> None:
@@ -68,9 +66,7 @@ def _hand_out(out: Path, runs: list[str], workers: int, lead) -> bool:
         run = oracle.trials[event["trial"]].hyperparameters.values["run"]
         print(f"{run} {verb}, {event.get('worker', '')}".rstrip(", "), flush=True)
 
-    hp = keras_tuner.HyperParameters()
-    hp.Choice("run", runs)
-    oracle = GridOracle(hp, lambda trial: Outcome("finished", 0.0), on_event=on_event)
+    oracle = InOrder("run", runs, lambda trial: Outcome("finished", 0.0), on_event=on_event)
     return lead(out, oracle, workers, lambda worker, how: None)
 
 
