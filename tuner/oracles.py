@@ -12,7 +12,7 @@ import statistics
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -247,14 +247,17 @@ class Kept(keras_tuner.Oracle):
 
     def _is_poor(self, trial_id: str) -> bool:
         assert self.stopping
-        sign = 1 if self.maximize else -1
-        own = self._curves[trial_id]
-        epoch = max(own)
-        others = [outcome.curve[:epoch] for outcome in self.outcomes.values() if len(outcome.curve) >= epoch]
-        if epoch < self.stopping.epochs or len(others) < self.stopping.trials:
-            return False
-        best = max(sign * value for value in own.values())
-        return best < statistics.median(sign * statistics.fmean(curve) for curve in others)
+        own = [value for _, value in sorted(self._curves[trial_id].items())]
+        return is_poor(own, [outcome.curve for outcome in self.outcomes.values()], self.stopping, self.maximize)
+
+
+def is_poor(own: Sequence[float], others: Iterable[Sequence[float]], rule: Median, maximize: bool) -> bool:
+    """Whether a trial is to end after the epochs of its curve, by the median rule: see `space.Median`."""
+    epoch, sign = len(own), 1 if maximize else -1
+    means = [sign * statistics.fmean(curve[:epoch]) for curve in others if len(curve) >= epoch]
+    if epoch < rule.epochs or len(means) < rule.trials:
+        return False
+    return max(sign * value for value in own) < statistics.median(means)
 
 
 def _is_final(trial) -> bool:
