@@ -85,7 +85,11 @@ class Kept(keras_tuner.Oracle):
         self._exhausted = False
         self._lock = threading.RLock()
         if journal is not None and journal.exists():
-            self._replay(json.loads(journal.read_text(encoding="utf-8")))
+            try:
+                events = json.loads(journal.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise UserError(f"{journal}: not what tuner.search writes ({error})") from None
+            self._replay(events)
 
     # KerasTuner's own files: none.
 

@@ -56,8 +56,8 @@ def _main(arguments: argparse.Namespace) -> int:
     who = role()
     if who not in (None, "chief"):
         return serve_chief(folder.path, who, folder.died)
+    _check(arguments.search, search, arguments.data_dir)
     folder.begin(arguments.search, search, arguments.data_dir, name, arguments.resume)
-    _check_activations(arguments.search, search, folder.base)
     return _lead(folder, search, arguments.workers if who is None else 0)
 
 
@@ -198,20 +198,25 @@ def _point(search: "Search", values: dict[str, Any]) -> str:
     return describe(search.labelled(values)) + epochs + again
 
 
-def _check_activations(path: Path, search: "Search", base: Path) -> None:
-    """So that a name that doesn't exist is said at the start, and not by each trial."""
+def _check(path: Path, search: "Search", data_dir: Path | None) -> None:
+    """So that images that aren't there, or an unknown name, are said at the start and not by each trial."""
     import keras_adaptact as ka
     from tuner.space import describe
+    from zoo import data
     from zoo.config import ConfigError
 
+    seen = set()
     for point in search.corners():
-        found = search.trial(point, base).activation
-        for chosen in found if isinstance(found, list) else [found]:
+        found = search.trial(point, path.parent / search.base)
+        for chosen in found.activation if isinstance(found.activation, list) else [found.activation]:
             try:
                 if chosen.weights == "learned" or isinstance(chosen.weights, list):
                     ka.get(chosen.options())
             except (TypeError, ValueError) as error:
                 raise ConfigError(f"{path}: at {describe(search.labelled(point))}: activation: {error}") from None
+        if found.dataset.name not in seen:
+            data.load_for(found.dataset, data_dir)
+        seen.add(found.dataset.name)
 
 
 if __name__ == "__main__":
