@@ -17,5 +17,7 @@ from keras_adaptact.parameters import Parameter as Parameter
 from keras_adaptact.registry import get as get
 from keras_adaptact.registry import names as names
 from keras_adaptact.registry import register as register
+from keras_adaptact.surgery import plan_replacement as plan_replacement
+from keras_adaptact.surgery import replace_activations as replace_activations
 
 __version__ = "0.1.0"
