@@ -141,7 +141,7 @@ def plan_replacement(
             why = f"inside a {type(layer).__name__}, which is rebuilt whole"
             found.append(Site(f"{name}/{hidden.name}", type(hidden).__name__, name_of(hidden.activation), False, why))
         for attribute in ("activation", "recurrent_activation"):
-            function = _function_at(layer, attribute)
+            function = function_at(layer, attribute)
             if function is None:
                 continue
             spec, why = None, ""
@@ -295,7 +295,7 @@ def _is_function_call(operation) -> bool:
     return of_activations and len(inspect.signature(operation.call).parameters) == 1
 
 
-def _function_at(layer, attribute: str) -> Callable | None:
+def function_at(layer, attribute: str) -> Callable | None:
     """The activation of a layer or operation; None where there is none, or a linear one."""
     function = getattr(layer, attribute, None)
     if function is None and attribute == "activation" and _is_activation(layer):
@@ -310,7 +310,7 @@ def _hidden(layer) -> list[keras.layers.Layer]:
     if not isinstance(layer, keras.layers.Layer):
         return []
     inner = [part for part in layer._flatten_layers(include_self=False) if part is not getattr(layer, "cell", None)]
-    return [part for part in inner if _function_at(part, "activation") not in (None, part)]
+    return [part for part in inner if function_at(part, "activation") not in (None, part)]
 
 
 def name_of(function) -> str:
@@ -343,7 +343,8 @@ def _same(function: Callable, other: Callable, channels: int = 2) -> bool:
     """Whether two activations give the same numbers, to the bit, from 1e-30 to 3e38 on both sides."""
     z = ops.convert_to_tensor(np.broadcast_to(_GRID[:, None], (len(_GRID), channels)).copy())
     with np.errstate(all="ignore"):
-        return np.array_equal(*(ops.convert_to_numpy(f(z)) for f in (function, other)), equal_nan=True)
+        first, second = (ops.convert_to_numpy(f(z)) for f in (function, other))
+        return np.array_equal(first, second, equal_nan=True)
 
 
 def _gate(layer, function, parent: keras.Model) -> str | None:
@@ -378,5 +379,8 @@ def _fresh(layer, spec: Spec, **changes) -> keras.layers.Layer:
     if isinstance(layer, keras.layers.Layer):
         changes = {"dtype": layer.dtype_policy, "trainable": layer.trainable} | changes
     if inside and getattr(made, "granularity", None) == "channel" and isinstance(made, TrainableActivation):
-        changes = {"channels": _channels(layer), "data_format": getattr(layer, "data_format", "channels_last")} | changes
+        changes = {
+            "channels": _channels(layer),
+            "data_format": getattr(layer, "data_format", "channels_last"),
+        } | changes
     return type(made).from_config(made.get_config() | changes)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import keras
 from keras import ops
@@ -74,7 +75,8 @@ def optimizer_for(model: keras.Model, optimizer="adam", learning_rate_factor: fl
         The optimizer, an instance of its class still; it is saved and loaded with the model.
 
     Raises:
-        ValueError: for a model without trainable activations, an optimizer in use, or a negative factor.
+        ValueError: for a model without trainable activations, an optimizer in use, or a negative factor; or where a
+            variable of another layer has the name of an activation's (`parameters`, `mixing_weights`, `alpha`).
     """
     optimizer = keras.optimizers.get(optimizer)
     if optimizer.built:
@@ -82,8 +84,12 @@ def optimizer_for(model: keras.Model, optimizer="adam", learning_rate_factor: fl
     if learning_rate_factor < 0:
         raise ValueError(f"`learning_rate_factor` must be 0 or more. Received: {learning_rate_factor!r}")
     _require_activations(model)
-    paths = sorted({v.path for layer in activations_of(model) for v in layer.variables})
-    return _with_rates(optimizer, float(learning_rate_factor), paths)
+    own = {id(v) for layer in activations_of(model) for v in layer.variables}
+    names = sorted({v.name for v in model.variables if id(v) in own})
+    for variable in model.trainable_variables:
+        if variable.name in names and id(variable) not in own:
+            raise ValueError(f"A variable that is no activation's has the name of one. Received: {variable.path}")
+    return _with_rates(optimizer, float(learning_rate_factor), names)
 
 
 def _require_activations(model):
@@ -92,26 +98,24 @@ def _require_activations(model):
 
 
 @keras.saving.register_keras_serializable(package="keras_adaptact")
-class ActivationRates:
+class ActivationRates(keras.optimizers.Optimizer):
     """What `optimizer_for` mixes into the class of an optimizer.
 
-    It finds the activation parameters by their variables' paths, which are the same in a model that is loaded.
+    It knows activation parameters by their variables' names: their paths differ in a model that is loaded.
     """
 
     learning_rate_factor: float
-    activation_paths: list[str]
+    activation_names: list[str]
+    _plain_class: type[keras.optimizers.Optimizer]  # what it was mixed into
 
-    def build(self, variables):
-        paths = set(self.activation_paths)
-        self._activation_keys = {self._var_key(v) for v in variables if v.path in paths}
-        super().build(variables)
-
-    def _use_weight_decay(self, variable):
-        return self._var_key(variable) not in self._activation_keys and super()._use_weight_decay(variable)
+    def _apply_weight_decay(self, variables):
+        others = [v for v in variables if v.name not in self.activation_names]
+        if others:  # torch refuses an empty list
+            super()._apply_weight_decay(others)
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         """Stretches the steps of activation parameters afterwards, as torch updates all variables in one go."""
-        own = [v for v in trainable_variables if self._var_key(v) in self._activation_keys]
+        own = [v for v in trainable_variables if v.name in self.activation_names]
         before = [ops.copy(v.value) for v in own]
         super()._backend_update_step(grads, trainable_variables, learning_rate)
         if self.learning_rate_factor != 1.0:
@@ -123,22 +127,22 @@ class ActivationRates:
         return {
             "optimizer": keras.optimizers.serialize(plain),
             "learning_rate_factor": self.learning_rate_factor,
-            "activation_paths": self.activation_paths,
+            "activation_names": self.activation_names,
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         optimizer = keras.optimizers.deserialize(config["optimizer"], custom_objects)
-        return _with_rates(optimizer, config["learning_rate_factor"], config["activation_paths"])
+        return _with_rates(optimizer, config["learning_rate_factor"], config["activation_names"])
 
 
 @cache
-def _mixed(kind: type) -> type:
+def _mixed(kind: Any) -> type:
     mixed = type(kind.__name__, (ActivationRates, kind), {"_plain_class": kind})
     return keras.saving.register_keras_serializable("keras_adaptact", "ActivationRates")(mixed)
 
 
-def _with_rates(optimizer, factor: float, paths: list[str]):
+def _with_rates(optimizer, factor: float, names: list[str]):
     optimizer.__class__ = _mixed(type(optimizer))
-    optimizer.learning_rate_factor, optimizer.activation_paths = factor, list(paths)
+    optimizer.learning_rate_factor, optimizer.activation_names = factor, list(names)
     return optimizer
