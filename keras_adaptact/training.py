@@ -137,12 +137,13 @@ class ActivationRates(keras.optimizers.Optimizer):
 
 
 @cache
-def _mixed(kind: Any) -> type:
+def _mixed(kind: type) -> type:
     mixed = type(kind.__name__, (ActivationRates, kind), {"_plain_class": kind})
     return keras.saving.register_keras_serializable("keras_adaptact", "ActivationRates")(mixed)
 
 
 def _with_rates(optimizer, factor: float, names: list[str]):
-    optimizer.__class__ = _mixed(type(optimizer))
+    kind: Any = type(optimizer)
+    optimizer.__class__ = _mixed(kind)
     optimizer.learning_rate_factor, optimizer.activation_names = factor, list(names)
     return optimizer
