@@ -10,6 +10,7 @@ from keras_adaptact.activations import FReLU as FReLU
 from keras_adaptact.activations import PReLU as PReLU
 from keras_adaptact.activations import Swish as Swish
 from keras_adaptact.base import TrainableActivation as TrainableActivation
+from keras_adaptact.health import check as check
 from keras_adaptact.mixtures import Method1 as Method1
 from keras_adaptact.mixtures import Method2 as Method2
 from keras_adaptact.mixtures import Mixture as Mixture
@@ -17,5 +18,11 @@ from keras_adaptact.parameters import Parameter as Parameter
 from keras_adaptact.registry import get as get
 from keras_adaptact.registry import names as names
 from keras_adaptact.registry import register as register
+from keras_adaptact.surgery import plan_replacement as plan_replacement
+from keras_adaptact.surgery import replace_activations as replace_activations
+from keras_adaptact.training import freeze_activations as freeze_activations
+from keras_adaptact.training import only_activations as only_activations
+from keras_adaptact.training import optimizer_for as optimizer_for
+from keras_adaptact.training import unfreeze_activations as unfreeze_activations
 
 __version__ = "0.1.0"

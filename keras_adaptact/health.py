@@ -1,0 +1,151 @@
+"""What may be wrong with a model's activations: numbers that exploded, sites that are dead, settings that harm."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_adaptact.activations import AReLU
+from keras_adaptact.base import TrainableActivation, channel_axis
+from keras_adaptact.mixtures import Mixture
+from keras_adaptact.surgery import activations_of, every_layer, function_at
+from keras_adaptact.training import ActivationRates
+
+LARGE = 100.0  # a parameter or mixing weight beyond it is no longer an activation's
+
+
+class Finding(NamedTuple):
+    """Something about one site: its name, what was found, and what to do."""
+
+    site: str
+    what: str
+    advice: str
+
+    def __str__(self):
+        return f"{self.site}: {self.what}; {self.advice}"
+
+
+def check(model: keras.Model, data: Any = None) -> list[Finding]:
+    """Looks for what often goes wrong with trainable activations; an empty list says that nothing was found.
+
+    It finds parameters and mixing weights that are no numbers or beyond 100; an AReLU with a = b, which is a straight
+    line; one layer at several sites of `activation=`, which can't be loaded; weight decay or regularizers that pull
+    on activation parameters; and with data, sites whose output is the same number for all of it.
+
+    ```python
+    for finding in ka.check(model, x_train[:256]):
+        print(finding)
+    ```
+
+    Args:
+        model: any Keras model; compiled, if its optimizer is to be looked at.
+        data: inputs, such as one batch, that the model is called on once; None leaves dead sites out.
+    """
+    names = _site_names(model)
+    found = [finding for layer in activations_of(model) for finding in _numbers(layer, names[id(layer)][0])]
+    found += [
+        Finding(places[0], f"is one layer with {', '.join(places[1:])}", "make a layer for each place")
+        for places in names.values()
+        if len(places) > 1
+    ]
+    found += _pulled(model, names)
+    return found if data is None else [*found, *_dead(model, data)]
+
+
+def _site_names(model) -> dict[int, list[str]]:
+    """The places of each trainable activation: its own name, or those of the layers that have it in `activation=`."""
+    owners: dict[int, list[str]] = {}
+    for layer in every_layer(model):
+        owners.setdefault(id(getattr(layer, "activation", None)), []).append(layer.name)
+    return {id(a): sorted(set(owners.get(id(a), [a.name]))) for a in activations_of(model)}
+
+
+def _numbers(layer, site: str) -> Iterator[Finding]:
+    """Of the values of one activation's parameters."""
+    if not isinstance(layer, TrainableActivation) or not layer.variables:
+        return
+    values = layer.get_parameters()
+    if isinstance(layer, Mixture):
+        del values["weights"]
+        values |= {f"the weight of {m}": w for m, w in zip(layer.member_names, layer.mixing_weights, strict=True)}
+    for name, value in values.items():
+        if not np.all(np.isfinite(value)):
+            yield Finding(site, f"{name} is not finite", "set it back, lower the learning rate or clip gradients")
+        elif np.max(np.abs(value)) > LARGE:
+            largest = np.ravel(value)[np.argmax(np.abs(value))]
+            yield Finding(site, f"{name} has grown to {largest:.4g}", "lower its learning rate or give a constraint")
+    for prefix in _arelus(layer):
+        straight = np.mean(values[f"{prefix}a"] == values[f"{prefix}b"])
+        if straight:
+            where = "" if straight == 1 else f" in {straight:.0%} of the channels"
+            yield Finding(site, f"AReLU is a straight line{where}: {prefix}a = {prefix}b", "set a and b apart")
+
+
+def _arelus(layer) -> list[str]:
+    """What stands before the parameters of each AReLU in an activation."""
+    if isinstance(layer, AReLU):
+        return [""]
+    if isinstance(layer, Mixture):
+        return [f"{m.name}_" for m in layer._members if m.formula == AReLU.formula]
+    return []
+
+
+def _pulled(model, names) -> Iterator[Finding]:
+    """Activation parameters that weight decay or a regularizer draws to 0."""
+    optimizer: Any = getattr(model, "optimizer", None)
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # with a loss scale around it
+    decays = optimizer is not None and optimizer.weight_decay and not isinstance(optimizer, ActivationRates)
+    for layer in activations_of(model):
+        site = names[id(layer)][0]
+        trained = layer.trainable_variables
+        if decays and any(optimizer._use_weight_decay(v) for v in trained):
+            yield Finding(site, "weight decay pulls its parameters to 0", "compile with `optimizer_for(model, ...)`")
+        if any(v.regularizer is not None for v in trained):
+            yield Finding(site, "a regularizer pulls on its parameters", "leave it to kernels, unless you meant it")
+
+
+def _dead(model, data) -> Iterator[Finding]:
+    """Sites whose output, or that of some channels, doesn't depend on the data."""
+    with _recorded(model) as outputs:
+        model(data, training=False)
+    for name, parts in outputs.items():
+        constant = np.all([low == high for low, high in parts], axis=0)
+        again = "lower the learning rate, or set its parameters back"
+        if np.all(constant):
+            values = {float(low.flat[0]) for low, _ in parts if np.all(low == low.flat[0])}
+            number = f"{values.pop():.4g}" if len(values) == 1 else "the same numbers"
+            yield Finding(name, f"is dead: it puts out {number} for all of the data", again)
+        elif np.any(constant):
+            yield Finding(name, f"{constant.sum()} of {constant.size} channels put out one number each", again)
+
+
+@contextmanager
+def _recorded(model) -> Iterator[dict[str, list[tuple[np.ndarray, np.ndarray]]]]:
+    """Collects the least and the largest output of each channel, for every call of an activation site."""
+    outputs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    layers = every_layer(model)
+    inside = {id(getattr(layer, "activation", None)) for layer in layers}
+    sites = [layer for layer in layers if function_at(layer, "activation") is not None and id(layer) not in inside]
+
+    def recording(layer, call):
+        def recorded(*args, **kwargs):
+            result = call(*args, **kwargs)
+            values = ops.convert_to_numpy(result)
+            data_format = getattr(layer, "data_format", None) or keras.config.image_data_format()
+            axes = tuple(set(range(values.ndim)) - {channel_axis(data_format, values.ndim)})
+            if values.size > max(values.shape[axis] for axis in range(values.ndim) if axis not in axes):
+                outputs.setdefault(layer.name, []).append((values.min(axes), values.max(axes)))
+            return result
+
+        return recorded
+
+    try:
+        for layer in sites:
+            layer.call = recording(layer, layer.call)
+        yield outputs
+    finally:
+        for layer in sites:
+            del layer.call

@@ -1,0 +1,304 @@
+"""Activations replaced in models that exist: nothing else changes, and everything is told."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_adaptact as ka
+from zoo import data, models
+from zoo.config import Config
+
+X = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("float32")
+SILU, GELU = ({"name": "adaptive", "function": name} for name in ("silu", "gelu"))
+
+
+def call(model, x=X):
+    return ops.convert_to_numpy(model(x, training=False))
+
+
+def values(model):
+    return [np.array(ops.convert_to_numpy(v.value)) for v in model.variables]
+
+
+def trainable_activations(model):
+    return [layer for layer in model._flatten_layers() if isinstance(layer, ka.TrainableActivation)]
+
+
+def nested() -> keras.Model:
+    """A model with relu in every form: `activation=`, layers, functions, in nested models, and one layer twice."""
+    inner = keras.Sequential(
+        [
+            layers.Input((8, 8, 3)),
+            layers.Conv2D(4, 3, activation="relu", name="conv"),
+            layers.BatchNormalization(),
+            layers.ReLU(name="plain"),
+            layers.ReLU(6.0, name="six"),
+            layers.SeparableConv2D(4, 3, activation=lambda z: ops.maximum(z, 0), name="own"),
+        ],
+        name="inner",
+    )
+    inputs = keras.Input((8, 8, 3), name="image")
+    x = inner(inputs)
+    twice = layers.Activation("relu", name="twice")
+    x = twice(layers.Conv2D(4, 1)(twice(x)))
+    x = ops.relu(x - 0.1)
+    x = keras.activations.relu(x - 0.1)
+    gate = layers.Dense(4, activation="sigmoid", name="gate")(layers.GlobalAveragePooling2D()(x))
+    x = layers.Flatten()(layers.Multiply()([x, gate]))
+    return keras.Model(inputs, layers.Dense(1, activation="sigmoid", name="head")(x), name="whole")
+
+
+def test_every_form_of_relu_is_found_and_nothing_else():
+    plan = ka.plan_replacement(nested(), "relu", "arelu")
+    found = {site.name: site.replaced for site in plan}
+    called = {name for name in found if name.startswith(("relu", "re_lu"))}  # as Keras numbers its operations
+    assert len(called) == 2
+    assert found == dict.fromkeys(["inner/conv", "inner/plain", "inner/own", "twice", *called], True) | dict.fromkeys(
+        ["inner/six", "gate", "head"], False
+    )
+    assert {site.starts_equal for site in plan if site.replaced} == {True}
+    assert str(plan).splitlines()[-1] == "6 of 9 replaced" and len(str(plan).splitlines()) == 11
+
+
+@pytest.mark.parametrize("granularity", ["layer", "channel"])
+def test_a_copy_computes_the_same_and_is_independent(granularity, tmp_path):
+    model = nested()
+    model.get_layer("inner").layers[1].moving_mean.assign(np.arange(4.0))
+    model.compile("sgd", lambda y, p: ops.mean(y - p))  # a loss that can't be copied
+    before, weights = call(model), values(model)
+    spec = {"name": "arelu", "granularity": granularity}
+    new = ka.replace_activations(model, "relu", spec)
+    np.testing.assert_array_equal(call(new), before)
+    assert [layer.name for layer in new.layers] == [layer.name for layer in model.layers]
+    sizes = [layer.a.size for layer in trainable_activations(new)]
+    assert sizes == [4 if granularity == "channel" else 1] * 6 and not trainable_activations(model)
+
+    start = [layer.get_parameters() for layer in trainable_activations(new)]
+    new.compile("sgd", "mse")
+    new.fit(X, np.ones((4, 1)), verbose=0)
+    for layer, parameters in zip(trainable_activations(new), start, strict=True):
+        assert any(np.any(layer.get_parameters()[name] != value) for name, value in parameters.items())
+    np.testing.assert_array_equal(call(model), before)
+    for now, then in zip(values(model), weights, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+    trained = call(new)
+    new.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(call(keras.saving.load_model(tmp_path / "model.keras", safe_mode=False)), trained)
+    new.save_weights(tmp_path / "model.weights.h5")
+    again = ka.replace_activations(model, "relu", spec)
+    again.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(call(again), trained)
+
+
+def test_it_can_be_undone():
+    model = nested()
+    there = ka.replace_activations(model, "relu", "arelu")
+    back = ka.replace_activations(there, "arelu", "relu")
+    assert not trainable_activations(back) and back.count_params() == model.count_params()
+    np.testing.assert_array_equal(call(back), call(model))
+
+
+def test_gates_and_heads_stay_unless_they_are_named():
+    model = nested()
+    why = {site.name: site.why for site in ka.plan_replacement(model, "sigmoid", "asigmoid")}
+    assert why["gate"] == "a gate: its output is multiplied" and why["head"] == "an output of whole"
+    with pytest.raises(ValueError, match="No activation of whole matches"):
+        ka.replace_activations(model, "sigmoid", "asigmoid")
+    new = ka.replace_activations(model, "sigmoid", "asigmoid", layers=["ga*"])
+    assert [layer.name for layer in trainable_activations(new)] == ["gate_activation"]
+
+
+def test_layers_are_chosen_by_pattern_and_by_function():
+    model = nested()
+    plan = ka.plan_replacement(model, "relu", "arelu", layers="inner/*")
+    assert [site.name for site in plan if site.replaced] == ["inner/conv", "inner/plain", "inner/own"]
+    plan = ka.plan_replacement(model, None, "atanh", layers="six")
+    assert [(site.name, site.starts_equal) for site in plan if site.replaced] == [("six", False)]
+    new = ka.replace_activations(model, choose=lambda layer: {"conv": "method2", "six": ka.Swish}.get(layer.name))
+    assert [type(layer) for layer in trainable_activations(new)] == [ka.Method2, ka.Swish]
+
+
+def test_a_relu_of_six_is_replaced_where_it_is_named():
+    plan = ka.plan_replacement(nested(), layers.ReLU(6.0), {"name": "adaptive", "function": "relu6"})
+    assert [(site.name, site.starts_equal) for site in plan if site.replaced] == [("six", True)]
+
+
+def test_what_is_hidden_is_told():
+    model = keras.Sequential(
+        [layers.Input((5, 3)), layers.TimeDistributed(layers.Dense(2, activation="relu", name="in")), layers.LSTM(2)]
+    )
+    plan = ka.plan_replacement(model, "tanh", "atanh")
+    assert [site.replaced for site in plan] == [False, True, False]
+    assert plan[0].why == "inside a TimeDistributed, which is rebuilt whole" and "gate" in plan[2].why
+    x = X[:, :5, :3, 0]
+    np.testing.assert_array_equal(call(ka.replace_activations(model, "tanh", "atanh"), x), call(model, x))
+
+
+class Subclassed(keras.Model):
+    def call(self, x):
+        return ops.relu(x)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Unconfigured(layers.Layer):
+    def __init__(self, size):
+        super().__init__()
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (Subclassed, "subclassed"),
+        (lambda: keras.Sequential([layers.Input((2,)), layers.ReLU(), Unconfigured(3)]), "can't be rebuilt"),
+    ],
+)
+def test_what_cannot_be_rebuilt_is_an_error(make, words):
+    with pytest.raises(ValueError, match=rf"(?s){words}.*Received"):
+        ka.replace_activations(make(), "relu", "arelu")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"new": "arelu"},
+        {"source": "relu"},
+        {"source": "relu", "new": "arelu", "choose": lambda layer: None},
+        {"source": "rule", "new": "arelu"},
+    ],
+)
+def test_bad_arguments_are_errors(arguments):
+    with pytest.raises(ValueError):
+        ka.replace_activations(nested(), **arguments)
+
+
+def test_policies_formats_and_frozen_layers_are_kept():
+    keras.config.set_image_data_format("channels_first")
+    with_dense = keras.Sequential([layers.Input((7, 3)), layers.Dense(5, activation="relu", dtype="mixed_float16")])
+    with_dense.layers[0].trainable = False
+    new = ka.replace_activations(with_dense, "relu", {"name": "arelu", "granularity": "channel"})
+    activation = new.layers[0].activation
+    assert activation.a.shape == (5,) and activation.compute_dtype == "float16" and not new.trainable_variables
+
+
+@pytest.mark.parametrize(
+    "name, source, new, replaced, kept",
+    [
+        ("VGG16", "relu", "arelu", 15, {}),
+        ("MobileNetV3Small", "relu", "arelu", 14, {"hard_silu": 19, "ReLU": 9}),
+        ("EfficientNetB0", "silu", SILU, 49, {"sigmoid": 16}),
+    ],
+)
+def test_networks_of_keras(name, source, new, replaced, kept):
+    model = getattr(keras.applications, name)(weights=None, input_shape=(32, 32, 3), classes=3, pooling="avg")
+    plan = ka.plan_replacement(model, source, new)
+    assert sum(site.replaced for site in plan) == replaced
+    others = [site.function for site in plan if not site.replaced]
+    assert {function: others.count(function) for function in others} == {**kept, "softmax": 1}
+
+
+def test_fine_tuning_starts_where_training_ended():
+    config = Config.model_validate({"model": {"name": "lenet"}, "activation": {"name": "relu"}})
+    model = models.build(config, 10)
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    digits = data.load("digits").train
+    x, y = digits.images[:256] / np.float32(255), digits.labels[:256]
+    model.fit(x, y, epochs=3, verbose=0)
+    new = ka.replace_activations(model, "relu", "arelu")
+    new.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    loss, accuracy = new.evaluate(x, y, verbose=0)
+    assert (loss, accuracy) == tuple(model.evaluate(x, y, verbose=0)) and accuracy > 0.2
+
+
+# Training
+
+
+def test_freezing():
+    model = ka.replace_activations(nested(), "relu", "method1")
+    own = sum(len(layer.variables) for layer in trainable_activations(model))
+    every = len(model.trainable_variables)
+    assert ka.freeze_activations(model) is model and len(model.trainable_variables) == every - own > 0
+    assert ka.unfreeze_activations(model) is model and len(model.trainable_variables) == every
+
+
+def test_only_activations_are_warmed_up():
+    model = ka.replace_activations(nested(), "relu", "arelu")
+    model.get_layer("inner").layers[0].trainable = False
+    every, before = len(model.trainable_variables), values(model)
+    with ka.only_activations(model):
+        model.compile("sgd", "mse")
+        model.fit(X, np.ones((4, 1)), verbose=0)
+    moved = {v.path.rsplit("/")[-1] for v, old in zip(model.variables, before, strict=True) if np.any(v.value != old)}
+    assert moved <= {"parameters", "moving_mean", "moving_variance"} and "parameters" in moved
+    assert len(model.trainable_variables) == every
+    model.compile("sgd", "mse")
+    model.fit(X, np.ones((4, 1)), verbose=0)
+    with pytest.raises(ValueError, match=r"no trainable activations.*Received"), ka.only_activations(nested()):
+        pass
+
+
+def small() -> keras.Model:
+    keras.utils.set_random_seed(1)
+    return keras.Sequential(
+        [
+            layers.Input((3,)),
+            layers.Dense(4, activation=ka.AReLU()),
+            ka.Mixture(["tanh", "relu"], granularity="channel"),
+            layers.Dense(1),
+        ],
+        name="small",
+    )
+
+
+def steps(model, optimizer) -> dict[str, np.ndarray]:
+    """How far one training step moves each variable."""
+    before = values(model)
+    model.compile(optimizer, "mse")
+    model.fit(X[:, 0, 0], np.ones((4, 1)), verbose=0)
+    return {v.path: now - old for v, now, old in zip(model.variables, values(model), before, strict=True)}
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Adam", "Nadam", "RMSprop", "Lion", "Muon"])
+def test_activations_have_a_learning_rate_of_their_own(kind):
+    kind = getattr(keras.optimizers, kind)
+    plain, model = steps(small(), kind(1e-3)), small()
+    own = steps(model, ka.optimizer_for(model, kind(1e-3), learning_rate_factor=10.0))
+    assert isinstance(model.optimizer, kind)
+    factors = {path: 10 if path.endswith(("parameters", "mixing_weights")) else 1 for path in own}
+    assert sorted(factors.values()) == [1, 1, 1, 1, 10, 10]
+    for (path, step), reference in zip(own.items(), plain.values(), strict=True):
+        np.testing.assert_allclose(step, factors[path] * reference, rtol=1e-4, atol=2e-6, err_msg=path)
+
+
+def test_activations_do_not_decay():
+    model = small()
+    step = steps(model, ka.optimizer_for(model, keras.optimizers.SGD(1e-30, weight_decay=1e29)))
+    for variable in model.variables:
+        assert (np.abs(step[variable.path]).max() > 0) == (variable.name == "kernel")
+    with ka.only_activations(model):  # nothing is left to decay
+        steps(model, ka.optimizer_for(model, "adamw"))
+
+
+def test_the_optimizer_is_saved(tmp_path):
+    model = small()
+    optimizer = keras.optimizers.AdamW(keras.optimizers.schedules.ExponentialDecay(1e-2, 1, 0.5))
+    steps(model, ka.optimizer_for(model, optimizer, 3.0))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for each in (model, loaded):
+        each.fit(X[:, 0, 0], np.ones((4, 1)), verbose=0)
+    for ours, theirs in zip(values(model), values(loaded), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    config = loaded.optimizer.get_config()
+    assert config["learning_rate_factor"] == 3.0 and config["optimizer"]["class_name"] == "AdamW"
+
+
+def test_an_optimizer_for_the_wrong_model():
+    used = keras.optimizers.SGD()
+    used.build(small().trainable_variables)
+    taken = keras.Sequential([layers.Input((3,)), ka.PReLU(), layers.PReLU()])
+    taken.layers[1].alpha.name = "alpha"
+    for arguments in ((nested(), "adam"), (small(), used), (small(), "adam", -1.0)):
+        with pytest.raises(ValueError, match="Received"):
+            ka.optimizer_for(*arguments)
