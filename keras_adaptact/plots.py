@@ -15,7 +15,7 @@ from keras_adaptact.inspection import evaluate, observe, sites
 
 CURVE, SLOPE, START, INPUTS = "#0072B2", "#D55E00", "#666666", "#56B4E9"
 CHANNELS = 16  # drawn at most of one layer
-RANGE = (-5.0, 5.0)
+RANGE, POINTS = (-5.0, 5.0), 401  # of z
 
 
 def plot_activations(model: keras.layers.Layer, data: Any = None, columns: int = 4) -> Any:
@@ -90,7 +90,7 @@ def animate_activations(
         raise ImportError("Animations need Pillow: pip install matplotlib pillow") from error
 
     layers = sites(history.model)
-    z = np.linspace(*RANGE, 201)
+    z = np.linspace(*RANGE, POINTS)
     epochs = _spread(sorted(history.snapshots), frames)
     curves = {
         site: [_values(layer, z, history.snapshots[epoch][site]) for epoch in epochs] for site, layer in layers.items()
@@ -127,7 +127,7 @@ def _draw(axes, layer: TrainableActivation, inputs: np.ndarray) -> None:
         low, high = np.quantile(inputs, (0.001, 0.999))
         if low == high:
             low, high = low - 0.5, high + 0.5
-    z = np.linspace(low, high, 401)
+    z = np.linspace(low, high, POINTS)
     y = _values(layer, z)
     slope = np.gradient(y, z, axis=0)
     if (start := _start(layer)) is not None:
