@@ -11,10 +11,17 @@ from keras_adaptact.activations import PReLU as PReLU
 from keras_adaptact.activations import Swish as Swish
 from keras_adaptact.base import TrainableActivation as TrainableActivation
 from keras_adaptact.health import check as check
+from keras_adaptact.history import ActivationHistory as ActivationHistory
+from keras_adaptact.inspection import activation_table as activation_table
+from keras_adaptact.inspection import mixing_weights as mixing_weights
+from keras_adaptact.inspection import nearest as nearest
+from keras_adaptact.inspection import observe as observe
 from keras_adaptact.mixtures import Method1 as Method1
 from keras_adaptact.mixtures import Method2 as Method2
 from keras_adaptact.mixtures import Mixture as Mixture
 from keras_adaptact.parameters import Parameter as Parameter
+from keras_adaptact.plots import animate_activations as animate_activations
+from keras_adaptact.plots import plot_activations as plot_activations
 from keras_adaptact.registry import get as get
 from keras_adaptact.registry import names as names
 from keras_adaptact.registry import register as register

@@ -22,12 +22,15 @@ from keras_adaptact.backends.common import Form, Rows
 match keras.backend.backend():
     case "jax":
         from keras_adaptact.backends.jax import run as _fast
+        from keras_adaptact.backends.jax import tell, wait
     case "tensorflow":
+        from keras_adaptact.backends.common import tell, wait
         from keras_adaptact.backends.tensorflow import run as _fast
     case "torch":
+        from keras_adaptact.backends.common import tell, wait
         from keras_adaptact.backends.torch import run as _fast
 
-__all__ = ["Form", "Rows", "run"]
+__all__ = ["Form", "Rows", "run", "tell", "wait"]
 
 
 def run(form: Form, z, variables):

@@ -70,3 +70,12 @@ def _product(sizes) -> int:
     for size in sizes:
         total *= size
     return total
+
+
+def tell(take: Callable, z) -> None:
+    """Hands the values of a tensor to `take`, as NumPy; inside a loop of JAX's by the end of `wait`."""
+    take(ops.convert_to_numpy(z))
+
+
+def wait() -> None:
+    """Until everything told has been taken."""

@@ -1,0 +1,165 @@
+"""Writes docs/gallery.md and its pictures: python -m docs.generate
+
+Formulas and starts come from the table in README.md, references from the docstrings, costs from benchmarks/results.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from keras import ops
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+import keras_adaptact as ka
+
+ROOT = Path(__file__).parents[1]
+PICTURES = ROOT / "docs" / "pictures"
+BACKENDS = ("jax", "torch", "tensorflow")
+Z = np.linspace(-5, 5, 201, dtype="float32")
+LINES = (("#000000", "-"), ("#0072B2", "--"), ("#D55E00", "-."))  # of Okabe and Ito
+
+# What the picture of each name shows beside its start: a label, and the options that make it.
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "asigmoid": {
+        "a = 3": {"a_initializer": 3.0},
+        "b = 2, d = -1": {"b_initializer": 2.0, "d_initializer": -1.0},
+    },
+    "atanh": {
+        "a = 0.5, b = 2": {"a_initializer": 0.5, "b_initializer": 2.0},
+        "c = -1, d = 0.5": {"c_initializer": -1.0, "d_initializer": 0.5},
+    },
+    "arelu": {
+        "b = 0.25": {"b_initializer": 0.25},
+        "b = -0.5, c = d = 0.5": {"b_initializer": -0.5, "c_initializer": 0.5, "d_initializer": 0.5},
+    },
+    "adaptive": {
+        "a = 3": {"a_initializer": 3.0},
+        "b = 0.5, c = 2": {"b_initializer": 0.5, "c_initializer": 2.0},
+    },
+    "mixture": {
+        "weights 0.5, 0.3, 0.2": {"weights": [0.5, 0.3, 0.2]},
+        "weights 1, 0.5, -0.5": {"weights": [1.0, 0.5, -0.5]},
+    },
+    "method1": {
+        "weights 0.6, 0.2, 0.2": {"weights": [0.6, 0.2, 0.2]},
+        "AReLU's b = -0.5": {"arelu_b_initializer": -0.5},
+    },
+    "method2": {
+        "weights 0.6, 0.2, 0.2": {"weights": [0.6, 0.2, 0.2]},
+        "weights 0.1, 0.1, 0.8": {"weights": [0.1, 0.1, 0.8]},
+    },
+    "swish": {"beta = 3": {"beta_initializer": 3.0}, "beta = 0.3": {"beta_initializer": 0.3}},
+    "frelu": {"b = -1": {"b_initializer": -1.0}, "b = 0.5": {"b_initializer": 0.5}},
+    "pelu": {"a = 2": {"a_initializer": 2.0}, "b = 2": {"b_initializer": 2.0}},
+    "prelu": {"alpha = 0.05": {"alpha_initializer": 0.05}, "alpha = 0.6": {"alpha_initializer": 0.6}},
+}
+EXAMPLES = {"adaptive": {"function": "silu"}, "mixture": {"members": ["gelu", "tanh", "sin"]}}
+MEASURED = {"adaptive": "adaptive silu"}  # under another name
+
+
+def text() -> str:
+    """The page."""
+    measured = {backend: table("activations", backend) for backend in BACKENDS}
+    parts = [
+        "# Gallery",
+        "<!-- Written by `python -m docs.generate`; edit that. -->",
+        "Every trainable activation of the library: its formula, what it starts as, its curve and slope at the start "
+        "(black) and with other numbers, and what it costs.",
+        "Cost is the time of a forward and a backward pass over that of ReLU, the shortest of several turns in one "
+        "process, on CPU: ReLU's is the least work there is. In a whole network's training step "
+        f"Method1 took {in_networks('method1')} that of ReLU and Method2 {in_networks('method2')} (medians; "
+        "`benchmarks/results/networks-cpu-*.json`).",
+    ]
+    for layer, name, formula, start in rows():
+        example = f"ka.{layer}({', '.join(f'{k}={v!r}' for k, v in EXAMPLES.get(name, {}).items())})"
+        costs = ", ".join(f"{backend} {cost(found, name)}" for backend, found in measured.items())
+        parts += [
+            f"## {layer}",
+            f"![Curve and slope of {layer}](pictures/{name}.svg)",
+            f"* Formula: {formula}\n"
+            f"* Starts as: {start}\n"
+            f"* Example: `{example}`, or by name: `{name}`\n"
+            f"* Cost: {costs}\n"
+            f"* Reference: {reference(getattr(ka, layer))}",
+        ]
+    parts += ["## How the costs were measured", "\n".join(provenance(b, found) for b, found in measured.items())]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(measurement: str, backend: str) -> dict[str, Any]:
+    return json.loads((ROOT / "benchmarks" / "results" / f"{measurement}-cpu-{backend}.json").read_text())
+
+
+def in_networks(name: str) -> str:
+    """From the smallest to the largest ratio, over networks and backends."""
+    every = [row for backend in BACKENDS for row in table("networks", backend)["rows"]]
+    ratios = [row["times_relu"] for row in every if row["activation"] == name]
+    return f"{min(ratios):.2f} to {max(ratios):.2f} times"
+
+
+def rows() -> list[tuple[str, str, str, str]]:
+    """Class, name, formula and start of each layer, from the table in README.md."""
+    table = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.findall(r"^\| `(\w+)\(.*?\)` \| `(\w+)` \| (.+) \| (.+) \|$", table, re.MULTILINE)
+
+
+def reference(layer: type) -> str:
+    """From the docstring of the class, or of the first one above it that has a reference."""
+    pattern = r"Reference: (.*?)(?:\n\s*\n|$(?![\r\n]))"
+    found = (re.search(pattern, cls.__doc__ or "", re.DOTALL) for cls in layer.__mro__)
+    return " ".join(next(match for match in found if match)[1].split())
+
+
+def cost(measured: dict[str, Any], name: str) -> str:
+    """`1.37 times`, as the library runs it."""
+    for row in measured["rows"]:
+        if row["activation"] == MEASURED.get(name, name) and row["way"] in ("fast", "keras"):
+            return f"{row['times_relu']:.2f} times"
+    return "not measured"
+
+
+def provenance(backend: str, measured: dict[str, Any]) -> str:
+    environment = measured["environment"]
+    versions = environment["versions"]
+    package = "tensorflow-cpu" if backend == "tensorflow" else backend
+    return (
+        f"* {backend}: `KERAS_BACKEND={backend} {environment['command']}`; {environment['processors']} processors, "
+        f"{environment['platform']}; Keras {versions['keras']}, {package} {versions[package]}; "
+        f"{measured['dtype']} of shape {tuple(measured['shape'])}, {environment['data']}; "
+        f"commit {environment['git_commit'][:7]}{' and later changes' if environment['git_changed_files'] else ''}"
+    )
+
+
+def picture(name: str) -> Figure:
+    """Curves on the left, slopes on the right."""
+    figure = Figure(figsize=(7, 2.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for (label, options), (colour, line) in zip(({"start": {}} | VARIANTS[name]).items(), LINES, strict=True):
+        layer = ka.get({"name": name} | EXAMPLES.get(name, {}) | options)
+        y = ops.convert_to_numpy(layer(Z[:, None]))[:, 0]
+        left.plot(Z, y, line, color=colour, label=label)
+        right.plot(Z, np.gradient(y, Z), line, color=colour)
+    for axes, title in ((left, "curve"), (right, "slope")):
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("z", fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.axhline(0, color="#bbbbbb", linewidth=0.6, zorder=0)
+        axes.axvline(0, color="#bbbbbb", linewidth=0.6, zorder=0)
+    left.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def main() -> None:
+    PICTURES.mkdir(exist_ok=True)
+    with rc_context({"svg.hashsalt": "keras_adaptact", "svg.fonttype": "none"}):  # the same ids in each drawing; small
+        for _, name, *_ in rows():
+            picture(name).savefig(PICTURES / f"{name}.svg", metadata={"Date": None}, facecolor="white")
+    (ROOT / "docs" / "gallery.md").write_text(text(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,285 @@
+"""What the activations of a model have learned, as tables; and which inputs they see."""
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_adaptact import backends
+from keras_adaptact.base import TrainableActivation, channel_axis
+from keras_adaptact.mixtures import Mixture
+
+Record = dict[str, Any]
+
+# Of `keras.activations`, the simplest first: of two that agree over the inputs, the first is named.
+KNOWN = (
+    *("linear", "relu", "leaky_relu", "relu6", "elu", "selu", "silu", "gelu", "mish", "hard_silu", "softplus"),
+    *("squareplus", "sigmoid", "hard_sigmoid", "log_sigmoid", "tanh", "hard_tanh", "softsign", "tanh_shrink"),
+    *("soft_shrink", "hard_shrink", "exponential"),
+)
+
+
+def mixing_weights(model: keras.layers.Layer) -> list[Record]:
+    """The weights of every mixture in a model, X, Y, Z as they enter the formula: a row for each member and channel.
+
+    ```python
+    pandas.DataFrame(ka.mixing_weights(model)).pivot(index="site", columns="member", values="weight")
+    ```
+
+    Args:
+        model: a model or layer.
+
+    Returns: dicts of `site`, `member`, `channel` (None where the layer has one set of weights) and `weight`. A site
+        is named as in `activation_table`.
+
+    Raises:
+        ValueError: where a layer has no weights yet, as the number of its channels is unknown.
+    """
+    return [
+        {"site": site, "member": member, "channel": channel, "weight": value}
+        for site, layer in sites(model).items()
+        if isinstance(layer, Mixture)
+        for member, weights in zip(layer.member_names, layer.mixing_weights, strict=True)
+        for channel, value in _by_channel(weights)
+    ]
+
+
+def activation_table(model: keras.layers.Layer) -> list[Record]:
+    """Every number in the formulas of a model's trainable activations: a row for each site, parameter and channel.
+
+    ```python
+    table = pandas.DataFrame(ka.activation_table(model))
+    ```
+
+    A site is the path to the layer, `block/dense/activation`: names of layers in models, of attributes in layers of
+    other kinds. An activation passed as `activation=` goes by the name of the layer that it was passed to; one that
+    is shared, by that of its first place. Mixing weights are `weight[tanh]` and so on, as they enter the formula.
+    Keras's own PReLU is not among the layers.
+
+    Args:
+        model: a model or layer.
+
+    Returns: dicts of `site`, `activation` (its class), `parameter`, `channel` (None where the layer has one set of
+        numbers) and `value`.
+
+    Raises:
+        ValueError: where a layer has no parameters yet, as the number of its channels is unknown.
+    """
+    return [
+        {"site": site, "activation": type(layer).__name__, "parameter": name, "channel": channel, "value": value}
+        for site, layer in sites(model).items()
+        for name, values in arguments(layer).items()
+        for channel, value in _by_channel(values)
+    ]
+
+
+def observe(
+    model: keras.layers.Layer, data: Any, samples: int = 100_000, batch_size: int = 256
+) -> dict[str, np.ndarray]:
+    """A random sample of what each trainable activation of a model is given, when the model sees some data.
+
+    ```python
+    inputs = ka.observe(model, x_test[:1000])
+    ka.nearest(model.get_layer("dense").activation, inputs["dense"])
+    ```
+
+    The model is called as in inference, batch by batch and eagerly, and no weight changes.
+
+    Args:
+        model: a model that takes `data`.
+        data: an array, or a list, tuple or dict of them for several inputs, of which batches are made; or an iterable
+            of batches (a dataset, a loader), where of a tuple the first element is the input, as in `fit`.
+        samples: how many numbers are kept of each site, each of them as likely as any other.
+        batch_size: how many rows of arrays are one batch.
+
+    Returns: for each site (named as in `activation_table`) that was called, float32 of shape (n,), or (n, channels)
+        where its layer has parameters for each channel.
+
+    Raises:
+        ValueError: for `samples` or a `batch_size` below 1.
+    """
+    for name, value in (("samples", samples), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"`{name}` must be 1 or more. Received: {value!r}")
+    layers = sites(model)
+    found = {site: _Sample(layer, samples) for site, layer in layers.items()}
+    try:
+        for site, layer in layers.items():
+            object.__setattr__(layer, "call", found[site].watch(layer.call))  # past Keras, which tracks attributes
+        for batch in _batches(data, batch_size):
+            model(batch, training=False)
+        backends.wait()
+    finally:
+        for layer in layers.values():
+            layer.__dict__.pop("call", None)
+    return {site: sample.rows for site, sample in found.items() if len(sample.rows)}
+
+
+def nearest(layer: TrainableActivation, inputs: Any = None, affine: bool = False) -> list[Record]:
+    """The known functions, by how far a learned shape lies from them over the inputs that it really sees.
+
+    The distance from f is the root of the mean square of `layer(z) - f(z)` over the inputs; with `affine=True` of
+    `layer(z) - (scale f(z) + shift)`, with the scale and shift of least squares: they don't change what a network can
+    compute, as its next layer's weights can take them over. An input is not rescaled: near 0 every smooth function
+    is a straight line.
+
+    ```python
+    ka.nearest(layer, ka.observe(model, x_test)["dense"])[0]["function"]
+    ```
+
+    Args:
+        layer: a trainable activation.
+        inputs: what it sees, of shape (n,), or (n, channels) where it has parameters for each channel (and then (n,)
+            for the same in each); 1001 numbers from -5 to 5 by default. `observe` collects the real ones.
+        affine: whether f may be scaled and shifted.
+
+    Returns: dicts of `channel` (None where there is one set of parameters), `function` (of `keras.activations`),
+        `error`, `relative_error` (the error divided by the standard deviation of the layer's output, so that 1 is no
+        better than a constant), `scale` and `shift`; for each channel the nearest first.
+
+    Raises:
+        ValueError: for no inputs, inputs that aren't finite, or such of another shape.
+    """
+    shape = _shape(layer)
+    z = np.linspace(-5, 5, 1001) if inputs is None else np.asarray(inputs, "float32")
+    if not z.size or not np.all(np.isfinite(z)) or (z.ndim != 1 and z.shape[1:] != shape):
+        raise ValueError(
+            f"`inputs` of {layer.name} must be one or more finite numbers, of shape {('n',)} or {('n', *shape)}. "
+            f"Received: an array of shape {z.shape}"
+        )
+    z = np.broadcast_to(z if z.ndim == 1 + len(shape) else z[:, None], (len(z), *shape)).reshape(len(z), -1)
+    y = evaluate(layer, z if shape else z[:, 0]).reshape(z.shape).astype("float64")
+    spread = y.std(axis=0)
+    records = []
+    for name in KNOWN:
+        f = ops.convert_to_numpy(getattr(keras.activations, name)(ops.array(z, "float32"))).astype("float64")
+        scale, shift = _least_squares(f, y) if affine else (np.ones_like(spread), np.zeros_like(spread))
+        error = np.sqrt(np.mean((y - scale * f - shift) ** 2, axis=0))
+        relative = np.divide(error, spread, out=np.where(error > 0, np.inf, 0.0), where=spread > 0)
+        for channel, row in enumerate(np.stack([error, relative, scale, shift], axis=1).tolist()):
+            where = channel if shape else None
+            records.append(
+                {"channel": where, "function": name}
+                | dict(zip(("error", "relative_error", "scale", "shift"), row, strict=True))
+            )
+    return sorted(records, key=lambda record: (record["channel"] or 0, record["error"]))
+
+
+def sites(model: keras.layers.Layer) -> dict[str, TrainableActivation]:
+    """The trainable activations in a model or layer, by their path in it; each once."""
+    if isinstance(model, TrainableActivation):
+        return {model.name: model}
+    found: dict[str, TrainableActivation] = {}
+    seen: set[int] = set()
+
+    def walk(owner, path: tuple[str, ...]):
+        for layer in owner._flatten_layers(include_self=False, recursive=False):  # `Model.layers`, of any layer
+            if id(layer) not in seen:
+                seen.add(id(layer))
+                place = (*path, *_place(owner, layer))
+                if isinstance(layer, TrainableActivation):
+                    found["/".join(place)] = layer
+                else:
+                    walk(layer, place)
+
+    walk(model, ())
+    return found
+
+
+def arguments(layer: TrainableActivation) -> dict[str, np.ndarray]:
+    """What a layer's formula takes after z, by name and in order: its parameters, then its mixing weights."""
+    values = layer.get_parameters()
+    if isinstance(layer, Mixture):
+        del values["weights"]
+        values |= {
+            f"weight[{name}]": weight for name, weight in zip(layer.member_names, layer.mixing_weights, strict=True)
+        }
+    return values
+
+
+def evaluate(layer: TrainableActivation, z: np.ndarray, values: dict[str, np.ndarray] | None = None) -> np.ndarray:
+    """A layer's formula over z in float32, whatever the layer computes in; with other values than it has now."""
+    values = arguments(layer) if values is None else values
+    tensors = [ops.convert_to_tensor(np.asarray(v, "float32")) for v in (z, *values.values())]
+    return ops.convert_to_numpy(layer.formula(*tensors))
+
+
+def _shape(layer: TrainableActivation) -> tuple[int, ...]:
+    """Of one of its parameters: () or (channels,)."""
+    layer._require_variables()
+    return layer._shape or ()
+
+
+def _place(owner: keras.layers.Layer, layer: keras.layers.Layer) -> tuple[str, ...]:
+    """Where a layer is in its owner; nowhere of its own, as its owner's `activation`."""
+    attributes = vars(owner) | vars(owner).get("_modules", {})  # where torch keeps them
+    for name, value in attributes.items():
+        if name.startswith("_"):
+            continue
+        if value is layer:
+            return () if name == "activation" else (name,)
+        items: Iterable = ()
+        if isinstance(value, list | tuple):
+            items = enumerate(value)
+        elif isinstance(value, dict):
+            items = value.items()
+        for key, item in items:
+            if item is layer:
+                return (name, str(key))
+    return (layer.name,)
+
+
+def _by_channel(values: np.ndarray) -> list[tuple[int | None, float]]:
+    if not np.ndim(values):
+        return [(None, float(values))]
+    return list(enumerate(values.tolist()))
+
+
+def _least_squares(f: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and shift of f that bring it nearest to y, for each column; a constant f is not scaled."""
+    centred = f - f.mean(axis=0)
+    variance = np.mean(centred**2, axis=0)
+    scale = np.divide(np.mean(centred * y, axis=0), variance, out=np.zeros_like(variance), where=variance > 0)
+    return scale, y.mean(axis=0) - scale * f.mean(axis=0)
+
+
+def _batches(data: Any, size: int) -> Iterator[Any]:
+    if hasattr(data, "shape") or isinstance(data, list | tuple | dict):
+        count = len(keras.tree.flatten(data)[0])
+        for start in range(0, count, size):
+            yield keras.tree.map_structure(lambda array, start=start: array[start : start + size], data)
+    else:
+        for batch in data:
+            yield batch[0] if isinstance(batch, tuple) else batch
+
+
+class _Sample:
+    """A random sample of the rows that a layer is given: those with the smallest random keys."""
+
+    def __init__(self, layer: TrainableActivation, samples: int):
+        self.layer = layer
+        shape = _shape(layer)
+        self.size = max(1, samples // math.prod(shape))
+        self.rows = np.zeros((0, *shape), "float32")
+        self.keys = np.zeros(0)
+        self.random = np.random.default_rng(0)
+
+    def watch(self, call):
+        def watched(inputs):
+            backends.tell(self.add, ops.cast(inputs, "float32"))
+            return call(inputs)
+
+        return watched
+
+    def add(self, inputs: np.ndarray) -> None:
+        if self.rows.ndim > 1:
+            inputs = np.moveaxis(inputs, channel_axis(self.layer.data_format, inputs.ndim), -1)
+        rows = np.reshape(inputs, (-1, *self.rows.shape[1:]))
+        self.rows = np.concatenate([self.rows, rows])
+        self.keys = np.concatenate([self.keys, self.random.random(len(rows))])
+        if len(self.keys) > self.size:
+            kept = np.argpartition(self.keys, self.size)[: self.size]
+            self.rows, self.keys = self.rows[kept], self.keys[kept]

@@ -1,0 +1,69 @@
+"""The guides show what really runs, and the gallery is what its script writes."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+
+import keras
+import pytest
+from test_readme import ROOT
+
+import keras_adaptact as ka
+from docs import generate
+
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+GUIDES = [page for page in PAGES if "```python" in page.read_text(encoding="utf-8")]
+
+
+@pytest.fixture
+def _registry(monkeypatch):
+    """Names that a page registers are forgotten."""
+    from keras_adaptact import registry
+
+    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+
+
+@pytest.mark.usefixtures("_registry")
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
+def test_a_guide_runs(page, tmp_path, monkeypatch):
+    """Its blocks, in order, as one program in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    text = page.read_text(encoding="utf-8")
+    found: dict = {"__name__": page.stem}
+    for block in re.finditer(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        before = "\n" * (text.count("\n", 0, block.start()) + 1)  # an error names the line of the page
+        exec(compile(before + block[1], page, "exec"), found)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_gallery_is_up_to_date():
+    assert (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8") == generate.text()
+
+
+def test_the_gallery_shows_every_layer():
+    layers = {n for n, v in vars(ka).items() if isinstance(v, type) and issubclass(v, keras.layers.Layer)}
+    shown = re.findall(r"^## (\w+)$", generate.text(), re.MULTILINE)
+    assert set(shown) == layers - {"TrainableActivation"}
+    for _, name, *_ in generate.rows():
+        picture = ElementTree.parse(generate.PICTURES / f"{name}.svg")
+        assert len(picture.findall(".//{*}g[@id='axes_1']")) == 1
+
+
+def test_costs_are_those_measured():
+    """One cell followed by hand, and what has no measurement says so."""
+    page = generate.text()
+    measured = generate.table("activations", "torch")["rows"]
+    (ratio,) = [row["times_relu"] for row in measured if (row["activation"], row["way"]) == ("method1", "fast")]
+    section = page.split("## Method1\n")[1].split("## ")[0]
+    assert f"torch {ratio:.2f} times" in section
+    assert page.split("## Mixture\n")[1].split("## ")[0].count("not measured") == 3
+
+
+def test_pictures_can_be_drawn():
+    for _, name, *_ in generate.rows():
+        curve, slope = generate.picture(name).axes
+        assert len(curve.get_lines()) == len(slope.get_lines()) == 5  # three of them curves, two the axes
