@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 rcParams["svg.hashsalt"] = "keras_adaptact"  # the same ids in each drawing of a figure
 COLOURS = {True: colormaps["cividis"], False: colormaps["cividis_r"]}  # by whether the objective is maximized
-MISSING = "none"  # where an entry doesn't count
+MISSING = "not set"  # where an entry doesn't count
 
 
 class Axis:

@@ -53,18 +53,19 @@ class Found:
         self.trials = {trial.name: trial for trial in ended if FINAL + "of" not in trial.point}
         outcomes = {name: trial.outcome for name, trial in self.trials.items()}
         self.ranking = [self.trials[name] for name in ranked(outcomes, self.search.maximize)]
+        self.whole = [trial for trial in self.ranking if trial.outcome.status == "finished"]
 
 
-def blocks(found: Found) -> "Iterator[Block]":
+def blocks(found: Found, note: str = "") -> "Iterator[Block]":
     from zoo.document import Heading, Paragraph
 
-    yield Paragraph(_provenance(found))
+    yield Paragraph(f"{note} {_provenance(found)}".strip())
     yield Heading("Ranking")
     yield from _ranking(found)
     if found.search.contrast:
         yield Heading(f"Which {found.search.contrast.by}")
         yield from _contrast(found)
-    if found.ranking:
+    if found.whole:
         yield Heading("What mattered")
         yield from _importance(found)
         yield from _figures(found)
@@ -175,16 +176,17 @@ def _in_words(by, first, differences, corrected, count) -> str:
     said = []
     for label, (d, _) in differences.items():
         how = "more" if d.mean > 0 else "less"
-        sure = "beyond chance" if corrected[label] < 0.05 else "within chance"
+        sure = "within chance" if d.low <= 0 <= d.high else "within chance for so many comparisons"
+        sure = "beyond chance" if corrected[label] < 0.05 else sure
         said.append(f"{label} has {abs(d.mean):.4f} {how} than {first} ({d.low:+.4f} to {d.high:+.4f}), {sure}")
     rest = "" if len(differences) == count else " The others have too few runs."
     return "; ".join(said).capitalize() + "." + rest
 
 
 def _columns(found: Found) -> dict[str, list[Any]]:
-    """The values of each entry at each ranked trial, None where it doesn't count; a simplex by its weights."""
+    """The values of each entry at each whole trial, None where it doesn't count; a simplex by its weights."""
     columns: dict[str, list[Any]] = {}
-    labelled = [found.search.labelled(trial.point) for trial in found.ranking]
+    labelled = [found.search.labelled(trial.point) for trial in found.whole]
     for entry in found.search.space:
         values = [labels.get(entry.name) for labels in labelled]
         if entry.simplex:
@@ -204,7 +206,7 @@ def _importance(found: Found) -> "Iterator[Block]":
     from zoo.document import Paragraph, Table
 
     columns = _columns(found)
-    y = np.array([trial.outcome.value for trial in found.ranking])
+    y = np.array([trial.outcome.value for trial in found.whole])
     if len(y) < ENOUGH or not columns or np.ptp(y) == 0:
         yield Paragraph(f"Importances need {ENOUGH} trials or more with different values; there are {len(y)}.")
         return
@@ -216,9 +218,9 @@ def _importance(found: Found) -> "Iterator[Block]":
     names = list(columns)
     rows = [[names[i], f"{drop.importances_mean[i]:.3f}", f"{drop.importances_std[i]:.3f}"] for i in order]
     yield Paragraph(
-        f"How much worse a random forest of 500 trees explains the {len(y)} trials when one column is shuffled, as a "
-        f"drop of R². Of trials that a tree did not see it explains R² = {forest.oob_score_:.2f}: at 0 or below, these "
-        "importances say nothing yet."
+        f"How much worse a random forest of 500 trees explains the {len(y)} trials that were trained to their end when "
+        f"one column is shuffled, as a drop of R². Of trials that a tree did not see it explains R² = "
+        f"{forest.oob_score_:.2f}: at 0 or below, these importances say nothing yet."
     )
     yield Table("importance", "Importance by permutation", ["hyperparameter", "drop of R²", "std"], rows)
 
@@ -228,7 +230,7 @@ def _figures(found: Found) -> "Iterator[Block]":
     from zoo.document import Figure
 
     search = found.search
-    objective = [float(trial.outcome.value) for trial in found.ranking if trial.outcome.value is not None]
+    objective = [float(trial.outcome.value) for trial in found.whole if trial.outcome.value is not None]
     columns = _columns(found)
     logs = {entry.name for entry in search.space if entry.log}
     name = search.objective
@@ -237,7 +239,7 @@ def _figures(found: Found) -> "Iterator[Block]":
         yield Figure("parallel", "Each trial as a line; the better, the brighter.", drawn)
         yield Figure("slices", f"{name} against each hyperparameter.", figures.slices(columns, logs, objective, name))
     for entry in search.space:
-        labelled = [search.labelled(trial.point).get(entry.name) for trial in found.ranking]
+        labelled = [search.labelled(trial.point).get(entry.name) for trial in found.whole]
         known = [(w, o) for w, o in zip(labelled, objective, strict=True) if w is not None]
         if entry.simplex == 3 and known:
             corners = [f"{entry.name} {i + 1}" for i in range(3)]
@@ -255,6 +257,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tuner.report", description="What a search found.")
     parser.add_argument("search", type=Path, help="folder of a search, such as searches/quick")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the report; by default report/ in that one")
+    parser.add_argument("--note", default="", metavar="TEXT", help="to stand at the top, such as what the images are")
     return parser
 
 
@@ -268,7 +271,7 @@ def _main(arguments: argparse.Namespace) -> int:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{out}: no folder can be made here: {error.strerror}") from None
-    document.write(out, f"Search {arguments.search.name}", list(blocks(found)))
+    document.write(out, f"Search {arguments.search.name}", list(blocks(found, arguments.note)))
     print(f"{len(found.trials)} trials and {len(found.finals)} runs after them are in {out}/report.html and report.md")
     return 0
 
