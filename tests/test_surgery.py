@@ -1,5 +1,7 @@
 """Activations replaced in models that exist: nothing else changes, and everything is told."""
 
+from functools import partial
+
 import keras
 import numpy as np
 import pytest
@@ -25,6 +27,22 @@ def trainable_activations(model):
     return [layer for layer in model._flatten_layers() if isinstance(layer, ka.TrainableActivation)]
 
 
+@keras.saving.register_keras_serializable("tests")
+def own_relu(z):
+    return ops.maximum(z, 0)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Named(layers.Layer):
+    """Has a variable that is called like an activation's."""
+
+    def build(self, input_shape):
+        self.own = self.add_weight(name="parameters", shape=(3,))
+
+    def call(self, x):
+        return x * self.own
+
+
 def nested() -> keras.Model:
     """A model with relu in every form: `activation=`, layers, functions, in nested models, and one layer twice."""
     inner = keras.Sequential(
@@ -34,7 +52,7 @@ def nested() -> keras.Model:
             layers.BatchNormalization(),
             layers.ReLU(name="plain"),
             layers.ReLU(6.0, name="six"),
-            layers.SeparableConv2D(4, 3, activation=lambda z: ops.maximum(z, 0), name="own"),
+            layers.SeparableConv2D(4, 3, activation=own_relu, name="own"),
         ],
         name="inner",
     )
@@ -70,7 +88,8 @@ def test_a_copy_computes_the_same_and_is_independent(granularity, tmp_path):
     spec = {"name": "arelu", "granularity": granularity}
     new = ka.replace_activations(model, "relu", spec)
     np.testing.assert_array_equal(call(new), before)
-    assert [layer.name for layer in new.layers] == [layer.name for layer in model.layers]
+    names = [layer.name for layer in model.layers]
+    assert [layer.name for layer in new.layers if layer.name in names] == names  # functions became layers
     sizes = [layer.a.size for layer in trainable_activations(new)]
     assert sizes == [4 if granularity == "channel" else 1] * 6 and not trainable_activations(model)
 
@@ -85,7 +104,7 @@ def test_a_copy_computes_the_same_and_is_independent(granularity, tmp_path):
 
     trained = call(new)
     new.save(tmp_path / "model.keras")
-    np.testing.assert_array_equal(call(keras.saving.load_model(tmp_path / "model.keras", safe_mode=False)), trained)
+    np.testing.assert_array_equal(call(keras.saving.load_model(tmp_path / "model.keras")), trained)
     new.save_weights(tmp_path / "model.weights.h5")
     again = ka.replace_activations(model, "relu", spec)
     again.load_weights(tmp_path / "model.weights.h5")
@@ -115,14 +134,17 @@ def test_layers_are_chosen_by_pattern_and_by_function():
     plan = ka.plan_replacement(model, "relu", "arelu", layers="inner/*")
     assert [site.name for site in plan if site.replaced] == ["inner/conv", "inner/plain", "inner/own"]
     plan = ka.plan_replacement(model, None, "atanh", layers="six")
-    assert [(site.name, site.starts_equal) for site in plan if site.replaced] == [("six", False)]
+    assert [(site.name, site.starts_equal) for site in plan if site.replaced] == [("inner/six", False)]
     new = ka.replace_activations(model, choose=lambda layer: {"conv": "method2", "six": ka.Swish}.get(layer.name))
-    assert [type(layer) for layer in trainable_activations(new)] == [ka.Method2, ka.Swish]
+    assert {layer.name: type(layer) for layer in trainable_activations(new)} == {
+        "conv_activation": ka.Method2,
+        "six": ka.Swish,
+    }
 
 
 def test_a_relu_of_six_is_replaced_where_it_is_named():
     plan = ka.plan_replacement(nested(), layers.ReLU(6.0), {"name": "adaptive", "function": "relu6"})
-    assert [(site.name, site.starts_equal) for site in plan if site.replaced] == [("six", True)]
+    assert [(site.name, site.starts_equal) for site in plan if site.replaced] == [("inner/six", True)]
 
 
 def test_what_is_hidden_is_told():
@@ -182,6 +204,9 @@ def test_policies_formats_and_frozen_layers_are_kept():
     assert activation.a.shape == (5,) and activation.compute_dtype == "float16" and not new.trainable_variables
 
 
+@pytest.mark.skipif(
+    keras.config.backend() != "tensorflow", reason="no backend has a part in it, and JAX takes a minute to build them"
+)
 @pytest.mark.parametrize(
     "name, source, new, replaced, kept",
     [
@@ -229,7 +254,8 @@ def test_only_activations_are_warmed_up():
     with ka.only_activations(model):
         model.compile("sgd", "mse")
         model.fit(X, np.ones((4, 1)), verbose=0)
-    moved = {v.path.rsplit("/")[-1] for v, old in zip(model.variables, before, strict=True) if np.any(v.value != old)}
+    after = zip(model.variables, before, values(model), strict=True)
+    moved = {variable.name for variable, old, new in after if np.any(new != old)}
     assert moved <= {"parameters", "moving_mean", "moving_variance"} and "parameters" in moved
     assert len(model.trainable_variables) == every
     model.compile("sgd", "mse")
@@ -261,10 +287,11 @@ def steps(model, optimizer) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("kind", ["SGD", "Adam", "Nadam", "RMSprop", "Lion", "Muon"])
 def test_activations_have_a_learning_rate_of_their_own(kind):
-    kind = getattr(keras.optimizers, kind)
+    settings = {"adam_weight_decay": 0.0, "weight_decay": 0.0} if kind == "Muon" else {}
+    kind = partial(getattr(keras.optimizers, kind), **settings)
     plain, model = steps(small(), kind(1e-3)), small()
     own = steps(model, ka.optimizer_for(model, kind(1e-3), learning_rate_factor=10.0))
-    assert isinstance(model.optimizer, kind)
+    assert isinstance(model.optimizer, kind.func)
     factors = {path: 10 if path.endswith(("parameters", "mixing_weights")) else 1 for path in own}
     assert sorted(factors.values()) == [1, 1, 1, 1, 10, 10]
     for (path, step), reference in zip(own.items(), plain.values(), strict=True):
@@ -275,7 +302,7 @@ def test_activations_do_not_decay():
     model = small()
     step = steps(model, ka.optimizer_for(model, keras.optimizers.SGD(1e-30, weight_decay=1e29)))
     for variable in model.variables:
-        assert (np.abs(step[variable.path]).max() > 0) == (variable.name == "kernel")
+        assert (np.abs(step[variable.path]).max() > 1e-20) == (variable.name == "kernel")
     with ka.only_activations(model):  # nothing is left to decay
         steps(model, ka.optimizer_for(model, "adamw"))
 
@@ -297,8 +324,7 @@ def test_the_optimizer_is_saved(tmp_path):
 def test_an_optimizer_for_the_wrong_model():
     used = keras.optimizers.SGD()
     used.build(small().trainable_variables)
-    taken = keras.Sequential([layers.Input((3,)), ka.PReLU(), layers.PReLU()])
-    taken.layers[1].alpha.name = "alpha"
-    for arguments in ((nested(), "adam"), (small(), used), (small(), "adam", -1.0)):
+    taken = keras.Sequential([layers.Input((3,)), ka.AReLU(), Named()])
+    for arguments in ((nested(), "adam"), (small(), used), (taken, "adam"), (small(), "adam", -1.0)):
         with pytest.raises(ValueError, match="Received"):
             ka.optimizer_for(*arguments)

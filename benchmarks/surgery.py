@@ -1,0 +1,92 @@
+"""Activations replaced in networks of keras.applications, with random weights: the same outputs, and a step that learns.
+
+    KERAS_BACKEND=jax python benchmarks/surgery.py --out benchmarks/results/surgery-jax.json
+
+For each network: how many sites are replaced and kept, the largest difference of a direct call's outputs, and whether
+one step of training moves every new parameter tensor.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from zoo import backend
+
+backend.choose()  # before Keras is imported
+
+import keras
+import numpy as np
+
+import keras_adaptact as ka
+from zoo import results
+
+SILU, GELU = ({"name": "adaptive", "function": name} for name in ("silu", "gelu"))
+NETWORKS = {
+    "ResNet50": ("relu", "arelu"),
+    "DenseNet121": ("relu", "arelu"),
+    "MobileNetV3Small": ("relu", "arelu"),
+    "EfficientNetB0": ("silu", SILU),
+    "VGG16": ("relu", "arelu"),
+    "ConvNeXtTiny": ("gelu", GELU),
+}
+SIZE = 64  # of images
+
+
+def measure(name: str) -> dict:
+    source, new = NETWORKS[name]
+    keras.utils.set_random_seed(0)
+    model = getattr(keras.applications, name)(weights=None, input_shape=(SIZE, SIZE, 3), classes=10)
+    plan = ka.plan_replacement(model, source, new)
+    copy = ka.replace_activations(model, source, new)
+    x = np.random.default_rng(0).uniform(0, 255, (4, SIZE, SIZE, 3)).astype("float32")
+    before, after = (keras.ops.convert_to_numpy(each(x, training=False)) for each in (model, copy))
+    layers = [layer for layer in copy._flatten_layers() if isinstance(layer, ka.TrainableActivation)]
+    start = [layer.get_parameters() for layer in layers]
+    copy.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy")
+    copy.train_on_batch(x, np.arange(4))
+    moved = [
+        any(np.any(layer.get_parameters()[key] != value) for key, value in then.items())
+        for layer, then in zip(layers, start, strict=True)
+    ]
+    kept: dict[str, int] = {}
+    for site in plan:
+        if not site.replaced:
+            kept[site.function] = kept.get(site.function, 0) + 1
+    return {
+        "network": name,
+        "replaced": sum(site.replaced for site in plan),
+        "kept": kept,
+        "starts_equal": all(site.starts_equal for site in plan if site.replaced),
+        "difference": float(np.abs(after - before).max()),
+        "moved": sum(moved),
+        "activations": len(layers),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--out", type=Path, metavar="FILE")
+    arguments = parser.parse_args()
+    rows = []
+    for name in arguments.only:
+        began = time.perf_counter()
+        row = measure(name)
+        rows.append(row)
+        kept = ", ".join(f"{n} {function}" for function, n in row["kept"].items())
+        print(
+            f"{name:17} {row['replaced']:3} replaced, kept {kept}; difference {row['difference']:.1e}; "
+            f"{row['moved']} of {row['activations']} moved; {time.perf_counter() - began:.0f} s",
+            flush=True,
+        )
+    if arguments.out:
+        environment = results.environment("random numbers", ["python", "benchmarks/surgery.py", *sys.argv[1:]])
+        results.write_json(arguments.out, {"environment": environment, "size": SIZE, "rows": rows})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
