@@ -1,4 +1,4 @@
-"""Activations replaced in networks of keras.applications, with random weights: the same outputs, and a step that learns.
+"""Activations replaced in networks of keras.applications, with random weights: equal outputs, and a step of training.
 
     KERAS_BACKEND=jax python benchmarks/surgery.py --out benchmarks/results/surgery-jax.json
 

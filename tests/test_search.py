@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tuner import report, search, trial
+from tuner import report, search, space, trial
 from tuner.folder import Folder
 from tuner.outcome import Outcome
 from zoo import train
@@ -126,6 +126,27 @@ def test_a_trial_that_kills_its_worker_twice_has_failed(searched):
         folder.died("tuner9", "killed by SIGKILL")
     found = trial.run(folder, folder.open()[0], None, "9998", {}, lambda *_: False)
     assert found == Outcome("failed", reason="its process died 2 times: killed by SIGKILL")
+
+
+def test_hyperband_hands_on_everything(described, tmp_path):
+    """A trial that goes on where another ended trains as if it had been one, optimizer and schedule included."""
+    content = json.loads(described.read_text()) | {"epochs": 2, "tuner": {"name": "hyperband"}, "contrast": None}
+    folder = Folder(tmp_path)
+    (tmp_path / "trials").mkdir()
+    folder.base.write_text((described.parent / "base.json").read_text())
+    chosen = space.parse(content, "here")
+    point = {"mixing": "learned", "rate": "0.03"}
+
+    def run(number, **more):
+        return trial.run(folder, chosen, None, number, point | more, lambda *_: False)
+
+    whole = run("0000", **{"tuner/epochs": 2})
+    half = run("0001", **{"tuner/epochs": 1})
+    rest = run("0002", **{"tuner/epochs": 2, "tuner/trial_id": "0001"})
+    assert (len(half.curve), len(rest.curve)) == (1, 2)
+    assert rest.curve == whole.curve
+    for name in ("history.csv", "mixing_weights.csv"):
+        assert (folder.run("0002") / name).read_bytes() == (folder.run("0000") / name).read_bytes()
 
 
 def test_a_worker_without_a_chief_says_so(described, tmp_path):

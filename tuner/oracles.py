@@ -335,6 +335,8 @@ class BayesianOracle(Kept, keras_tuner.oracles.BayesianOptimizationOracle):
 
 class HyperbandOracle(Kept, keras_tuner.oracles.HyperbandOracle):
     def candidates(self) -> set[str]:
+        if self._exhausted:
+            return set()
         return {info["id"] for bracket in self._brackets for ended in bracket["rounds"] for info in ended}
 
 

@@ -178,6 +178,7 @@ def _lead(folder: "Folder", search: "Search", workers: int) -> int:
     if not is_done:
         print(f"error: no worker is left after {counts}; look at {folder.path}/tuner*.log", file=sys.stderr)
         return FAILED
+    folder.settle(search, oracle)
     ended(folder.path)
     if not ranking:
         first = next((o.reason for o in oracle.outcomes.values() if o.reason), "there was none")
