@@ -10,6 +10,7 @@ from keras_adaptact.activations import FReLU as FReLU
 from keras_adaptact.activations import PReLU as PReLU
 from keras_adaptact.activations import Swish as Swish
 from keras_adaptact.base import TrainableActivation as TrainableActivation
+from keras_adaptact.folding import fold_activations as fold_activations
 from keras_adaptact.health import check as check
 from keras_adaptact.history import ActivationHistory as ActivationHistory
 from keras_adaptact.inspection import activation_table as activation_table

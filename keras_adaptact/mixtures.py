@@ -48,7 +48,7 @@ class Member:
     def make(cls, spec, granularity: str) -> "Member":
         if isinstance(spec, dict) and spec.keys() == {"name"}:
             spec = spec["name"]
-        layer = _layer_of(spec)
+        layer = layer_of(spec)
         if layer is None:
             function = plain_function(spec)
             name = spec if isinstance(spec, str) else getattr(function, "__name__", type(function).__name__).strip("<>")
@@ -90,7 +90,7 @@ class WeightedSum:
         return functools.reduce(operator.add, terms)
 
 
-def _layer_of(spec) -> keras.layers.Layer | None:
+def layer_of(spec) -> keras.layers.Layer | None:
     """The layer that a member's spec stands for, or None where it stands for a function."""
     if isinstance(spec, dict) and "class_name" in spec:
         spec = keras.saving.deserialize_keras_object(spec)

@@ -208,9 +208,10 @@ def activations_of(model: keras.Model) -> list[keras.layers.Layer]:
 def copy_model(model: keras.Model, make: Callable[[Any], Any], call: Callable | None = None) -> keras.Model:
     """A copy of a graph of layers: `make(layer)` gives a new layer, or None for one like the old; weights are kept.
 
-    Variables are carried over from each layer to its copy, but for those of an activation that one of them has anew.
+    Variables are carried over from each layer to its copy, but for those of activations in what `make` gave.
     """
     copies: dict[int, tuple[Any, Any]] = {}
+    made: set[int] = set()
 
     def clone(operation):
         if id(operation) not in copies:
@@ -220,13 +221,15 @@ def copy_model(model: keras.Model, make: Callable[[Any], Any], call: Callable | 
                 new = make(operation)
                 if new is None:
                     new = rebuilt(operation)
+                else:
+                    made.add(id(operation))
             copies[id(operation)] = operation, new
         return copies[id(operation)][1]
 
     copied = _copy_graph(model, clone, call)
     for old, new in copies.values():
         if isinstance(old, keras.layers.Layer) and not is_graph(old):
-            carry(old, new)
+            _carry(old, new, id(old) in made)
     return copied
 
 
@@ -255,9 +258,9 @@ def rebuilt(operation, **changes):
         ) from error
 
 
-def carry(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
-    """Gives a layer the variables of another, but for those of activations that differ."""
-    before, after = _own_variables(old, new), _own_variables(new, old)
+def _carry(old: keras.layers.Layer, new: keras.layers.Layer, made: bool) -> None:
+    """Gives a layer the variables of another; where it was made, but for those of its activation."""
+    before, after = (_without_activation(layer) if made else layer.variables for layer in (old, new))
     if len(before) != len(after):
         raise ValueError(f"{old.name} has {len(before)} variables, and its copy {len(after)}. Received: {old!r}")
     for source, target in zip(before, after, strict=True):
@@ -267,14 +270,11 @@ def carry(old: keras.layers.Layer, new: keras.layers.Layer) -> None:
         new.finalize_state()  # preprocessing layers compute from their variables what they use
 
 
-def _own_variables(layer, other) -> list:
-    """The variables that a layer shares with its copy: all, or all but its activation's where that is a new one."""
-    if _is_activation(layer) or _is_activation(other):
-        return layer.variables if type(layer) is type(other) else []
-    inner, outer = getattr(layer, "activation", None), getattr(other, "activation", None)
-    if type(inner) is type(outer) or not isinstance(inner, keras.layers.Layer):
-        return layer.variables
-    left_out = {id(v) for v in inner.variables}
+def _without_activation(layer) -> list:
+    if _is_activation(layer):
+        return []
+    inner = getattr(layer, "activation", None)
+    left_out = {id(v) for v in inner.variables} if isinstance(inner, keras.layers.Layer) else ()
     return [v for v in layer.variables if id(v) not in left_out]
 
 
