@@ -39,8 +39,9 @@ def derivative(function):
             import torch
 
             def by_torch(x):
-                x = x if x.requires_grad else x.detach().requires_grad_()
-                return torch.autograd.grad(function(x).sum(), x, create_graph=True)[0]
+                with torch.enable_grad():  # which Keras turns off where it builds the model
+                    x = x if x.requires_grad else x.detach().requires_grad_()
+                    return torch.autograd.grad(function(x).sum(), x, create_graph=True)[0]
 
             return by_torch
         case "tensorflow":

@@ -381,3 +381,12 @@ if BACKEND == "tensorflow":
         model.export(tmp_path / "saved", verbose=False)
         loaded = tf.saved_model.load(tmp_path / "saved")
         np.testing.assert_allclose(loaded.serve(Z), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's own way of shipping")
+def test_an_exported_model_has_nothing_that_only_xla_runs(tmp_path):
+    """A large activation runs as a compiled program in training, which ONNX Runtime and LiteRT don't take."""
+    model = keras.Sequential([keras.layers.Input((64, 64, 3)), keras.layers.Conv2D(8, 3), ka.Method1()])
+    model(np.zeros((16, 64, 64, 3), "float32"))
+    model.export(tmp_path / "model", verbose=False)
+    assert b"_XlaMustCompile" not in (tmp_path / "model" / "saved_model.pb").read_bytes()

@@ -18,7 +18,7 @@ def test_the_examples_run(tmp_path, monkeypatch):
     found: dict = {}
     exec(first, found)
     model = found["model"]
-    model.compile("sgd", found["keras"].losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit(np.ones((4, 32, 32, 3)), np.arange(4), verbose=0)
     for example in others:
         exec(example, found)

@@ -8,6 +8,7 @@ Such a program is compiled for each shape (under a second), so that small tensor
 """
 
 import functools
+import inspect
 import math
 
 import tensorflow as tf
@@ -21,10 +22,22 @@ BATCH = 64  # what an unknown batch size counts as
 
 
 def run(form, z, variables):
+    if _is_exported():
+        return plain(form.formula, form.dtype)(z, *form.parameters(*variables))
     size = 0 if z.shape.rank is None else math.prod(BATCH if n is None else n for n in z.shape)
     large = size >= LARGE and not tf.config.list_physical_devices("GPU")
     function = (_compiled if large else _recomputed)(form.formula, form.dtype)
     return function(z, *form.parameters(*variables))
+
+
+def _is_exported() -> bool:
+    """Whether Keras traces a model to write it for another runtime, which takes no programs that XLA compiles."""
+    if tf.executing_eagerly():
+        return False
+    frame = inspect.currentframe()
+    while frame is not None and not frame.f_globals.get("__name__", "").startswith("keras.src.export"):
+        frame = frame.f_back
+    return frame is not None
 
 
 @functools.lru_cache(maxsize=256)

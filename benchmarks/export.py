@@ -1,0 +1,118 @@
+"""What can be shipped from a backend: LeNet exported in each format of Keras, run elsewhere, and compared.
+
+    KERAS_BACKEND=torch python benchmarks/export.py --out benchmarks/results/export-torch.json
+
+Needs, for what it tries: onnx, onnxruntime, onnxscript and tf2onnx; openvino; ai-edge-litert; tensorflow. A difference
+is the largest of any output, relative to the largest output. Numbers of the activations are drawn at random.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from zoo import backend
+
+BACKEND = backend.choose()  # before Keras is imported
+
+import keras
+import numpy as np
+
+import keras_adaptact as ka
+from zoo import models, results
+from zoo.config import Config
+
+
+def saved_model(path: Path, x: np.ndarray) -> np.ndarray:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))
+    return np.asarray(loaded.serve(x))
+
+
+def onnx(path: Path, x: np.ndarray) -> np.ndarray:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path))
+    return session.run(None, {session.get_inputs()[0].name: x})[0]
+
+
+def openvino(path: Path, x: np.ndarray) -> np.ndarray:
+    import openvino
+
+    exact = {"INFERENCE_PRECISION_HINT": "f32"}  # else bfloat16 where the processor has it
+    return openvino.compile_model(str(path), "CPU", exact)(x)[0]
+
+
+def litert(path: Path, x: np.ndarray) -> np.ndarray:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path))
+    (given,), (made,) = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.resize_tensor_input(given["index"], x.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(given["index"], x)
+    interpreter.invoke()
+    return interpreter.get_tensor(made["index"])
+
+
+FORMATS = {
+    "tf_saved_model": ("model", saved_model),
+    "onnx": ("model.onnx", onnx),
+    "openvino": ("model.xml", openvino),
+    "litert": ("model.tflite", litert),
+}
+
+
+def network(name: str) -> keras.Model:
+    keras.utils.set_random_seed(0)
+    model = models.build(Config.model_validate({"activation": {"name": name}}), 10)
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, ka.TrainableActivation):
+            values = layer.get_parameters()
+            layer.set_parameters(**{k: v + rng.uniform(0.0, 0.2, np.shape(v)) for k, v in values.items()})
+    return model
+
+
+def attempt(model: keras.Model, kind: str, x: np.ndarray) -> str:
+    file, run = FORMATS[kind]
+    expected = keras.ops.convert_to_numpy(model(x, training=False))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / file
+            model.export(str(path), format=kind, verbose=False)
+            found = run(path, x)
+    except Exception as error:  # of a converter or a runtime: each raises its own
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"{np.abs(found - expected).max() / np.abs(expected).max():.1e}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
+    parser.add_argument("--activations", nargs="+", default=["relu", "arelu", "method1"])
+    parser.add_argument("--out", type=Path, metavar="FILE")
+    arguments = parser.parse_args()
+    x = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
+    rows = []
+    for name in arguments.activations:
+        model = network(name)
+        for label, each in (("as trained", model), ("folded", ka.fold_activations(model))):
+            for kind in arguments.formats:
+                found = attempt(each, kind, x)
+                rows.append({"activation": name, "model": label, "format": kind, "result": found})
+                print(f"{BACKEND:10} {name:8} {label:10} {kind:15} {found}", flush=True)
+    if arguments.out:
+        environment = results.environment("random numbers", ["python", "benchmarks/export.py", *sys.argv[1:]])
+        results.write_json(arguments.out, {"environment": environment, "rows": rows})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
