@@ -1,4 +1,4 @@
-"""What can be shipped from a backend: LeNet exported in each format of Keras, run elsewhere, and compared.
+"""What can be shipped from a backend: networks exported in each format of Keras, run elsewhere, and compared.
 
     KERAS_BACKEND=torch python benchmarks/export.py --out benchmarks/results/export-torch.json
 
@@ -70,10 +70,30 @@ FORMATS = {
 
 
 def network(name: str) -> keras.Model:
+    """LeNet with an activation, or a network of keras.applications whose ReLUs became AReLUs."""
     keras.utils.set_random_seed(0)
-    model = models.build(Config.model_validate({"activation": {"name": name}}), 10)
+    if not hasattr(keras.applications, name):
+        return with_numbers(models.build(Config.model_validate({"activation": {"name": name}}), 10))
+    plain = getattr(keras.applications, name)(weights=None, input_shape=(32, 32, 3), classes=10)
+    model = with_numbers(ka.replace_activations(plain, "relu", "arelu"))
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder) / "model.keras")
+        model.save_weights(Path(folder) / "model.weights.h5")
+        fresh = ka.replace_activations(plain, "relu", "arelu")
+        fresh.load_weights(Path(folder) / "model.weights.h5")
+        loaded = keras.saving.load_model(Path(folder) / "model.keras")
+    x = np.ones((1, 32, 32, 3), "float32")
+    outputs = [keras.ops.convert_to_numpy(each(x, training=False)) for each in (model, fresh, loaded)]
+    print(
+        f"{name}: saved, reloaded and loaded into a fresh build: equal {all((outputs[0] == o).all() for o in outputs)}"
+    )
+    return loaded
+
+
+def with_numbers(model: keras.Model) -> keras.Model:
+    """A model whose activations have other numbers than at the start."""
     rng = np.random.default_rng(0)
-    for layer in model.layers:
+    for layer in model._flatten_layers():
         if isinstance(layer, ka.TrainableActivation):
             values = layer.get_parameters()
             layer.set_parameters(**{k: v + rng.uniform(0.0, 0.2, np.shape(v)) for k, v in values.items()})
@@ -96,18 +116,23 @@ def attempt(model: keras.Model, kind: str, x: np.ndarray) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
-    parser.add_argument("--activations", nargs="+", default=["relu", "arelu", "method1"])
+    parser.add_argument(
+        "--networks",
+        nargs="+",
+        default=["relu", "arelu", "method1"],
+        help="LeNet with these activations, or networks of keras.applications",
+    )
     parser.add_argument("--out", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     x = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
     rows = []
-    for name in arguments.activations:
+    for name in arguments.networks:
         model = network(name)
         for label, each in (("as trained", model), ("folded", ka.fold_activations(model))):
             for kind in arguments.formats:
                 found = attempt(each, kind, x)
-                rows.append({"activation": name, "model": label, "format": kind, "result": found})
-                print(f"{BACKEND:10} {name:8} {label:10} {kind:15} {found}", flush=True)
+                rows.append({"network": name, "model": label, "format": kind, "result": found})
+                print(f"{BACKEND:10} {name:16} {label:10} {kind:15} {found}", flush=True)
     if arguments.out:
         environment = results.environment("random numbers", ["python", "benchmarks/export.py", *sys.argv[1:]])
         results.write_json(arguments.out, {"environment": environment, "rows": rows})

@@ -34,7 +34,7 @@ def build() -> keras.Model:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/look"), help="the folder (default: runs/look)")
-    parser.add_argument("--epochs", type=int, default=20, help="of training (default: 20)")
+    parser.add_argument("--epochs", type=int, default=12, help="of training (default: 12)")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()

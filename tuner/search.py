@@ -55,7 +55,7 @@ def _main(arguments: argparse.Namespace) -> int:
     name = backend.choose()
     who = role()
     if who not in (None, "chief"):
-        return serve_chief(folder.path, who, folder.died)
+        return follow(folder.path, who, folder.died)
     _check(arguments.search, search, arguments.data_dir)
     folder.begin(arguments.search, search, arguments.data_dir, name, arguments.resume)
     return _lead(folder, search, arguments.workers if who is None else 0)
@@ -76,7 +76,7 @@ def role() -> str | None:
     return "chief" if "chief" in worker else worker
 
 
-def serve_chief(path: Path, name: str, on_death: Callable[[str, str], None]) -> int:
+def follow(path: Path, name: str, on_death: Callable[[str, str], None]) -> int:
     """Keeps one worker of a chief elsewhere going; the exit status."""
     from tuner.folder import ENDED
     from tuner.service import PATIENCE

@@ -1,5 +1,6 @@
 """KerasTuner's chief and its workers, so that they end: one hands trials out over gRPC, the others train them."""
 
+import contextlib
 import os
 import threading
 import time
@@ -139,4 +140,5 @@ class Worker(keras_tuner.engine.base_tuner.BaseTuner):
 
     def _beat(self, trial_id: str, over: threading.Event) -> None:
         while not over.wait(BEAT):
-            self.oracle.get_trial(trial_id)
+            with contextlib.suppress(grpc.RpcError):  # a chief that is away may come back
+                self.oracle.get_trial(trial_id)

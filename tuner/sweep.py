@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _main(arguments: argparse.Namespace) -> int:
     from tuner.folder import ENDED
-    from tuner.search import FAILED, ended, lead, role, serve_chief
+    from tuner.search import FAILED, ended, lead, role, follow
     from zoo import backend, grid, results
     from zoo.sweep import Sweep
 
@@ -42,7 +42,7 @@ def _main(arguments: argparse.Namespace) -> int:
     out = arguments.out or Path("results") / arguments.sweep.stem
     who = role()
     if who not in (None, "chief"):
-        return serve_chief(out, who, lambda worker, how: None)
+        return follow(out, who, lambda worker, how: None)
     sweep = Sweep(out, grid.only(every, arguments.only), arguments.data_dir)
     sweep.prepare(described.model_dump(by_alias=True, exclude={"schema_"}) | {"backend": name}, every)
     data_dir = str(arguments.data_dir.resolve()) if arguments.data_dir else None
