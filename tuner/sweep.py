@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _main(arguments: argparse.Namespace) -> int:
     from tuner.folder import ENDED
-    from tuner.search import FAILED, ended, lead, role, follow
+    from tuner.search import FAILED, ended, follow, lead, role
     from zoo import backend, grid, results
     from zoo.sweep import Sweep
 
