@@ -61,7 +61,7 @@ class Sweep:
         """Makes the folders, and writes down what the sweep is.
 
         Raises:
-            UserError: where a run was made from another config.
+            UserError: where a run was made from another config, or its config can't be read.
         """
         from zoo import results
 
@@ -76,11 +76,13 @@ class Sweep:
         results.write_json(self.out / "sweep.json", sweep | {"runs": runs})
 
     def _check_config(self, run: "Planned") -> None:
+        from zoo.config import load
+
         path = self.out / "configs" / f"{run.name}.json"
         if not path.exists():
             return
-        then, now = json.loads(path.read_text()), run.config.resolved()
-        fields = [k for k in now if k not in ("$schema", "notes") and then.get(k) != now[k]]
+        then, now = load(path).resolved(), run.config.resolved()  # a field that is new since then has its default
+        fields = [k for k in now if k not in ("$schema", "notes") and then[k] != now[k]]
         if fields and self.state(run) != "missing":
             raise UserError(
                 f"{self.folder(run)}: this run was made with another {fields[0]} than the sweep now says; give another "
