@@ -2,8 +2,9 @@
 
     KERAS_BACKEND=torch python benchmarks/export.py --out benchmarks/results/export-torch.json
 
-Needs, for what it tries: onnx, onnxruntime, onnxscript and tf2onnx; openvino; ai-edge-litert; tensorflow. A difference
-is the largest of any output, relative to the largest output. Numbers of the activations are drawn at random.
+Needs, for what it tries: onnx, onnxruntime and onnxscript (torch), tf2onnx (TensorFlow) or jax2onnx (JAX); openvino;
+ai-edge-litert, from torch also litert-torch; tensorflow. A difference is the largest of any output, relative to the
+largest output. Numbers of the activations are drawn at random.
 """
 
 import argparse
@@ -22,6 +23,7 @@ BACKEND = backend.choose()  # before Keras is imported
 
 import keras
 import numpy as np
+from surgery import NETWORKS
 
 import keras_adaptact as ka
 from zoo import models, results
@@ -54,11 +56,15 @@ def litert(path: Path, x: np.ndarray) -> np.ndarray:
 
     interpreter = Interpreter(str(path))
     (given,), (made,) = interpreter.get_input_details(), interpreter.get_output_details()
-    interpreter.resize_tensor_input(given["index"], x.shape)
+    batches = np.split(x, len(x))  # one by one: from torch, the size of a batch is fixed
+    interpreter.resize_tensor_input(given["index"], batches[0].shape)
     interpreter.allocate_tensors()
-    interpreter.set_tensor(given["index"], x)
-    interpreter.invoke()
-    return interpreter.get_tensor(made["index"])
+    outputs = []
+    for batch in batches:
+        interpreter.set_tensor(given["index"], batch)
+        interpreter.invoke()
+        outputs.append(interpreter.get_tensor(made["index"]))
+    return np.concatenate(outputs)
 
 
 FORMATS = {
@@ -70,16 +76,16 @@ FORMATS = {
 
 
 def network(name: str) -> keras.Model:
-    """LeNet with an activation, or a network of keras.applications whose ReLUs became AReLUs."""
+    """LeNet with an activation, or a network of keras.applications whose activations became adaptive."""
     keras.utils.set_random_seed(0)
-    if not hasattr(keras.applications, name):
+    if name not in NETWORKS:
         return with_numbers(models.build(Config.model_validate({"activation": {"name": name}}), 10))
     plain = getattr(keras.applications, name)(weights=None, input_shape=(32, 32, 3), classes=10)
-    model = with_numbers(ka.replace_activations(plain, "relu", "arelu"))
+    model = with_numbers(ka.replace_activations(plain, *NETWORKS[name]))
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder) / "model.keras")
         model.save_weights(Path(folder) / "model.weights.h5")
-        fresh = ka.replace_activations(plain, "relu", "arelu")
+        fresh = ka.replace_activations(plain, *NETWORKS[name])
         fresh.load_weights(Path(folder) / "model.weights.h5")
         loaded = keras.saving.load_model(Path(folder) / "model.keras")
     x = np.ones((1, 32, 32, 3), "float32")
@@ -119,8 +125,8 @@ def main() -> int:
     parser.add_argument(
         "--networks",
         nargs="+",
-        default=["relu", "arelu", "method1"],
-        help="LeNet with these activations, or networks of keras.applications",
+        default=["relu", "arelu", "method1", *NETWORKS],
+        help="LeNet with this activation, or one of keras.applications",
     )
     parser.add_argument("--out", type=Path, metavar="FILE")
     arguments = parser.parse_args()

@@ -79,7 +79,8 @@ def replace_activations(
         source: what is replaced: the name of an activation, a function, or a layer (`ReLU(6.0)` is not "relu"). A
             site matches that computes the same, wherever it is: in `activation=`, in a layer such as `Activation`
             or `ReLU`, or in a function called on a Keras tensor. A class of trainable activations, or its name,
-            matches its instances. None matches every site but linear ones, and needs `layers`.
+            matches its instances; the name of a function of the model's own, its sites. None matches every site but
+            linear ones, and needs `layers`.
         new: a spec for `get`: a name, a dict, a class, or a layer whose configuration is taken.
         layers: a pattern of layer names such as `"conv5_*"`, or several; all by default. Gates and heads of
             sigmoid, hard sigmoid and softmax, whose output is multiplied or the model's own, must be named so.
@@ -134,9 +135,10 @@ def plan_replacement(
     if choose is not None and not (source is new is layers is None):
         raise ValueError(f"`choose` stands alone. Received: source={source!r}, new={new!r}, layers={layers!r}")
     patterns = [layers] if isinstance(layers, str) else layers
-    matches = _matcher(source)
+    parts = list(walk(model))
+    matches = _matcher(source, {name_of(f) for _, layer, _ in parts if (f := function_at(layer, "activation"))})
     found = Sites()
-    for name, layer, parent in walk(model):
+    for name, layer, parent in parts:
         for hidden in _hidden(layer):
             why = f"inside a {type(layer).__name__}, which is rebuilt whole"
             found.append(Site(f"{name}/{hidden.name}", type(hidden).__name__, name_of(hidden.activation), False, why))
@@ -319,11 +321,17 @@ def name_of(function) -> str:
     return getattr(function, "__name__", type(function).__name__)
 
 
-def _matcher(source: Spec) -> Callable[[Callable], bool]:
+def _matcher(source: Spec, present: set[str]) -> Callable[[Callable], bool]:
+    """What tells the activations that are meant; `present` are the names of those in the model."""
     if source is None:
         return lambda function: True
     if isinstance(source, str):
-        source = lookup(source)
+        try:
+            source = lookup(source)
+        except ValueError:
+            if source not in present:
+                raise
+            return lambda function: name_of(function) == source
     if isinstance(source, type) and issubclass(source, TrainableActivation | keras.layers.PReLU):
         return lambda function: isinstance(function, source)
     reference = get(source)

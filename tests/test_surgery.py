@@ -142,6 +142,16 @@ def test_layers_are_chosen_by_pattern_and_by_function():
     }
 
 
+def test_a_function_of_the_model_is_known_by_its_name():
+    def gentle(z):
+        return ops.tanh(0.5 * z)
+
+    model = keras.Sequential([layers.Input((4,)), layers.Dense(3, activation=gentle), layers.Dense(3, "relu")])
+    assert [site.replaced for site in ka.plan_replacement(model, "gentle", "atanh")] == [True, False]
+    with pytest.raises(ValueError, match="Unknown activation 'gentler'"):
+        ka.plan_replacement(model, "gentler", "atanh")
+
+
 def test_a_relu_of_six_is_replaced_where_it_is_named():
     plan = ka.plan_replacement(nested(), layers.ReLU(6.0), {"name": "adaptive", "function": "relu6"})
     assert [(site.name, site.starts_equal) for site in plan if site.replaced] == [("inner/six", True)]
