@@ -4,7 +4,9 @@
 
 Everything runs in one process, in turns, so that ratios hold while the machine's speed drifts; a time is the minimum
 and the median over the turns. "plain" is the formula as it stands, "compiled" the same under the backend's compiler
-(XLA, `torch.compile`), "fast" what the library does. Peers that are installed take part: torch_activation's ABU.
+(XLA, `torch.compile`), "fast" what the library does. Where torch is installed its compiler's time for method 1 as plain
+torch writes it ("torch's own") stands in the table of every backend. Peers that are installed take part:
+torch_activation's ABU.
 """
 
 import argparse
@@ -146,7 +148,7 @@ def candidates(shape, dtype, names) -> dict[tuple[str, str], tuple]:
             with _running(implementation):
                 forward, both, kept, temporary = steps(layer, z, gradient, way == "compiled")
             found[name, way] = (_within(implementation, forward), _within(implementation, both), kept, temporary)
-    return found | _peers(z, gradient)
+    return found | _torchs_own(z, gradient) | _peers(z, gradient)
 
 
 @contextlib.contextmanager
@@ -168,6 +170,43 @@ def _layer(spec, policy):
     if spec["name"] in ("relu", "silu"):
         return keras.layers.Activation(spec["name"], dtype=policy)
     return ka.get(spec | {"dtype": policy})
+
+
+def _torchs_own(z, gradient):
+    """Method 1 as plain torch writes it, under `torch.compile`: what this machine can do without this library."""
+    if not find_spec("torch"):
+        return {}
+    import torch
+
+    def method1(z, packed, raw):
+        at, bt, ct, dt, a, b, c, d, ar, br, cr, dr = packed
+        x, y, w = raw / raw.sum()
+        tanh, sigmoid = bt * torch.tanh(at * z + ct) + dt, b * torch.sigmoid(a * z + c) + d
+        return x * tanh + y * sigmoid + w * torch.maximum(ar * z + cr, br * z + dr)
+
+    z, gradient = (
+        torch.tensor(ops.convert_to_numpy(ops.cast(x, "float32"))).to(_torch_dtype(z)) for x in (z, gradient)
+    )
+    start = [1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]
+    inputs = z.requires_grad_(), torch.tensor(start, requires_grad=True), torch.ones(3, requires_grad=True)
+    compiled, kept = torch.compile(method1), {}
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.setdefault(x.data_ptr(), x), lambda x: x):
+        compiled(*inputs)
+
+    def forward():
+        with torch.no_grad():
+            return compiled(*inputs)
+
+    def both():
+        return torch.autograd.grad(compiled(*inputs), inputs, gradient)
+
+    return {("method1", "torch's own"): (forward, both, sum(x.nbytes for x in kept.values()), None)}
+
+
+def _torch_dtype(z):
+    import torch
+
+    return getattr(torch, keras.backend.standardize_dtype(z.dtype))
 
 
 def _peers(z, gradient):
@@ -230,11 +269,11 @@ def main():
     names = list(dict.fromkeys(["relu", *arguments.only]))
     rows = measure(candidates(shape, arguments.dtype, names), arguments.turns)
     print(f"{BACKEND}, {shape} {arguments.dtype}, minima of {arguments.turns} turns")
-    print(f"{'activation':22} {'way':9}  forward      both    median  x ReLU  kept MB  temp MB")
+    print(f"{'activation':22} {'way':11}  forward      both    median  x ReLU  kept MB  temp MB")
     for row in rows:
         megabytes = ["" if row[k] is None else f"{row[k] / 1e6:.1f}" for k in ("kept_bytes", "temporary_bytes")]
         print(
-            f"{row['activation']:22} {row['way']:9} {row['forward_ms']:9.2f} {row['both_ms']:9.2f} "
+            f"{row['activation']:22} {row['way']:11} {row['forward_ms']:9.2f} {row['both_ms']:9.2f} "
             f"{row['both_median_ms']:9.2f} {row['times_relu']:7.2f} {megabytes[0]:>8} {megabytes[1]:>8}"
         )
     if arguments.out:
