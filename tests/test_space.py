@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tuner import space
+from tuner import entry, space
 from zoo.config import ConfigError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -51,7 +51,7 @@ def test_fixed_weights_are_uniform_on_the_simplex():
     """Each of n weights then has the Beta(1, n - 1) distribution."""
     rng = np.random.default_rng(0)
     for n in (2, 3, 5):
-        drawn = np.array([space.simplex(rng.uniform(size=n - 1)) for _ in range(2000)])
+        drawn = np.array([entry.simplex(rng.uniform(size=n - 1)) for _ in range(2000)])
         assert drawn.sum(axis=1) == pytest.approx(1.0)
         assert drawn.min() >= 0
         for weight in drawn.T:
@@ -95,6 +95,7 @@ MISTAKES = [
     ({"space": [{"path": "training.epochs", "choice": ["few"]}]}, "training.epochs"),
     ({"contrast": {"by": "mix", "seeds": [1, 2]}}, "no entry is called 'mix'"),
     ({"contrast": {"by": "rate", "seeds": [1, 2]}}, "no choices"),
+    ({"contrast": {"by": "mixing", "seeds": [1, 2], "apart": True}, "tuner": {"name": "grid"}}, "no label by itself"),
     ({"stopping": {"name": "median"}, "tuner": {"name": "hyperband"}}, "excludes it"),
     ({"stopping": {"name": "median"}, "executions": 2}, "one execution"),
     ({"base": "missing.json"}, "no such file"),

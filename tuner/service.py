@@ -13,7 +13,7 @@ import keras_tuner
 from keras_tuner.src import protos
 from keras_tuner.src.distribute import oracle_chief, oracle_client
 
-from tuner.oracles import STOPPED, Kept
+from tuner.kept import STOPPED, Kept
 from zoo.errors import UserError
 
 SILENT = 120.0  # seconds after which a worker that says nothing is taken for dead
