@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # so that --help needs neither a backend nor pydantic
     from tuner.space import Search
 
 FAILED = 1  # exit status of a search that could not be ended, or whose trials all failed
+LATE = 30.0  # seconds that a worker gives a chief who starts beside it, to go on with what has ended
 KERASTUNER = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
 
 
@@ -89,9 +90,12 @@ def follow(path: Path, name: str, on_death: Callable[[str, str], None]) -> int:
                 f"{path}: no chief wrote down here what to do in {PATIENCE:.0f} s; do the machines share it?"
             )
         time.sleep(1.0)
-    if (path / ENDED).exists():
-        print(f"{path}: all is done here")
-        return 0
+    deadline = time.monotonic() + LATE
+    while (path / ENDED).exists():
+        if time.monotonic() > deadline:
+            print(f"{path}: all is done here")
+            return 0
+        time.sleep(1.0)
     print(f"{name}: a worker of {path}; its log is {path / name}.log", flush=True)
     workers = Workers(path, [name], {}, on_death)
     try:
