@@ -50,6 +50,8 @@ class Entry(Strict):
             raise ValueError(f"an entry needs one of {', '.join(kinds)}; found {' and '.join(given) or 'none'}")
         if not self.name:
             raise ValueError("an entry needs a path, or at least a name")
+        if "/" in self.name:
+            raise ValueError(f"a name has no slash, which numbers of a simplex have; found {self.name!r}")
         if (ends := self.int_ or self.float_) and not ends[0] < ends[1]:
             raise ValueError(f"{given[0]} goes from the lower end to the higher; found {ends}")
         if self.log and (not ends or ends[0] <= 0):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from keras_tuner import HyperParameters
 
 TRIAL = {"metrics.test": False, "metrics.report_batch": None}  # no trial looks at the test images
+OWN = ("training.epochs", "training.seeds", "dataset.limit", "dataset.validation", "metrics")
 FINAL = "final/"  # what the hyperparameters are called that only the last comparison has
 
 
@@ -97,13 +98,15 @@ class Search(Strict):
     contrast: Contrast | None = None
 
     @model_validator(mode="after")
-    def _fits_together(self):
+    def _entries_fit_together(self):
         names = [entry.name for entry in self.space]
         if len(set(names)) < len(names):
             raise ValueError(
                 f"space: two entries are called {next(x for x in names if names.count(x) > 1)!r}; name one"
             )
         for i, entry in enumerate(self.space):
+            if entry.path and entry.path.startswith(OWN):
+                raise ValueError(f"space.{i}.path: {entry.path} is the same for all trials, and set by the search")
             for parent in entry.when:
                 if parent not in names[:i]:
                     known = ", ".join(names[:i]) or "none"
@@ -111,20 +114,39 @@ class Search(Strict):
                 labels = self.labels(parent)
                 if unknown := [label for label in entry.allowed(parent) if label not in labels]:
                     raise ValueError(f"space.{i}.when.{parent}: {unknown[0]!r} is none of {labels}")
-        if self.contrast and self.contrast.by not in names:
-            raise ValueError(f"contrast.by: no entry is called {self.contrast.by!r}; there are {', '.join(names)}")
-        if self.contrast and len(self.labels(self.contrast.by)) < 2:
-            raise ValueError(f"contrast.by: {self.contrast.by!r} has no choices to compare")
-        if self.contrast and self.contrast.apart:
-            if self.tuner.name in ("grid", "hyperband"):
-                raise ValueError(f"contrast.apart: {self.tuner.name} searches no label by itself")
-            if next(entry for entry in self.space if entry.name == self.contrast.by).when:
-                raise ValueError(f"contrast.apart: {self.contrast.by!r} counts only under a condition")
+        return self
+
+    @model_validator(mode="after")
+    def _contrast_fits(self):
+        if not self.contrast:
+            return self
+        by, seeds = self.contrast.by, self.contrast.seeds
+        found = next((entry for entry in self.space if entry.name == by), None)
+        if found is None:
+            names = ", ".join(entry.name for entry in self.space)
+            raise ValueError(f"contrast.by: no entry is called {by!r}; there are {names}")
+        if len(self.labels(by)) < 2:
+            raise ValueError(f"contrast.by: {by!r} has no choices to compare")
+        if len(set(seeds)) < len(seeds) or set(seeds) & set(self.seeds):
+            raise ValueError(f"contrast.seeds: they must differ, also from {self.seeds} of the search; found {seeds}")
+        if self.contrast.apart and self.tuner.name in ("grid", "hyperband"):
+            raise ValueError(f"contrast.apart: {self.tuner.name} searches no label by itself")
+        if self.contrast.apart and found.when:
+            raise ValueError(f"contrast.apart: {by!r} counts only under a condition")
+        return self
+
+    @model_validator(mode="after")
+    def _stopping_fits(self):
         if self.stopping and self.tuner.name == "hyperband":
             raise ValueError("stopping: hyperband ends poor trials by itself, and excludes it")
         if self.stopping and self.executions > 1:
             raise ValueError(f"stopping judges a trial by one execution; found executions: {self.executions}")
         return self
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of the executions of each trial."""
+        return [self.seed + i for i in range(self.executions)]
 
     def labels(self, name: str) -> list[Label]:
         entry = next(entry for entry in self.space if entry.name == name)
@@ -176,9 +198,7 @@ class Search(Strict):
 
     def trial(self, point: Mapping[str, Any], base: Path) -> Config:
         """The config of a trial."""
-        seeds = [self.seed + i for i in range(self.executions)]
-        if FINAL + "seed" in point:
-            seeds = [point[FINAL + "seed"]]
+        seeds = [point[FINAL + "seed"]] if FINAL + "seed" in point else self.seeds
         fields = self.set | self.fields(point) | TRIAL
         fields |= {"training.seeds": seeds, "training.epochs": self.epochs}
         return _load(base, fields | ({"dataset.limit": self.limit} if self.limit else {}))
@@ -237,16 +257,30 @@ def parse(content: dict[str, Any], origin: str) -> Search:
     except ValidationError as error:
         first = error.errors()[0]
         where = [str(key) for key in first["loc"] if key not in ("random", "grid", "bayesian", "hyperband")]
-        what = f"{first['msg'].removeprefix('Value error, ')}; found {json.dumps(first['input'], default=str)[:80]}"
+        what = _said(first)
         if first["type"] == "extra_forbidden":
             model: Any = {"space": Entry, "contrast": Contrast, "stopping": Median}.get(where[0], Search)
             fields = [field.alias or name for name, field in model.model_fields.items()]
             what = config.unknown(where[-1], fields) if where[0] != "tuner" else f"unknown field {where[-1]!r}"
-        elif first["type"] == "value_error":
-            what = first["msg"].removeprefix("Value error, ")
-        elif first["type"] == "missing":
-            what = "this field is needed"
         raise ConfigError(": ".join(filter(None, [origin, ".".join(where), what]))) from None
+
+
+def _said(error: Mapping[str, Any]) -> str:
+    """What pydantic found, in words that name no class."""
+    about, found = error.get("ctx", {}), json.dumps(error["input"], default=str)[:80]
+    match error["type"]:
+        case "value_error":
+            return error["msg"].removeprefix("Value error, ")
+        case "missing":
+            return "this field is needed"
+        case "union_tag_invalid":
+            return f"{about['tag']!r} is none of {about['expected_tags']}"
+        case "model_type" | "dict_type":
+            return f"expected an object in braces; found {found}"
+        case "too_short" | "too_long":
+            least = "least" if "min_length" in about else "most"
+            return f"expected at {least} {about.get('min_length', about.get('max_length'))}; found {found}"
+    return f"{error['msg']}; found {found}"
 
 
 def describe(labels: Mapping[str, Any]) -> str:
