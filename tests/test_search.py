@@ -55,6 +55,7 @@ def searched(described):
 def test_every_trial_ends_once_though_a_worker_is_killed(searched):
     out, said = searched
     assert "worker tuner0 died, killed by SIGKILL; started again" in said
+    assert not (ROOT / "untitled_project").exists()
     events = json.loads((out / "journal.json").read_text())
     ended = [event["trial"] for event in events if event["event"] == "ended"]
     assert len(set(ended)) == len(ended) == len({event["trial"] for event in events})

@@ -108,6 +108,10 @@ class Worker(keras_tuner.engine.base_tuner.BaseTuner):
 
     def reload(self) -> None: ...
 
+    @property
+    def project_dir(self) -> str:
+        return str(self.directory)  # KerasTuner makes an empty untitled_project/ wherever it is started
+
     def search(self, *args, **kwargs) -> None:
         try:
             super().search(*args, **kwargs)
