@@ -161,16 +161,7 @@ def _contrast(found: Found) -> "Iterator[Block]":
         else:
             row += ["", "", ""]
         rows.append([*row, describe(search.labelled(of[label].point)) if label in of else ""])
-    header = [
-        by,
-        "trials",
-        "runs",
-        search.objective,
-        f"minus {first} [95 %]",
-        "pairs",
-        "p (Holm)",
-        "best trial's settings",
-    ]
+    header = [by, "trials", "runs", search.objective, f"minus {first} [95 %]", "pairs", "p (Holm)"]
     yield Paragraph(
         f"The best trial of each {by}, trained again with {len(seeds)} seeds that the search did not use, so that the "
         "search's luck is left behind. Runs are paired by seed, which fixes initial values and the order of images; "
