@@ -105,7 +105,9 @@ def test_a_folder_in_use_needs_resume_and_the_same_search(described, searched, c
     ("error", "reason"),
     [
         (MemoryError("no room"), "out of memory"),
-        (RuntimeError("RESOURCE_EXHAUSTED: 3 GB"), "out of memory"),
+        (RuntimeError("RESOURCE_EXHAUSTED: 3 GB"), "out of memory: "),  # as JAX says it, then TensorFlow and torch
+        (RuntimeError("OOM when allocating tensor with shape[10000000,1000000]"), "out of memory: "),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes."), "out of memory: "),
         (ValueError("a\nb"), "a b"),
     ],
 )
