@@ -180,7 +180,8 @@ def _lead(folder: "Folder", search: "Search", workers: int) -> int:
     ranking = oracle.ranking()
     counts = f"{len(oracle.outcomes)} trials, {duration(time.perf_counter() - began)}"
     if not is_done:
-        print(f"error: no worker is left after {counts}; look at {folder.path}/tuner*.log", file=sys.stderr)
+        why = f"no worker is left; look at {folder.path}/tuner*.log" if workers else "no worker was heard for 5 minutes"
+        print(f"error: {counts}: {why}; --resume goes on", file=sys.stderr)
         return FAILED
     folder.settle(search, oracle)
     ended(folder.path)
