@@ -220,7 +220,9 @@ def test_poor_trials_are_stopped_by_the_median():
         trial = study.oracle.create_trial("tuner0")
         told = [study.oracle.update_trial(trial.trial_id, {"objective": v}, e) for e, v in enumerate(values, start=1)]
         statuses.append([t.status for t in told])
-        study.oracle.outcome_of = lambda trial: Outcome("failed", reason="leaves the median alone")
+        study.oracle.outcome_of = lambda trial: Outcome(
+            "diverged", curve=[math.nan] * 2, reason="leaves the median alone"
+        )
         study.oracle.end_trial(trial)
     assert statuses == [[kept.RUNNING, kept.STOPPED]] + [[kept.RUNNING] * 2] * 2
 

@@ -273,7 +273,8 @@ class Kept(keras_tuner.Oracle):
     def _is_poor(self, trial_id: str) -> bool:
         assert self.stopping
         own = [value for _, value in sorted(self._curves[trial_id].items())]
-        others = [outcome.curve for name, outcome in self.outcomes.items() if self._part(name) == self._part(trial_id)]
+        part = self._part(trial_id)
+        others = [o.curve for name, o in self.outcomes.items() if o.value is not None and self._part(name) == part]
         return is_poor(own, others, self.stopping, self.maximize)
 
     def _part(self, trial_id: str) -> Label | None:
