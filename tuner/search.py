@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # so that --help needs neither a backend nor pydantic
     from tuner.folder import Folder
     from tuner.space import Search
 
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before its import: it says in lines of its own what we say
 FAILED = 1  # exit status of a search that could not be ended, or whose trials all failed
 LATE = 30.0  # seconds that a worker gives a chief who starts beside it, to go on with what has ended
 KERASTUNER = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
@@ -55,6 +56,8 @@ def _main(arguments: argparse.Namespace) -> int:
     folder = Folder(arguments.out or Path("searches") / arguments.search.stem)
     name = backend.choose()
     who = role()
+    if who and arguments.workers > 1:
+        raise UserError(f"--workers {arguments.workers} starts workers here, {KERASTUNER[0]} elsewhere; leave one out")
     if who not in (None, "chief"):
         return follow(folder.path, who, folder.died)
     _check(arguments.search, search, arguments.data_dir)

@@ -36,7 +36,7 @@ class Chief:
         try:
             self.port = self.server.add_insecure_port(address)
         except RuntimeError:
-            raise UserError(f"{address}: can't be listened at; is another chief there?") from None
+            raise UserError(f"{address}: can't be listened at; is it this machine's, and no other chief's?") from None
         self.server.start()
         self.began = time.monotonic()
 

@@ -236,6 +236,10 @@ def load(path: Path) -> Search:
     content = config.read_object(path)
     search = parse(content, str(path))
     base = path.parent / search.base
+    try:
+        config.load(base)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: base: {error}") from None
     for point in search.corners():
         try:
             found = search.trial(point, base)
