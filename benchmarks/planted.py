@@ -19,7 +19,7 @@ backend.choose()  # before KerasTuner imports Keras
 
 import numpy as np
 
-from tuner import oracles, space
+from tuner import kept, oracles, space
 from tuner.outcome import Outcome
 from zoo import results
 
@@ -42,7 +42,7 @@ def nearest(tuner: str, seed: int, trials: int) -> float:
     )
     distances: list[float] = []
     oracle = oracles.of(search, lambda trial: Outcome("finished", -distances[-1]))
-    while (trial := oracle.create_trial("tuner0")).status != oracles.STOPPED:
+    while (trial := oracle.create_trial("tuner0")).status != kept.STOPPED:
         weights = search.labelled(trial.hyperparameters.values)["w"]
         distances.append(math.dist(weights, optimum))
         oracle.end_trial(trial)

@@ -19,7 +19,7 @@ backend.choose()  # before KerasTuner imports Keras
 
 import numpy as np
 
-from tuner import oracles, report, space
+from tuner import kept, report, space
 from tuner.folder import Folder
 from zoo import results
 
@@ -33,7 +33,7 @@ def replay(curves: list[list[float]], rule: space.Median, maximize: bool) -> tup
     seen: list[list[float]] = []
     lost = False
     for i, curve in enumerate(curves):
-        ends = (n for n in range(1, len(curve)) if oracles.is_poor(curve[:n], seen, rule, maximize))
+        ends = (n for n in range(1, len(curve)) if kept.is_poor(curve[:n], seen, rule, maximize))
         epochs = next(ends, len(curve))
         lost |= i == best and epochs < len(curve)
         seen.append(curve[:epochs])

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from tuner import oracles, space
+from tuner import kept, oracles, space
 from tuner.outcome import Outcome
 from zoo.errors import UserError
 
@@ -36,7 +36,7 @@ class Study:
         """Runs so many trials, or all, and returns every trial's values and outcome."""
         for _ in range(trials):
             trial = self.oracle.create_trial(worker)
-            if trial.status == oracles.STOPPED:
+            if trial.status == kept.STOPPED:
                 break
             self.oracle.end_trial(trial)
         return self.found()
@@ -51,6 +51,7 @@ TUNERS = {
     "bayesian": {"tuner": {"name": "bayesian", "initial": 4}, "trials": 8},
     "hyperband": {"tuner": {"name": "hyperband"}},
     "contrast": {"contrast": {"by": "kind", "seeds": [7, 8]}},
+    "apart": {"contrast": {"by": "kind", "seeds": [7, 8], "apart": True}, "tuner": {"name": "bayesian", "initial": 3}},
 }
 
 
@@ -124,10 +125,10 @@ def test_nothing_ends_while_a_trial_may_come_back():
     study = Study(trials=2)
     trials = [study.oracle.create_trial(worker) for worker in ("one", "two")]
     study.oracle.end_trial(trials[0])
-    assert study.oracle.create_trial("one").status == oracles.IDLE
+    assert study.oracle.create_trial("one").status == kept.IDLE
     assert not study.oracle.is_over
     study.oracle.end_trial(trials[1])
-    assert study.oracle.create_trial("one").status == oracles.STOPPED
+    assert study.oracle.create_trial("one").status == kept.STOPPED
     assert study.oracle.is_over
 
 
@@ -135,10 +136,10 @@ def test_nothing_ends_while_the_comparison_is_under_way():
     study = Study(contrast={"by": "kind", "seeds": [7, 8]})
     study.go(12)
     finals = [study.oracle.create_trial(f"worker {i}") for i in range(4)]
-    assert study.oracle.create_trial("worker 4").status == oracles.IDLE
+    assert study.oracle.create_trial("worker 4").status == kept.IDLE
     for trial in finals:
         study.oracle.end_trial(trial)
-    assert study.oracle.create_trial("worker 4").status == oracles.STOPPED
+    assert study.oracle.create_trial("worker 4").status == kept.STOPPED
 
 
 @pytest.mark.parametrize("name", ["grid", "random"])
@@ -179,6 +180,34 @@ def test_the_best_of_each_label_is_trained_again():
     assert len(first) == 12
 
 
+@pytest.mark.parametrize("name", ["random", "bayesian"])
+def test_each_label_searched_by_itself_gets_as_many_trials(name):
+    found = Study(contrast={"by": "kind", "seeds": [7, 8], "apart": True}, tuner={"name": name}).go()
+    kinds = [values["kind"] for values, _ in found.values() if "final/seed" not in values]
+    assert kinds == ["a", "b"] * 6
+    assert all(("n" in values) == (values["kind"] == "b") for values, _ in found.values())
+
+
+def test_a_label_without_further_points_leaves_the_rest_to_the_others():
+    study = Study(entries=[SPACE[0], SPACE[2]], contrast={"by": "kind", "seeds": [7, 8], "apart": True})
+    found = [v for v, _ in study.go().values() if "final/seed" not in v]
+    assert sorted(tuple(v.values()) for v in found) == [("a",), ("b", 1), ("b", 2), ("b", 3), ("b", 4)]
+
+
+def test_labels_searched_by_themselves_with_several_workers():
+    """Guesses at trials under way are of the label's own process: there are as many numbers as that label has."""
+    study = Study(contrast={"by": "kind", "seeds": [7, 8], "apart": True}, tuner={"name": "bayesian", "initial": 2})
+    workers = {f"tuner{i}": study.oracle.create_trial(f"tuner{i}") for i in range(3)}
+    for i in range(30):
+        worker = f"tuner{i % 3}"
+        study.oracle.end_trial(workers[worker])
+        workers[worker] = study.oracle.create_trial(worker)
+        if workers[worker].status != kept.RUNNING:
+            break
+    kinds = [t.hyperparameters.values["kind"] for t in list(study.oracle.trials.values())[:12]]
+    assert kinds == ["a", "b"] * 6
+
+
 def test_poor_trials_are_stopped_by_the_median():
     """By hand: running means up to epoch 2 are 0.35, 0.45, 0.55, 0.65, whose median is 0.5."""
     study = Study(stopping={"name": "median", "epochs": 2, "trials": 4})
@@ -191,9 +220,11 @@ def test_poor_trials_are_stopped_by_the_median():
         trial = study.oracle.create_trial("tuner0")
         told = [study.oracle.update_trial(trial.trial_id, {"objective": v}, e) for e, v in enumerate(values, start=1)]
         statuses.append([t.status for t in told])
-        study.oracle.outcome_of = lambda trial: Outcome("failed", reason="leaves the median alone")
+        study.oracle.outcome_of = lambda trial: Outcome(
+            "diverged", curve=[math.nan] * 2, reason="leaves the median alone"
+        )
         study.oracle.end_trial(trial)
-    assert statuses == [[oracles.RUNNING, oracles.STOPPED]] + [[oracles.RUNNING] * 2] * 2
+    assert statuses == [[kept.RUNNING, kept.STOPPED]] + [[kept.RUNNING] * 2] * 2
 
 
 def test_a_trial_that_was_stopped_early_is_no_best():

@@ -55,6 +55,7 @@ def searched(described):
 def test_every_trial_ends_once_though_a_worker_is_killed(searched):
     out, said = searched
     assert "worker tuner0 died, killed by SIGKILL; started again" in said
+    assert not (ROOT / "untitled_project").exists()
     events = json.loads((out / "journal.json").read_text())
     ended = [event["trial"] for event in events if event["event"] == "ended"]
     assert len(set(ended)) == len(ended) == len({event["trial"] for event in events})
@@ -104,7 +105,9 @@ def test_a_folder_in_use_needs_resume_and_the_same_search(described, searched, c
     ("error", "reason"),
     [
         (MemoryError("no room"), "out of memory"),
-        (RuntimeError("RESOURCE_EXHAUSTED: 3 GB"), "out of memory"),
+        (RuntimeError("RESOURCE_EXHAUSTED: 3 GB"), "out of memory: "),  # as JAX says it, then TensorFlow and torch
+        (RuntimeError("OOM when allocating tensor with shape[10000000,1000000]"), "out of memory: "),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes."), "out of memory: "),
         (ValueError("a\nb"), "a b"),
     ],
 )

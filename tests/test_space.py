@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tuner import space
+from tuner import entry, space
 from zoo.config import ConfigError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -51,7 +51,7 @@ def test_fixed_weights_are_uniform_on_the_simplex():
     """Each of n weights then has the Beta(1, n - 1) distribution."""
     rng = np.random.default_rng(0)
     for n in (2, 3, 5):
-        drawn = np.array([space.simplex(rng.uniform(size=n - 1)) for _ in range(2000)])
+        drawn = np.array([entry.simplex(rng.uniform(size=n - 1)) for _ in range(2000)])
         assert drawn.sum(axis=1) == pytest.approx(1.0)
         assert drawn.min() >= 0
         for weight in drawn.T:
@@ -81,7 +81,7 @@ MISTAKES = [
     ({"epochs": None}, "epochs"),
     ({"trails": 3}, "did you mean 'trials'"),
     ({"objective": "test_accuracy"}, "objective"),
-    ({"tuner": {"name": "genetic"}}, "tuner"),
+    ({"tuner": {"name": "genetic"}}, "tuner: 'genetic' is none of 'random', 'grid', 'bayesian', 'hyperband'"),
     ({"space": []}, "space"),
     ({"space": [{"name": "x", "path": "training.epochs"}]}, "one of choice, int, float, boolean, simplex"),
     ({"space": [{"choice": ["a"]}]}, "path, or at least a name"),
@@ -92,9 +92,17 @@ MISTAKES = [
     ({"space": [MIXING[1]]}, "no entry before it is called 'mixing'"),
     ({"space": [MIXING[0], MIXING[1] | {"when": {"mixing": "frozen"}}]}, "'frozen' is none of"),
     ({"space": [{"path": "training.epoch", "int": [1, 3]}]}, "unknown field 'epoch'"),
-    ({"space": [{"path": "training.epochs", "choice": ["few"]}]}, "training.epochs"),
+    ({"space": [{"path": "training.batch_size", "choice": ["few"]}]}, "training.batch_size"),
     ({"contrast": {"by": "mix", "seeds": [1, 2]}}, "no entry is called 'mix'"),
     ({"contrast": {"by": "rate", "seeds": [1, 2]}}, "no choices"),
+    ({"contrast": {"by": "mixing", "seeds": [1, 1]}}, "they must differ"),
+    ({"contrast": {"by": "mixing", "seeds": [1, 2]}, "seed": 2}, "also from [2]"),
+    ({"contrast": {"by": "mixing", "seeds": [1]}}, "expected at least 2; found [1]"),
+    ({"space": [MIXING[0] | {"name": "tuner/epochs"}]}, "a name has no slash"),
+    ({"space": [{"path": "training.seeds", "choice": [[1], [2]]}]}, "is the same for all trials"),
+    ({"space": [{"path": "metrics.test", "boolean": True}]}, "is the same for all trials"),
+    ({"tuner": "random"}, "expected an object in braces"),
+    ({"contrast": {"by": "mixing", "seeds": [1, 2], "apart": True}, "tuner": {"name": "grid"}}, "no label by itself"),
     ({"stopping": {"name": "median"}, "tuner": {"name": "hyperband"}}, "excludes it"),
     ({"stopping": {"name": "median"}, "executions": 2}, "one execution"),
     ({"base": "missing.json"}, "no such file"),

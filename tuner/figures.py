@@ -29,7 +29,7 @@ class Axis:
             labels = list(dict.fromkeys(map(str, known)))
             self.ticks = {label: (i + 0.5) / len(labels) for i, label in enumerate(labels)}
         if len(known) < len(values):
-            self.ticks[MISSING] = -0.15
+            self.ticks[MISSING] = -0.25
 
     def _at(self, number: float) -> float:
         return (number - self.low) / (self.high - self.low) if self.high > self.low else 0.5
@@ -58,7 +58,7 @@ def parallel(
             axes.annotate(label, (x, height), (4, 0), textcoords="offset points", fontsize=8, va="center", bbox=_BACK)
         axes.annotate(key, (x, 1.09), ha="center", fontsize=9, weight="bold", annotation_clip=False)
     axes.set_xlim(-0.1, len(every) - 0.6)
-    axes.set_ylim(-0.22, 1.06)
+    axes.set_ylim(-0.32, 1.06)
     axes.axis("off")
     return figure
 
@@ -77,7 +77,7 @@ def slices(columns: Mapping[str, Sequence[Any]], logs: set[str], objective: Sequ
         axis = Axis(values, key in logs)
         axes.scatter([axis(value) for value in values], objective, s=22, color="#0072B2", alpha=0.75, linewidths=0)
         axes.set_xticks(list(axis.ticks.values()), list(axis.ticks), fontsize=8)
-        axes.set_xlim(-0.25 if MISSING in axis.ticks else -0.06, 1.06)
+        axes.set_xlim(-0.4 if MISSING in axis.ticks else -0.06, 1.06)
         axes.set_xlabel(key)
         axes.set_ylabel(name)
         axes.spines[["top", "right"]].set_visible(False)

@@ -15,7 +15,7 @@ from zoo import config, results
 from zoo.errors import UserError
 
 if TYPE_CHECKING:  # it imports Keras
-    from tuner.oracles import Kept
+    from tuner.kept import Kept
 
 LARGE = ("model.keras", "checkpoint.npz")
 ENDED = "ended.json"  # tells a worker that comes late that there is nothing left to do

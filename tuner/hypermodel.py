@@ -7,7 +7,7 @@ import keras
 import keras_tuner
 
 import keras_adaptact as ka
-from tuner.space import simplex, under
+from tuner.entry import simplex, under
 
 
 class ActivationHyperModel(keras_tuner.HyperModel):

@@ -153,34 +153,44 @@ def _contrast(found: Found) -> "Iterator[Block]":
         known = list(measured.values())
         mean = f"{statistics.fmean(known):.4f}" if known else "missing"
         spread = f" ± {statistics.stdev(known):.4f}" if len(known) > 1 else ""
-        row = [str(label), str(len(known)), mean + spread]
+        searched = sum(trial.point.get(by) == label for trial in found.trials.values())
+        row = [str(label), str(searched), f"{len(known)} of {len(seeds)}", mean + spread]
         if label in differences:
             d, pairs = differences[label]
             row += [f"{d.mean:+.4f} [{d.low:+.4f}, {d.high:+.4f}]", str(pairs), f"{corrected[label]:.2g}"]
         else:
             row += ["", "", ""]
         rows.append([*row, describe(search.labelled(of[label].point)) if label in of else ""])
-    header = [by, "runs", search.objective, f"minus {first} [95 %]", "pairs", "p (Holm)", "best trial's settings"]
+    header = [by, "trials", "runs", search.objective, f"minus {first} [95 %]", "pairs", "p (Holm)"]
     yield Paragraph(
         f"The best trial of each {by}, trained again with {len(seeds)} seeds that the search did not use, so that the "
         "search's luck is left behind. Runs are paired by seed, which fixes initial values and the order of images; "
-        "differences with a 95 % interval by Student's t-test of the pairs, p corrected by Holm's method."
+        "differences with a 95 % interval by Student's t-test of the pairs, p corrected by Holm's method. A run that "
+        "diverged is missing."
     )
-    yield Table("contrast", f"{search.objective} by {by}, mean ± std", header, rows)
-    yield Paragraph(_in_words(by, first, differences, corrected, len(others)))
+    yield Table("contrast", f"{search.objective} by {by}, mean ± std", [*header, "best trial's settings"], rows)
+    yield Paragraph(_in_words(search, first, differences, corrected, len(others)))
 
 
-def _in_words(by, first, differences, corrected, count) -> str:
+def _in_words(search, first, differences, corrected, count) -> str:
+    by, name = search.contrast.by, search.objective
     if not differences:
         return f"There are not enough runs yet to compare each {by} with {first}."
-    said = []
-    for label, (d, _) in differences.items():
-        how = "more" if d.mean > 0 else "less"
-        sure = "within chance" if d.low <= 0 <= d.high else "within chance for so many comparisons"
-        sure = "beyond chance" if corrected[label] < 0.05 else sure
-        said.append(f"{label} has {abs(d.mean):.4f} {how} than {first} ({d.low:+.4f} to {d.high:+.4f}), {sure}")
-    rest = "" if len(differences) == count else " The others have too few runs."
-    return "; ".join(said).capitalize() + "." + rest
+    said, verdicts = [], {}
+    for label, (d, pairs) in differences.items():
+        how = "higher" if d.mean > 0 else "lower"
+        better, sure = (d.mean > 0) == search.maximize, corrected[label] < 0.05
+        chance = "within chance" if d.low <= 0 <= d.high else "within chance for so many comparisons"
+        verdicts[label] = ("better" if better else "worse") if sure else "not shown to differ"
+        said.append(
+            f"With {by} {label} the {name} is {abs(d.mean):.4f} {how} than with {first} ({pairs} pairs, 95 % interval "
+            f"{d.low:+.4f} to {d.high:+.4f}), {'beyond chance' if sure else chance}."
+        )
+    groups = {v: [str(label) for label in verdicts if verdicts[label] == v] for v in verdicts.values()}
+    said.append(f"Against {first}: " + "; ".join(f"{', '.join(labels)} {v}" for v, labels in groups.items()) + ".")
+    if len(differences) < count:
+        said.append("The others have too few runs.")
+    return " ".join(said)
 
 
 def _columns(found: Found) -> dict[str, list[Any]]:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:  # so that --help needs neither a backend nor pydantic
     from tuner.folder import Folder
     from tuner.space import Search
 
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before its import: it says in lines of its own what we say
 FAILED = 1  # exit status of a search that could not be ended, or whose trials all failed
+LATE = 30.0  # seconds that a worker gives a chief who starts beside it, to go on with what has ended
 KERASTUNER = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
 
 
@@ -54,6 +56,8 @@ def _main(arguments: argparse.Namespace) -> int:
     folder = Folder(arguments.out or Path("searches") / arguments.search.stem)
     name = backend.choose()
     who = role()
+    if who and arguments.workers > 1:
+        raise UserError(f"--workers {arguments.workers} starts workers here, {KERASTUNER[0]} elsewhere; leave one out")
     if who not in (None, "chief"):
         return follow(folder.path, who, folder.died)
     _check(arguments.search, search, arguments.data_dir)
@@ -89,9 +93,12 @@ def follow(path: Path, name: str, on_death: Callable[[str, str], None]) -> int:
                 f"{path}: no chief wrote down here what to do in {PATIENCE:.0f} s; do the machines share it?"
             )
         time.sleep(1.0)
-    if (path / ENDED).exists():
-        print(f"{path}: all is done here")
-        return 0
+    deadline = time.monotonic() + LATE
+    while (path / ENDED).exists():
+        if time.monotonic() > deadline:
+            print(f"{path}: all is done here")
+            return 0
+        time.sleep(1.0)
     print(f"{name}: a worker of {path}; its log is {path / name}.log", flush=True)
     workers = Workers(path, [name], {}, on_death)
     try:
@@ -176,7 +183,8 @@ def _lead(folder: "Folder", search: "Search", workers: int) -> int:
     ranking = oracle.ranking()
     counts = f"{len(oracle.outcomes)} trials, {duration(time.perf_counter() - began)}"
     if not is_done:
-        print(f"error: no worker is left after {counts}; look at {folder.path}/tuner*.log", file=sys.stderr)
+        why = f"no worker is left; look at {folder.path}/tuner*.log" if workers else "no worker was heard for 5 minutes"
+        print(f"error: {counts}: {why}; --resume goes on", file=sys.stderr)
         return FAILED
     folder.settle(search, oracle)
     ended(folder.path)

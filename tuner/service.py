@@ -13,7 +13,7 @@ import keras_tuner
 from keras_tuner.src import protos
 from keras_tuner.src.distribute import oracle_chief, oracle_client
 
-from tuner.oracles import STOPPED, Kept
+from tuner.kept import STOPPED, Kept
 from zoo.errors import UserError
 
 SILENT = 120.0  # seconds after which a worker that says nothing is taken for dead
@@ -36,7 +36,7 @@ class Chief:
         try:
             self.port = self.server.add_insecure_port(address)
         except RuntimeError:
-            raise UserError(f"{address}: can't be listened at; is another chief there?") from None
+            raise UserError(f"{address}: can't be listened at; is it this machine's, and no other chief's?") from None
         self.server.start()
         self.began = time.monotonic()
 
@@ -107,6 +107,10 @@ class Worker(keras_tuner.engine.base_tuner.BaseTuner):
     def save(self) -> None: ...
 
     def reload(self) -> None: ...
+
+    @property
+    def project_dir(self) -> str:
+        return str(self.directory)  # KerasTuner makes an empty untitled_project/ wherever it is started
 
     def search(self, *args, **kwargs) -> None:
         try:

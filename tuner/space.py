@@ -1,137 +1,23 @@
 """What a search tries: a space over a config, as JSON, and how a point of it becomes a config. Nothing trains here."""
 
-import contextlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, Tag, ValidationError, model_validator
 
+from tuner.entry import Entry, Label, under
 from zoo import config
 from zoo.config import Config, ConfigError, Count, Strict, named
-from zoo.grid import Choice
 
 if TYPE_CHECKING:
     from keras_tuner import HyperParameters
 
 TRIAL = {"metrics.test": False, "metrics.report_batch": None}  # no trial looks at the test images
+OWN = ("training.epochs", "training.seeds", "dataset.limit", "dataset.validation", "metrics")
 FINAL = "final/"  # what the hyperparameters are called that only the last comparison has
-
-Label = str | bool
-
-
-class Entry(Strict):
-    """One hyperparameter: the values it may have, and where in the config they are put."""
-
-    path: str | None = Field(None, description="of the config's field, dotted; without it others depend on it only")
-    name: str = Field("", description="in tables and conditions; by default the path")
-    choice: list[Any] | None = Field(
-        None, min_length=1, description='values, each alone or as {"label": ..., "value": ...}; null sets nothing'
-    )
-    int_: Annotated[list[int], Field(min_length=2, max_length=2)] | None = Field(None, alias="int", description="ends")
-    float_: Annotated[list[float], Field(min_length=2, max_length=2)] | None = Field(
-        None, alias="float", description="ends"
-    )
-    boolean: Literal[True] | None = None
-    simplex: Annotated[int, Field(ge=2)] | None = Field(
-        None, description="so many weights, none negative, that sum to 1: any point, all as likely at random"
-    )
-    log: bool = Field(False, description="of int and float: even in the logarithm")
-    when: dict[str, Label | list[Label]] = Field(
-        {}, description="labels that entries before this one must have for it to count"
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_called_like_its_path(cls, given):
-        return {"name": given.get("path"), **given} if isinstance(given, dict) and given.get("path") else given
-
-    @model_validator(mode="after")
-    def _one_kind(self):
-        kinds: dict[str, Any] = {"choice": self.choice, "int": self.int_, "float": self.float_}
-        kinds |= {"boolean": self.boolean, "simplex": self.simplex}
-        given = [kind for kind, value in kinds.items() if value is not None]
-        if len(given) != 1:
-            raise ValueError(f"an entry needs one of {', '.join(kinds)}; found {' and '.join(given) or 'none'}")
-        if not self.name:
-            raise ValueError("an entry needs a path, or at least a name")
-        if (ends := self.int_ or self.float_) and not ends[0] < ends[1]:
-            raise ValueError(f"{given[0]} goes from the lower end to the higher; found {ends}")
-        if self.log and (not ends or ends[0] <= 0):
-            raise ValueError("log is for int or float with ends above 0")
-        labels = [choice.label for choice in self.choices]
-        if len(set(labels)) < len(labels):
-            raise ValueError(f"two choices are called {next(x for x in labels if labels.count(x) > 1)!r}")
-        return self
-
-    @property
-    def choices(self) -> list[Choice]:
-        return [
-            Choice.model_validate(value)
-            if isinstance(value, dict) and value.keys() == {"label", "value"}
-            else Choice(label=str(value), value=value)
-            for value in self.choice or ()
-        ]
-
-    @property
-    def names(self) -> list[str]:
-        """What its numbers are called in KerasTuner, which knows no simplex."""
-        return [f"{self.name}/{i}" for i in range(self.simplex - 1)] if self.simplex else [self.name]
-
-    def allowed(self, parent: str) -> list[Label]:
-        labels = self.when[parent]
-        return labels if isinstance(labels, list) else [labels]
-
-    def declare(self, hp: "HyperParameters") -> None:
-        if self.simplex:
-            for name in self.names:
-                hp.Float(name, 0.0, 1.0)
-        elif self.boolean:
-            hp.Boolean(self.name)
-        elif self.choice:
-            hp.Choice(self.name, [choice.label for choice in self.choices], ordered=False)
-        elif ends := self.int_ or self.float_:
-            kind: Any = hp.Int if self.int_ else hp.Float
-            kind(self.name, *ends, sampling="log" if self.log else "linear")
-
-    def value(self, point: Mapping[str, Any]) -> Any:
-        """What it puts into the config, at a point where it is active."""
-        if self.simplex:
-            return simplex([point[name] for name in self.names])
-        if self.choice:
-            return next(choice.value for choice in self.choices if choice.label == point[self.name])
-        return point[self.name]
-
-
-@contextlib.contextmanager
-def under(hp: "HyperParameters", parents: Mapping[str, Sequence[Label]]) -> Iterator[None]:
-    """Makes hyperparameters active where each parent has one of its values.
-
-    KerasTuner's `conditional_scope` nests only where each parent is declared under the one before.
-    """
-    from keras_tuner.src.engine.conditions import Parent
-
-    hp._conditions = [Parent(name, list(values)) for name, values in parents.items()]
-    try:
-        yield
-    finally:
-        hp._conditions = []
-
-
-def simplex(numbers: Sequence[float]) -> list[float]:
-    """n numbers of [0, 1], uniform and independent, as n + 1 weights, uniform on the simplex.
-
-    A stick is broken n times: w_i = r_i (1 - u_i^(1 / (n - i))) for i = 0 ... n - 1, where r_i is what is left of it,
-    and the last weight is the rest (Devroye, Non-Uniform Random Variate Generation, 1986, chapter XI.4).
-    """
-    weights, rest = [], 1.0
-    for i, number in enumerate(numbers):
-        kept = number ** (1 / (len(numbers) - i))
-        weights.append(rest * (1 - kept))
-        rest *= kept
-    return [*weights, rest]
 
 
 class Random(Strict):
@@ -177,6 +63,9 @@ class Contrast(Strict):
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(
         min_length=2, description="one run of each label for each"
     )
+    apart: bool = Field(
+        False, description="search each label by itself, in turns, so that each gets as many trials (random, bayesian)"
+    )
 
 
 Tuner = Annotated[
@@ -209,13 +98,15 @@ class Search(Strict):
     contrast: Contrast | None = None
 
     @model_validator(mode="after")
-    def _fits_together(self):
+    def _entries_fit_together(self):
         names = [entry.name for entry in self.space]
         if len(set(names)) < len(names):
             raise ValueError(
                 f"space: two entries are called {next(x for x in names if names.count(x) > 1)!r}; name one"
             )
         for i, entry in enumerate(self.space):
+            if entry.path and entry.path.startswith(OWN):
+                raise ValueError(f"space.{i}.path: {entry.path} is the same for all trials, and set by the search")
             for parent in entry.when:
                 if parent not in names[:i]:
                     known = ", ".join(names[:i]) or "none"
@@ -223,15 +114,39 @@ class Search(Strict):
                 labels = self.labels(parent)
                 if unknown := [label for label in entry.allowed(parent) if label not in labels]:
                     raise ValueError(f"space.{i}.when.{parent}: {unknown[0]!r} is none of {labels}")
-        if self.contrast and self.contrast.by not in names:
-            raise ValueError(f"contrast.by: no entry is called {self.contrast.by!r}; there are {', '.join(names)}")
-        if self.contrast and len(self.labels(self.contrast.by)) < 2:
-            raise ValueError(f"contrast.by: {self.contrast.by!r} has no choices to compare")
+        return self
+
+    @model_validator(mode="after")
+    def _contrast_fits(self):
+        if not self.contrast:
+            return self
+        by, seeds = self.contrast.by, self.contrast.seeds
+        found = next((entry for entry in self.space if entry.name == by), None)
+        if found is None:
+            names = ", ".join(entry.name for entry in self.space)
+            raise ValueError(f"contrast.by: no entry is called {by!r}; there are {names}")
+        if len(self.labels(by)) < 2:
+            raise ValueError(f"contrast.by: {by!r} has no choices to compare")
+        if len(set(seeds)) < len(seeds) or set(seeds) & set(self.seeds):
+            raise ValueError(f"contrast.seeds: they must differ, also from {self.seeds} of the search; found {seeds}")
+        if self.contrast.apart and self.tuner.name in ("grid", "hyperband"):
+            raise ValueError(f"contrast.apart: {self.tuner.name} searches no label by itself")
+        if self.contrast.apart and found.when:
+            raise ValueError(f"contrast.apart: {by!r} counts only under a condition")
+        return self
+
+    @model_validator(mode="after")
+    def _stopping_fits(self):
         if self.stopping and self.tuner.name == "hyperband":
             raise ValueError("stopping: hyperband ends poor trials by itself, and excludes it")
         if self.stopping and self.executions > 1:
             raise ValueError(f"stopping judges a trial by one execution; found executions: {self.executions}")
         return self
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of the executions of each trial."""
+        return [self.seed + i for i in range(self.executions)]
 
     def labels(self, name: str) -> list[Label]:
         entry = next(entry for entry in self.space if entry.name == name)
@@ -241,15 +156,23 @@ class Search(Strict):
     def maximize(self) -> bool:
         return self.objective == "val_accuracy"
 
-    def hyperparameters(self) -> "HyperParameters":
-        """The space as KerasTuner holds it."""
+    def hyperparameters(self, **part: Label) -> "HyperParameters":
+        """The space as KerasTuner holds it; or the part of it where entries have these labels."""
         from keras_tuner import HyperParameters
 
-        hp = HyperParameters()
+        hp, declared = HyperParameters(), set()
         for entry in self.space:
-            with under(hp, {parent: entry.allowed(parent) for parent in entry.when}):
-                entry.declare(hp)
+            if all(p in declared and part.get(p, entry.allowed(p)[0]) in entry.allowed(p) for p in entry.when):
+                declared.add(entry.name)
+                with under(hp, {parent: entry.allowed(parent) for parent in entry.when}):
+                    hp.Fixed(entry.name, part[entry.name]) if entry.name in part else entry.declare(hp)
         return hp
+
+    def parts(self) -> dict[Label, "HyperParameters"]:
+        """The space of each label that is searched by itself."""
+        if not self.contrast or not self.contrast.apart:
+            return {}
+        return {label: self.hyperparameters(**{self.contrast.by: label}) for label in self.labels(self.contrast.by)}
 
     def fields(self, point: Mapping[str, Any]) -> dict[str, Any]:
         """What the config's fields become at a point, by dotted path."""
@@ -275,9 +198,7 @@ class Search(Strict):
 
     def trial(self, point: Mapping[str, Any], base: Path) -> Config:
         """The config of a trial."""
-        seeds = [self.seed + i for i in range(self.executions)]
-        if FINAL + "seed" in point:
-            seeds = [point[FINAL + "seed"]]
+        seeds = [point[FINAL + "seed"]] if FINAL + "seed" in point else self.seeds
         fields = self.set | self.fields(point) | TRIAL
         fields |= {"training.seeds": seeds, "training.epochs": self.epochs}
         return _load(base, fields | ({"dataset.limit": self.limit} if self.limit else {}))
@@ -289,10 +210,10 @@ class Search(Strict):
     def corners(self) -> Iterator[dict[str, Any]]:
         """A point for each end and choice of each entry, the others at their first."""
         for entry in self.space:
-            for value in _ends(entry):
+            for value in entry.ends:
                 point: dict[str, Any] = {}
                 for other in self.space:
-                    point |= dict.fromkeys(other.names, _ends(other)[0])
+                    point |= dict.fromkeys(other.names, other.ends[0])
                 self._activate(entry, point)
                 yield point | dict.fromkeys(entry.names, value)
 
@@ -300,12 +221,6 @@ class Search(Strict):
         for parent in entry.when:
             point[parent] = entry.allowed(parent)[0]
             self._activate(next(e for e in self.space if e.name == parent), point)
-
-
-def _ends(entry: Entry) -> list[Any]:
-    if entry.choice:
-        return [choice.label for choice in entry.choices]
-    return [False, True] if entry.boolean else (entry.int_ or entry.float_ or [0.0, 1.0])
 
 
 def _load(base: Path, fields: Mapping[str, Any]) -> Config:
@@ -321,6 +236,10 @@ def load(path: Path) -> Search:
     content = config.read_object(path)
     search = parse(content, str(path))
     base = path.parent / search.base
+    try:
+        config.load(base)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: base: {error}") from None
     for point in search.corners():
         try:
             found = search.trial(point, base)
@@ -342,16 +261,30 @@ def parse(content: dict[str, Any], origin: str) -> Search:
     except ValidationError as error:
         first = error.errors()[0]
         where = [str(key) for key in first["loc"] if key not in ("random", "grid", "bayesian", "hyperband")]
-        what = f"{first['msg'].removeprefix('Value error, ')}; found {json.dumps(first['input'], default=str)[:80]}"
+        what = _said(first)
         if first["type"] == "extra_forbidden":
             model: Any = {"space": Entry, "contrast": Contrast, "stopping": Median}.get(where[0], Search)
             fields = [field.alias or name for name, field in model.model_fields.items()]
             what = config.unknown(where[-1], fields) if where[0] != "tuner" else f"unknown field {where[-1]!r}"
-        elif first["type"] == "value_error":
-            what = first["msg"].removeprefix("Value error, ")
-        elif first["type"] == "missing":
-            what = "this field is needed"
         raise ConfigError(": ".join(filter(None, [origin, ".".join(where), what]))) from None
+
+
+def _said(error: Mapping[str, Any]) -> str:
+    """What pydantic found, in words that name no class."""
+    about, found = error.get("ctx", {}), json.dumps(error["input"], default=str)[:80]
+    match error["type"]:
+        case "value_error":
+            return error["msg"].removeprefix("Value error, ")
+        case "missing":
+            return "this field is needed"
+        case "union_tag_invalid":
+            return f"{about['tag']!r} is none of {about['expected_tags']}"
+        case "model_type" | "dict_type":
+            return f"expected an object in braces; found {found}"
+        case "too_short" | "too_long":
+            least = "least" if "min_length" in about else "most"
+            return f"expected at {least} {about.get('min_length', about.get('max_length'))}; found {found}"
+    return f"{error['msg']}; found {found}"
 
 
 def describe(labels: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from zoo import train
 from zoo.errors import UserError
 
 DEATHS = 2  # of workers, after which a trial counts as failed
-OUT_OF_MEMORY = ("out of memory", "out_of_memory", "resource_exhausted", "bad_alloc")
+OUT_OF_MEMORY = ("out of memory", "out_of_memory", "resource_exhausted", "oom when", "allocate memory", "bad_alloc")
 
 
 def run(

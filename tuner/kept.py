@@ -1,0 +1,302 @@
+"""An oracle of KerasTuner, made to survive; `tuner.oracles` has one of each kind.
+
+KerasTuner 1.4.8 (https://github.com/keras-team/keras-tuner) writes its state to JSON files that a cut leaves broken,
+loses a grid's and the trials under way on a reload, takes seed 0 for none, draws the same Bayesian points again, ends
+a search after three failures in a row, and waits for a worker that died. Here an oracle writes nothing but a journal
+of what it handed out and what came back, whole each time; a restart hands the same trials out again and takes the same
+results back, which brings any oracle to where it was.
+"""
+
+import json
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import keras_tuner
+import numpy as np
+from keras_tuner.engine import trial as kt_trial
+
+from tuner.entry import Label
+from tuner.outcome import Outcome, ranked
+from tuner.space import FINAL, Median
+from zoo import results
+from zoo.errors import UserError
+
+COMPLETED, FAILED, IDLE, RUNNING, STOPPED = "COMPLETED", "FAILED", "IDLE", "RUNNING", "STOPPED"
+
+
+class Kept(keras_tuner.Oracle):
+    """An oracle that can be killed at any moment, and started again from its journal.
+
+    Args:
+        hyperparameters: the space.
+        outcome_of: asked for the outcome of a trial that a worker says has ended. KerasTuner's wire carries neither a
+            reason nor a message.
+        maximize: the objective, or else minimize it.
+        trials: how many to hand out; None leaves it to the oracle.
+        seed: of what it draws; 0 is one like any other.
+        journal: file that holds the events; None keeps them in memory.
+        stopping: which trials to end early; None ends none.
+        contrast: name of the hyperparameter, its labels and the seeds of the comparison after the search.
+        parts: the space of each of these labels, where each is searched by itself, in turns.
+        on_event: told each event of the journal, once it is written.
+        options: of KerasTuner's oracle.
+
+    Raises:
+        UserError: for a journal that is not this search's.
+    """
+
+    hyperparameters: keras_tuner.HyperParameters
+    trials: dict[str, kt_trial.Trial]
+
+    def __init__(
+        self,
+        hyperparameters: keras_tuner.HyperParameters,
+        outcome_of: Callable[[str], Outcome],
+        *,
+        maximize: bool = True,
+        trials: int | None = None,
+        seed: int = 0,
+        journal: Path | None = None,
+        stopping: Median | None = None,
+        contrast: tuple[str, Sequence[Label], Sequence[int]] | None = None,
+        parts: Mapping[Label, keras_tuner.HyperParameters] | None = None,
+        on_event: Callable[[dict[str, Any]], None] = lambda event: None,
+        **options: Any,
+    ):
+        super().__init__(
+            objective=keras_tuner.Objective("objective", "max" if maximize else "min"),
+            hyperparameters=hyperparameters,
+            allow_new_entries=False,
+            seed=seed + 1,  # KerasTuner takes 0 for none
+            max_consecutive_failed_trials=None,  # a failed trial ends nothing
+            **options,
+        )
+        self.verbose = 0
+        self.outcome_of, self.maximize, self.limit, self.journal = outcome_of, maximize, trials, journal
+        self.stopping, self.contrast, self.parts, self.on_event = stopping, contrast, parts or {}, on_event
+        self.events: list[dict[str, Any]] = []
+        self.outcomes: dict[str, Outcome] = {}
+        self.is_over = False
+        self.heard: dict[str, float] = {}  # when each worker last was, on the monotonic clock
+        self._curves: dict[str, dict[int, float]] = {}
+        self._planned: dict[str, Any] = {}  # of the journal, while it is read
+        self._exhausted = False
+        self._lock = threading.RLock()
+        if journal is not None and journal.exists():
+            try:
+                events = json.loads(journal.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise UserError(f"{journal}: not what tuner.search writes ({error})") from None
+            self._replay(events)
+
+    # KerasTuner's own files: none.
+
+    def save(self) -> None: ...
+
+    def reload(self) -> None: ...
+
+    def _save_trial(self, trial) -> None: ...
+
+    def _note(self, event: dict[str, Any]) -> None:
+        self.events.append(event)
+        if self._planned:
+            return
+        if self.journal is not None:
+            results.write_json(self.journal, self.events)
+        self.on_event(event)
+
+    def _replay(self, events: Sequence[dict[str, Any]]) -> None:
+        for event in events:
+            self._planned = event
+            name = event["trial"]
+            if event["event"] == "begun":
+                trial = self.create_trial(event["worker"])
+                if (trial.trial_id, trial.hyperparameters.values) != (name, event["values"]):
+                    raise UserError(
+                        f"{self.journal}: trial {name} can't be begun again as it was: another version of KerasTuner, "
+                        "or a changed file; start a new search"
+                    )
+            elif event["event"] == "released":
+                self._release(name)
+            else:
+                self._end(self.trials[name], Outcome(**event["outcome"]))
+        self._planned = {}
+        self.heard = dict.fromkeys(self.ongoing_trials, time.monotonic())
+
+    # What workers ask for
+
+    def create_trial(self, tuner_id: str):
+        """The next trial for a worker, or the one it has."""
+        with self._lock:
+            self.heard[tuner_id] = time.monotonic()
+            has = tuner_id in self.ongoing_trials
+            trial = super().create_trial(tuner_id)
+            if trial.status == RUNNING and not has:
+                values = dict(trial.hyperparameters.values)
+                self._note({"event": "begun", "trial": trial.trial_id, "worker": tuner_id, "values": values})
+            if trial.status == STOPPED:
+                self.is_over = not self.ongoing_trials
+                if not self.is_over:  # a trial under way may yet come back
+                    self.tuner_ids.add(tuner_id)
+                    trial.status = IDLE
+            return _without_space(trial)
+
+    def update_trial(self, trial_id: str, metrics: Mapping[str, float], step: int = 0):
+        """Takes the objective after an epoch; the trial that it returns is STOPPED where that is enough."""
+        with self._lock:
+            self._hear(trial_id)
+            self._curves.setdefault(trial_id, {})[int(step)] = metrics["objective"]
+            trial = _without_space(self.trials[trial_id])
+            if self.stopping and not _is_final(trial) and self._is_poor(trial_id):
+                trial.status = STOPPED
+            return trial
+
+    def end_trial(self, trial) -> None:
+        """Takes a trial's end; a second one, from a worker that was given up for dead, changes nothing."""
+        with self._lock:
+            if trial.trial_id not in self._running():
+                return
+            self._hear(trial.trial_id)
+            self._end(self.trials[trial.trial_id], self.outcome_of(trial.trial_id))
+
+    def get_trial(self, trial_id: str):
+        """A trial; that somebody asks says that its worker lives."""
+        with self._lock:
+            self._hear(trial_id)
+            return _without_space(super().get_trial(trial_id))
+
+    def _hear(self, trial_id: str) -> None:
+        if worker := self._running().get(trial_id):
+            self.heard[worker] = time.monotonic()
+
+    def _running(self) -> dict[str, str]:
+        return {trial.trial_id: worker for worker, trial in self.ongoing_trials.items()}
+
+    def _end(self, trial, outcome: Outcome) -> None:
+        worker = self._running()[trial.trial_id]
+        trial.status, trial.message = FAILED, outcome.reason
+        if outcome.value is not None:
+            trial.status = COMPLETED
+            super().update_trial(trial.trial_id, {"objective": outcome.value})
+        self.outcomes[trial.trial_id] = outcome
+        super().end_trial(trial)
+        self._note({"event": "ended", "trial": trial.trial_id, "worker": worker, "outcome": asdict(outcome)})
+
+    def release(self, seconds: float) -> list[str]:
+        """Takes trials from workers that were silent for so long, for another to begin them again."""
+        with self._lock:
+            now = time.monotonic()
+            silent = [name for name, worker in self._running().items() if now - self.heard.get(worker, now) > seconds]
+            for name in silent:
+                self._release(name)
+            return silent
+
+    def release_others(self, workers: Sequence[str]) -> None:
+        """Takes trials from workers other than these: there are none."""
+        with self._lock:
+            for name, worker in self._running().items():
+                if worker not in workers:
+                    self._release(name)
+
+    def _release(self, name: str) -> None:
+        worker = self._running()[name]
+        self._retry_queue.append(self.ongoing_trials.pop(worker).trial_id)
+        self.tuner_ids.discard(worker)
+        self._note({"event": "released", "trial": name})
+
+    def candidates(self) -> set[str]:
+        """Trials that ended and may yet be trained for longer."""
+        return set()
+
+    # What comes next
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        begun = [trial for trial in self.trials.values() if not _is_final(trial)]
+        if not self._exhausted and (self.limit is None or len(begun) < self.limit):
+            found = self._by_turns(trial_id, len(begun)) if self.parts else self._next(trial_id, len(begun))
+            if found["status"] != STOPPED:
+                return found
+            self._exhausted = True
+        return self._final()
+
+    def _by_turns(self, trial_id: str, number: int) -> dict[str, Any]:
+        """The next point of the label whose turn it is; where it has none left, of the next one."""
+        assert self.contrast
+        by, labels = self.contrast[0], list(self.parts)
+        whole, every = self.hyperparameters, self.trials
+        found: dict[str, Any] = {"status": STOPPED}
+        for i in range(number, number + len(labels)):
+            label = labels[i % len(labels)]
+            self.hyperparameters = self.parts[label]
+            self.trials = {t: v for t, v in every.items() if v.hyperparameters.values[by] == label}
+            try:
+                found = self._next(trial_id, number)
+            finally:
+                self.hyperparameters, self.trials = whole, every
+            if found["status"] != STOPPED:
+                break
+        return found
+
+    def _next(self, trial_id: str, number: int) -> dict[str, Any]:
+        # Drawn from the search's seed and the trial's number, so that no state of a generator need be kept.
+        self._seed_state = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0] >> 1)
+        return super().populate_space(trial_id)
+
+    def _final(self) -> dict[str, Any]:
+        """The next run of the comparison after the search."""
+        if not all(map(_is_final, self.ongoing_trials.values())):
+            return {"status": IDLE}
+        done = [trial.hyperparameters.values for trial in self.trials.values()]
+        name, labels, seeds = self.contrast or ("", (), ())
+        for seed in seeds:
+            for label in labels:
+                best = next(
+                    (t for t in self.ranking() if self.trials[t].hyperparameters.values.get(name) == label), None
+                )
+                if best is not None:
+                    values = {k: v for k, v in self.trials[best].hyperparameters.values.items() if "tuner/" not in k}
+                    values |= {FINAL + "seed": seed, FINAL + "of": best}
+                    if values not in done:
+                        return {"status": RUNNING, "values": values}
+        return {"status": STOPPED}
+
+    def ranking(self) -> list[str]:
+        """The search's trials, without those of the comparison after it: see `ranked`."""
+        own = {name: o for name, o in self.outcomes.items() if not _is_final(self.trials[name])}
+        return ranked(own, self.maximize)
+
+    def _is_poor(self, trial_id: str) -> bool:
+        assert self.stopping
+        own = [value for _, value in sorted(self._curves[trial_id].items())]
+        part = self._part(trial_id)
+        others = [o.curve for name, o in self.outcomes.items() if o.value is not None and self._part(name) == part]
+        return is_poor(own, others, self.stopping, self.maximize)
+
+    def _part(self, trial_id: str) -> Label | None:
+        """The label that a trial is searched with, where each is searched by itself."""
+        return self.trials[trial_id].hyperparameters.values[self.contrast[0]] if self.parts and self.contrast else None
+
+
+def is_poor(own: Sequence[float], others: Iterable[Sequence[float]], rule: Median, maximize: bool) -> bool:
+    """Whether a trial is to end after the epochs of its curve, by the median rule: see `space.Median`."""
+    epoch, sign = len(own), 1 if maximize else -1
+    means = [sign * statistics.fmean(curve[:epoch]) for curve in others if len(curve) >= epoch]
+    if epoch < rule.epochs or len(means) < rule.trials:
+        return False
+    return max(sign * value for value in own) < statistics.median(means)
+
+
+def _is_final(trial) -> bool:
+    return FINAL + "seed" in trial.hyperparameters.values
+
+
+def _without_space(trial):
+    """A trial as a worker needs it: KerasTuner prints every condition of a space that it sends."""
+    hp = keras_tuner.HyperParameters()
+    hp.values = dict(trial.hyperparameters.values)
+    return kt_trial.Trial(hp, trial.trial_id, trial.status)
