@@ -96,8 +96,9 @@ def bars(panels: Mapping[str, Mapping[str, Sequence[float]]], x: str) -> Figure:
 
 def histogram(samples: Sequence[float], whole: float, title: str) -> Figure:
     """Of precisions on small batches, beside the one on all images."""
-    figure = Figure(figsize=(7, 3.4), layout="constrained")
+    figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
     axes.hist(samples, bins=40, color="#56B4E9", edgecolor="white", linewidth=0.4)
     mean = float(np.mean(samples))
     for value, line, label in ((whole, "-", "all test images"), (mean, "--", "mean of the batches")):
@@ -107,7 +108,7 @@ def histogram(samples: Sequence[float], whole: float, title: str) -> Figure:
     axes.set_xlabel("weighted precision on one batch of test images")
     axes.set_ylabel("batches")
     axes.set_title(title)
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=3)
     return figure
 
 
