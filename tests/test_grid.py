@@ -54,6 +54,12 @@ def test_exclusions_and_conditions(write):
     assert [run.name for run in chosen] == ["base--relu--seed-0", "base--tanh--seed-0"]
 
 
+def test_two_recipes_of_one_network(write):
+    write('{"dataset": {"name": "digits"}, "training": {"epochs": 9}}', "long.json")
+    _, planned = grid.load(write({"base": ["base.json", "long.json"], "axes": {"seed": [0]}}))
+    assert [run.labels for run in planned] == [{"model": "lenet", "base": b, "seed": "0"} for b in ("base", "long")]
+
+
 def test_parts(write):
     write({"base": "base.json", "outputs": ["table1"], "axes": {"seed": [0]}}, "one.json")
     write({"base": "base.json", "axes": {"seed": [0]}}, "two.json")
@@ -62,6 +68,7 @@ def test_parts(write):
         ("one--base--seed-0", ("table1",)),
         ("two--base--seed-0", ()),
     ]
+    assert [run.name for run in grid.only(planned, ["sweep=two"])] == ["two--base--seed-0"]
 
 
 MISTAKES = {
@@ -76,7 +83,16 @@ MISTAKES = {
     "bad value": ({"base": "base.json", "axes": {"training.epochs": [1, 0]}}, "training.epochs: .* found 0 .given by"),
     "empty axis": ({"base": "base.json", "axes": {"seed": []}}, "axes.seed: an axis needs at least one value"),
     "unnamed": ({"base": "base.json", "axes": {"activation": [{"name": "relu"}]}}, "needs a name"),
+    "several seeds": ({"base": "base.json", "set": {"training.seeds": [0, 1]}}, 'give the sweep an axis "seed"'),
     "twice": ({"base": "base.json", "axes": {"seed": [0, 0]}}, "two runs are called base--seed-0"),
+    "excludes no network": (
+        {"base": "base.json", "exclude": [{"model": ["lenett"]}]},
+        "exclude.model: no value of that axis is called 'lenett'; there are lenet",
+    ),
+    "excludes no axis": (
+        {"base": "base.json", "axes": {"seed": [0]}, "exclude": [{"sed": ["0"]}]},
+        "exclude.sed: no such axis; the axes are model, seed",
+    ),
     "nothing left": (
         {"base": "base.json", "axes": {"seed": [0]}, "exclude": [{"seed": ["0"]}]},
         "no run is left",

@@ -76,6 +76,7 @@ def test_cells(folder):
     assert tanh["area under loss"] == f"{2.0 / 2 + 1.05 + 0.6 / 2:.2f}"
     assert tanh["epochs to ReLU's loss"] == "2"  # 1.05, where ReLU ends at 1.1
     assert (tanh["ms a step"], found["relu"]["ms a step"], tanh["times ReLU's"]) == ("12.5", "10.0", "1.25")
+    assert (found["tanh"]["seeds"], found["arelu"]["seeds"]) == ("2", "0 of 2")
     assert found["arelu"]["accuracy"] == "2 diverged"
     assert found["atanh"]["accuracy"] == "missing"
     assert cells(folder, "table1")["relu"]["lenet"] == "0.8500 ± 0.0707 (0.5872)"
@@ -87,7 +88,59 @@ def test_the_page_needs_no_network(folder):
     page = (folder / "report" / "report.html").read_text()
     assert "<img" in page and not re.search(r'(src|href)="(?!data:)', page)
     assert "<p>Said &lt;first&gt;. Made up." in page
-    assert "4 of 8 runs are finished" in page and "made up" in page
+    assert "Of its 8 runs: 2 diverged, 4 finished, 2 missing." in page and "made up" in page
+
+
+def test_words(folder):
+    report.main([str(folder)])
+    text = (folder / "report" / "report.md").read_text()
+    assert "With ReLU lenet reaches 61.00 ± 1.41 % test accuracy (2 seeds). " in text
+    assert "Beyond chance above it: tanh (+9.50 points, " in text  # t = 8.5 with 1.47 degrees of freedom: p = 0.032
+    assert "ReLU's training loss after 3 epochs, 1.100, is reached by tanh after 2." in text
+    assert "A step takes from 1.25 (tanh) to 1.25 (tanh) times as long as with ReLU." in text
+
+
+def test_runs_that_differ_in_more_than_the_seed_stand_apart(folder):
+    """Of an axis besides activation and seed, no value is a repetition of another."""
+    path = folder / "sweep.json"
+    sweep = json.loads(path.read_text())
+    for run in sweep["runs"]:
+        run["labels"]["training.optimizer.learning_rate"] = "0.1" if run["labels"].pop("seed") == "0" else "0.2"
+        run["labels"]["training.batch_size"] = "50"
+    path.write_text(json.dumps(sweep))
+    assert report.main([str(folder)]) == 0
+    for rate, accuracy in (("0.1", "70.00"), ("0.2", "71.00")):
+        row = cells(folder, f"sound-lenet-learning_rate-{rate}")["tanh"]
+        assert (row["seeds"], row["accuracy"], row["minus ReLU [95 %]"]) == ("1", accuracy, "")
+    assert cells(folder, "table1")["relu"]["lenet, learning_rate 0.2"] == "0.9000 (0.5872)"
+
+
+def test_the_note_of_a_folder(folder):
+    (folder / "note.txt").write_text("A copy\nof images.\n")
+    report.main([str(folder)])
+    assert "A copy of images. Made up." in (folder / "report" / "report.md").read_text()
+
+
+DAMAGE = {
+    "cut": ("metrics.json", '{"status": "fin', "metrics.json: can't be read as JSON"),
+    "other": ("metrics.json", "[]", "metrics.json: not what zoo.train writes: it has no 'status'"),
+    "unmeasured": (
+        "metrics.json",
+        '{"status": "finished", "images_per_second": 1, "peak_memory_mb": 1}',
+        "metrics.json: this run did not measure test_accuracy",
+    ),
+    "history": ("history.csv", "epoch,loss\n1,what\n", "history.csv: loss is no number in each row"),
+    "environment": ("environment.json", "{}", "environment.json: not what zoo.train writes: it has no 'backend'"),
+}
+
+
+@pytest.mark.parametrize("file, content, message", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_run(folder, file, content, message, capsys):
+    (folder / "runs" / "tanh-1" / file).write_text(content)
+    assert report.main([str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert f"tanh-1/{message}" in said and said.count("\n") == 1
+    assert not (folder / "report" / "report.html").exists()
 
 
 def test_no_sweep(tmp_path, capsys):

@@ -10,7 +10,7 @@ import time
 import pytest
 from test_readme import ROOT
 
-from zoo import grid, sweep
+from zoo import costs, grid, sweep
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_what_is_missing_is_run_and_a_failure_harms_no_other(described, tmp_path
     assert report.main([str(out)]) == 0
     text = (out / "report" / "report.md").read_text()
     accuracy = json.loads((out / "runs" / "base--atanh" / "metrics.json").read_text())["test_accuracy"]
-    assert f"| atanh | 1 | {100 * accuracy:.2f} |" in text and "| partial | 0 | missing |" in text
+    assert f"| atanh | 1 | {100 * accuracy:.2f} |" in text and "| partial | 0 of 1 | 1 failed |" in text
     assert "weighted precision has a standard deviation of" in text
 
 
@@ -110,7 +110,7 @@ def test_it_stops_in_time_and_goes_on(described, tmp_path):
     running.communicate()
     found = sweep.Sweep(out, grid.load(described)[1], None)
     assert found.state(found.planned[0]) == "begun"
-    (left,) = found.seconds_left(os.environ["KERAS_BACKEND"]).values()
+    (left,) = costs.seconds_left(found, os.environ["KERAS_BACKEND"]).values()
     assert left and left > 1
 
 

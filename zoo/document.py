@@ -12,9 +12,9 @@ from zoo import results
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
-table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
-td { font-variant-numeric: tabular-nums; }
-th, td { border-bottom: 1px solid #ccc; padding: 0.25rem 0.75rem; text-align: right; white-space: nowrap; }
+table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; font-size: 0.875rem; }
+td { font-variant-numeric: tabular-nums; white-space: nowrap; }
+th, td { border-bottom: 1px solid #ccc; padding: 0.25rem 0.6rem; text-align: right; }
 th:first-child, td:first-child { text-align: left; }
 thead th { border-bottom: 2px solid #444; vertical-align: bottom; }
 figure { margin: 1.5rem 0; } img { max-width: 100%; } figcaption, caption { color: #444; text-align: left; }

@@ -1,10 +1,8 @@
 """What an earlier run left behind, as a later one uses it."""
 
 import csv
-import json
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -12,21 +10,9 @@ import keras_adaptact as ka
 from zoo import config, data
 from zoo.config import Activation, Config, ConfigError, FromRun, Rule
 from zoo.errors import UserError
+from zoo.results import read_json
 
 BATCH = 250  # images of one prediction
-
-
-def read_json(path: Path) -> Any:
-    """
-    Raises:
-        UserError: for a file that is missing or isn't JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; expected the folder of a run of zoo.train") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: can't be read as JSON: {error}") from None
 
 
 class Run:

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib import colormaps, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 import keras_adaptact as ka
@@ -96,8 +97,9 @@ def bars(panels: Mapping[str, Mapping[str, Sequence[float]]], x: str) -> Figure:
 
 def histogram(samples: Sequence[float], whole: float, title: str) -> Figure:
     """Of precisions on small batches, beside the one on all images."""
-    figure = Figure(figsize=(7, 3.4), layout="constrained")
+    figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
     axes.hist(samples, bins=40, color="#56B4E9", edgecolor="white", linewidth=0.4)
     mean = float(np.mean(samples))
     for value, line, label in ((whole, "-", "all test images"), (mean, "--", "mean of the batches")):
@@ -107,7 +109,7 @@ def histogram(samples: Sequence[float], whole: float, title: str) -> Figure:
     axes.set_xlabel("weighted precision on one batch of test images")
     axes.set_ylabel("batches")
     axes.set_title(title)
-    axes.legend(frameon=False, fontsize=8)
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=3)
     return figure
 
 
@@ -141,34 +143,23 @@ def _zero_lines(axes: Axes) -> None:
 
 
 def _label_ends(axes: Axes) -> None:
-    """Writes each curve's name at its end, apart from each other and in the order of the ends."""
-    ends = [(line, np.asarray(line.get_xdata())[-1], np.asarray(line.get_ydata())[-1]) for line in axes.get_lines()]
+    """Writes each curve's name and a piece of its line beside its end, in the order of the ends."""
+    lines = list(axes.get_lines())
+    ends = [(np.asarray(line.get_xdata())[-1], np.asarray(line.get_ydata())[-1]) for line in lines]
     axes.autoscale_view()  # else the limits are set only when it is drawn
     to_axes = axes.transData + axes.transAxes.inverted()
-    heights = [to_axes.transform((x, y))[1] if np.isfinite(y) else 1.0 for _, x, y in ends]
+    heights = [to_axes.transform((x, y))[1] if np.isfinite(y) else 1.0 for x, y in ends]
     order = np.argsort(heights, kind="stable")
-    gap = 18 / (axes.get_window_extent().height)  # pixels
+    gap = 18 / axes.get_window_extent().height  # pixels
     placed: list[float] = []
     for i in order:
         placed.append(max(heights[i], placed[-1] + gap) if placed else heights[i])
     down = max(0.0, placed[-1] - 1)
     for i, height in zip(order, placed, strict=True):
-        line, x, y = ends[i]
-        axes.annotate(
-            str(line.get_label()),
-            (x, y),
-            (1.05, height - down),
-            textcoords="axes fraction",
-            color=line.get_color(),
-            fontsize=8,
-            va="center",
-            annotation_clip=False,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": line.get_color(),
-                "linewidth": 0.4,
-                "shrinkA": 0,
-                "shrinkB": 0,
-                "relpos": (0, 0.5),
-            },
-        )
+        colour, at = lines[i].get_color(), height - down
+        leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 0}
+        axes.annotate("", ends[i], (1.05, at), textcoords="axes fraction", annotation_clip=False, arrowprops=leader)
+        look = {"color": colour, "linestyle": lines[i].get_linestyle(), "linewidth": lines[i].get_linewidth()}
+        axes.add_line(Line2D([1.05, 1.12], [at, at], transform=axes.transAxes, clip_on=False, **look))
+        name = str(lines[i].get_label())
+        axes.text(1.135, at, name, transform=axes.transAxes, color=colour, fontsize=8, va="center")

@@ -75,12 +75,15 @@ def load(path: Path) -> tuple[Sweep, list[Planned]]:
         if first["type"] == "extra_forbidden":
             what = config.unknown(dotted, Sweep.model_fields)
         raise ConfigError(f"{path}: {dotted}: {what}" if dotted else f"{path}: {what}") from None
-    planned = [run for run in _expand(path, sweep) if not any(_matches(run, rule) for rule in sweep.exclude)]
+    every = list(_expand(path, sweep)) if sweep.base else []
+    _check_exclude(path, sweep, every)
+    planned = [run for run in every if not any(_matches(run, rule) for rule in sweep.exclude)]
     for part in sweep.parts:
         inside = path.parent / part
         if config.read_object(inside).get("parts"):
             raise ConfigError(f"{path}: parts: {inside} has parts itself, and can't be one")
-        planned += [replace(run, name=f"{inside.stem}--{run.name}") for run in load(inside)[1]]
+        for run in load(inside)[1]:
+            planned.append(replace(run, name=f"{inside.stem}--{run.name}", labels=run.labels | {"sweep": inside.stem}))
     names = [run.name for run in planned]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
@@ -96,20 +99,34 @@ def _expand(path: Path, sweep: Sweep) -> Iterator[Planned]:
     for axis, choices in axes.items():
         if not choices:
             raise ConfigError(f"{path}: axes.{axis}: an axis needs at least one value")
-    for rule in sweep.exclude:
-        for axis, excluded in rule.items():
-            known = {choice.label for choice in axes.get(axis, [])}
-            if axis != "model" and (unknown := sorted(set(excluded) - known)):
-                raise ConfigError(f"{path}: exclude.{axis}: no value of that axis is called {unknown[0]!r}")
     for chosen in itertools.product(*axes.values()):
         for base in bases:
             fields = dict(sweep.set)
             fields |= {SHORT.get(axis, axis): choice.value for axis, choice in zip(axes, chosen, strict=True)}
             overrides = [f"{field}={json.dumps(value)}" for field, value in fields.items()]
             found = config.load(path.parent / base, overrides, f"{path}:")
+            if len(found.training.seeds) > 1:
+                raise ConfigError(
+                    f"{path}: training.seeds: a run of a sweep has one seed, and here it has {found.training.seeds}; "
+                    'give the sweep an axis "seed"'
+                )
             labels = {axis: choice.label for axis, choice in zip(axes, chosen, strict=True)}
             name = "--".join([Path(base).stem, *(_named(axis, label) for axis, label in labels.items())])
-            yield Planned(name, {"model": found.model.name} | labels, found, tuple(sweep.outputs))
+            origin = {"model": found.model.name} | ({"base": Path(base).stem} if len(bases) > 1 else {})
+            yield Planned(name, origin | labels, found, tuple(sweep.outputs))
+
+
+def _check_exclude(path: Path, sweep: Sweep, every: list[Planned]) -> None:
+    for rule in sweep.exclude:
+        for axis, labels in rule.items():
+            known = {run.labels[axis] for run in every if axis in run.labels}
+            if not known:
+                raise ConfigError(f"{path}: exclude.{axis}: no such axis; the axes are {', '.join(every[0].labels)}")
+            if unknown := sorted(set(labels) - known):
+                raise ConfigError(
+                    f"{path}: exclude.{axis}: no value of that axis is called {unknown[0]!r}; there are "
+                    f"{', '.join(sorted(known))}"
+                )
 
 
 def _choice(path: Path, axis: str, value: Any) -> Choice:

@@ -20,6 +20,24 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("keras", "jax", "torch", "tensorflow", "tensorflow-cpu", "numpy", "scikit-learn", "pydantic")
 
 
+def read_json(path: Path, *keys: str) -> Any:
+    """What a JSON file holds; an object with all of `keys`, where some are given.
+
+    Raises:
+        UserError: for a file that is missing, isn't JSON or holds something else.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; expected the folder of a run of zoo.train") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: can't be read as JSON: {error}") from None
+    for key in keys:
+        if not isinstance(found, dict) or key not in found:
+            raise UserError(f"{path}: not what zoo.train writes: it has no {key!r}")
+    return found
+
+
 def check_free(path: Path) -> None:
     """Refuses a folder that holds anything.
 

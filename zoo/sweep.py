@@ -2,11 +2,9 @@
 
 import argparse
 import contextlib
-import csv
 import json
 import re
 import signal
-import statistics
 import subprocess
 import sys
 import threading
@@ -16,8 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo import results
 from zoo.command import run_command
+from zoo.costs import seconds_left, sum_of
+from zoo.display import Display
 from zoo.errors import UserError
+from zoo.progress import duration
 
 if TYPE_CHECKING:  # so that --help needs no pydantic
     from zoo.grid import Planned
@@ -27,31 +29,47 @@ WAIT = 2.0  # seconds between two looks at a run that another process is at work
 TIME_TO_SAVE = 15.0  # seconds that a run gets to stop in, before the end of the time budget
 
 
+def state(out: Path, name: str) -> str:
+    """What became of a run of the sweep in a folder: finished, diverged, failed, begun or missing."""
+    folder = out / "runs" / name
+    if (folder / "metrics.json").exists():
+        return results.read_json(folder / "metrics.json", "status")["status"]
+    if _failure(out, name).exists():
+        return "failed"
+    return "begun" if folder.exists() else "missing"
+
+
+def _failure(out: Path, name: str) -> Path:
+    return out / "logs" / f"{name}.failed.json"
+
+
 class Sweep:
     """The folder of a sweep: `sweep.json`, and for each run a config, a log and the run's own folder.
 
     Each run is a process of its own, `python -m zoo.train`, so that none can harm another. A lock that it holds for
     as long as it lives keeps other processes off its folder.
+
+    Args:
+        out: the folder.
+        planned: the runs to make.
+        data_dir: where CIFAR-10 lies.
+        every: the runs of the sweep, where `planned` are some of them only.
     """
 
-    def __init__(self, out: Path, planned: "list[Planned]", data_dir: Path | None):
-        self.out, self.planned, self.data_dir = out, planned, data_dir
+    def __init__(
+        self, out: Path, planned: "list[Planned]", data_dir: Path | None, every: "list[Planned] | None" = None
+    ):
+        self.out, self.planned, self.data_dir, self.every = out, planned, data_dir, every or planned
 
     def folder(self, run: "Planned") -> Path:
         return self.out / "runs" / run.name
 
     def state(self, run: "Planned") -> str:
-        """finished, diverged, failed, begun or missing"""
-        folder = self.folder(run)
-        if (folder / "metrics.json").exists():
-            return json.loads((folder / "metrics.json").read_text())["status"]
-        if self._failure(run).exists():
-            return "failed"
-        return "begun" if folder.exists() else "missing"
+        return state(self.out, run.name)
 
     def accuracy(self, run: "Planned") -> str:
         path = self.folder(run) / "metrics.json"
-        found = json.loads(path.read_text()) if path.exists() else {}
+        found = results.read_json(path) if path.exists() else {}
         return f"{found['test_accuracy']:.4f}" if "test_accuracy" in found else ""
 
     def is_done(self, run: "Planned") -> bool:
@@ -63,8 +81,6 @@ class Sweep:
         Raises:
             UserError: where a run was made from another config, or its config can't be read.
         """
-        from zoo import results
-
         for run in every:
             self._check_config(run)
         try:
@@ -90,7 +106,7 @@ class Sweep:
             )
 
     def _failure(self, run: "Planned") -> Path:
-        return self.out / "logs" / f"{run.name}.failed.json"
+        return _failure(self.out, run.name)
 
     @contextlib.contextmanager
     def claim(self, run: "Planned") -> Iterator[int | None]:
@@ -113,8 +129,6 @@ class Sweep:
             deadline: on the monotonic clock, when it is asked to stop.
             show: called with each line that it prints.
         """
-        from zoo import results
-
         self._failure(run).unlink(missing_ok=True)
         folder, config = self.folder(run), self.out / "configs" / f"{run.name}.json"
         if not (folder / "environment.json").exists():  # cut off before it began
@@ -162,113 +176,6 @@ class Sweep:
             reason = json.loads(self._failure(run).read_text())["reason"]
             print(f"failed: {run.name}: {reason}; {self.out / 'logs' / (run.name + '.txt')}")
         return bool(failed)
-
-    def seconds_left(self, backend: str) -> dict[str, float | None]:
-        """How long each run that isn't done will take, by the epochs already measured; None where none are like it.
-
-        Like it are runs on this backend of the same network, images and batch size; with the same activation if
-        there are some.
-        """
-        measured: dict[tuple, list[float]] = {}
-        for run in self.planned:
-            epochs = _epochs(self.folder(run), backend)
-            for kind in _kinds(run):
-                measured.setdefault(kind, []).extend(epochs[1:] or epochs)
-        found: dict[str, float | None] = {}
-        for run in self.planned:
-            if not self.is_done(run):
-                known = next((measured[kind] for kind in _kinds(run) if measured.get(kind)), None)
-                left = run.config.training.epochs - len(_epochs(self.folder(run), backend))
-                found[run.name] = statistics.median(known) * left if known else None
-        return found
-
-
-def _kinds(run: "Planned") -> Iterator[tuple]:
-    """What runs of the same cost have in common, the closest first."""
-    what = run.config
-    like = repr(what.model), repr(what.dataset), what.training.batch_size, what.training.dtype
-    yield *like, repr(what.activation)
-    yield like
-
-
-def _epochs(folder: Path, backend: str) -> list[float]:
-    """Seconds of each epoch that a run has behind it on this backend."""
-    try:
-        if json.loads((folder / "environment.json").read_text())["backend"] != backend:
-            return []
-        with (folder / "timing.csv").open(newline="") as file:
-            return [float(row["seconds"]) for row in csv.DictReader(file)]
-    except (OSError, ValueError, KeyError):
-        return []
-
-
-def _sum_of(seconds: dict[str, float | None]) -> str:
-    from zoo.progress import duration
-
-    known = [value for value in seconds.values() if value is not None]
-    unknown = len(seconds) - len(known)
-    text = duration(sum(known)) if known or not unknown else ""
-    return " and ".join(filter(None, [text, f"{unknown} run{'s' * (unknown > 1)} not measured yet" if unknown else ""]))
-
-
-class Display:
-    """What runs, what is done and the time left: a live table on a terminal, plain lines elsewhere."""
-
-    def __init__(self, sweep: Sweep, backend: str):
-        self.sweep, self.backend, self.running, self.line = sweep, backend, "", ""
-        self.live: Any = None
-
-    def __enter__(self) -> "Display":
-        if sys.stdout.isatty():
-            from rich.live import Live
-
-            self.live = Live(get_renderable=self._table, refresh_per_second=1)
-            self.live.start()
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self.live:
-            self.running = ""
-            self.live.refresh()
-            self.live.stop()
-
-    def begin(self, run: "Planned") -> None:
-        self.running, self.line = run.name, "starting"
-        self._say(f"{run.name}: {'goes on' if self.sweep.folder(run).exists() else 'begins'}")
-
-    def show(self, line: str) -> None:
-        self.line = line
-
-    def end(self, run: "Planned", state: str) -> None:
-        self.running = ""
-        counted = Counter(map(self.sweep.state, self.sweep.planned))
-        done = ", ".join(f"{n} {state}" for state, n in sorted(counted.items()))
-        ended = {"finished": f"finished, test accuracy {self.sweep.accuracy(run)}", "begun": "stopped"}
-        self._say(f"{run.name}: {ended.get(state, f'{state}; {self.line}')}")
-        self._say(f"{done}; left: {_sum_of(self.sweep.seconds_left(self.backend))}")
-
-    def waiting(self, names: list[str]) -> None:
-        self._say(f"waiting for {', '.join(names)}, which another process is at work on")
-
-    def _say(self, text: str) -> None:
-        if not self.live:
-            print(text, flush=True)
-
-    def _table(self):
-        from rich.table import Table
-
-        states = {run.name: self.sweep.state(run) for run in self.sweep.planned}
-        left = self.sweep.seconds_left(self.backend)
-        table = Table(title=f"{self.sweep.out}: {_sum_of(left)} left", title_justify="left")
-        for column in ("run", "state", "last line"):
-            table.add_column(column, overflow="ellipsis", no_wrap=True)
-        last = [name for name in states if name == self.running or states[name] != "missing"][-15:]
-        for name in last:
-            running = name == self.running
-            table.add_row(name, "running" if running else states[name], self.line if running else "")
-        counted = Counter(states.values())
-        table.caption = ", ".join(f"{n} {state}" for state, n in sorted(counted.items()))
-        return table
 
 
 def work(sweep: Sweep, backend: str, limit: int | None, deadline: float | None) -> None:
@@ -341,10 +248,13 @@ def _main(arguments: argparse.Namespace) -> int:
     described, every = grid.load(arguments.sweep)
     name = backend.choose()
     out = arguments.out or Path("results") / arguments.sweep.stem
-    sweep = Sweep(out, grid.only(every, arguments.only), arguments.data_dir)
+    sweep = Sweep(out, grid.only(every, arguments.only), arguments.data_dir, every)
     if arguments.dry_run:
         return _list(sweep, name)
-    sweep.prepare(described.model_dump(by_alias=True, exclude={"schema_"}) | {"backend": name}, every)
+    sweep.prepare(
+        described.model_dump(by_alias=True, exclude={"schema_"}) | {"backend": name, "file": str(arguments.sweep)},
+        every,
+    )
     budget = arguments.time_budget
     deadline = began + max(0.0, budget - TIME_TO_SAVE) if budget else None
     try:
@@ -352,22 +262,22 @@ def _main(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"interrupted; the same command goes on with what is in {out}", file=sys.stderr)
         raise
+    except OSError as error:  # of a log or a lock: a full disk, a folder that became read-only
+        raise UserError(f"{error.filename or out}: can't be written: {error.strerror}") from None
     left = sum(not sweep.is_done(run) for run in sweep.planned)
     print(f"{len(sweep.planned) - left} of {len(sweep.planned)} runs are done, in {out}")
     return FAILED if sweep.say_failures() else 0
 
 
 def _list(sweep: Sweep, backend: str) -> int:
-    from zoo.progress import duration
-
-    left = sweep.seconds_left(backend)
+    left = seconds_left(sweep, backend)
     for run in sweep.planned:
         if run.name in left:
             cost = left[run.name]
             print(f"{sweep.state(run):8} {run.name}: {'not measured yet' if cost is None else duration(cost)}")
     counted = Counter(map(sweep.state, sweep.planned))
     print(", ".join(f"{n} {state}" for state, n in sorted(counted.items())) + f" of {len(sweep.planned)} runs")
-    print(f"left: {_sum_of(left)}, as measured in {sweep.out} on {backend}")
+    print(f"left: {sum_of(left)} of training, as measured in {sweep.out} on {backend}; each run's start adds to it")
     return 0
 
 
