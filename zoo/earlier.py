@@ -62,7 +62,7 @@ class Run:
             model.load_weights(path)
         except Exception as error:  # of h5py, zipfile and Keras, whatever they make of a damaged file
             raise UserError(f"{path}: no weights for the network of config.json ({error})") from None
-        pipeline = Pipeline.read(read_json(self.folder / "preprocessing.json"), len(self.classes), fast_format())
+        pipeline = Pipeline.read(read_json(self.folder / "preprocessing.json"), fast_format())
         return in_batches(lambda batch: model.predict_on_batch(pipeline.inputs(batch)), images, BATCH)
 
 

@@ -56,7 +56,7 @@ class Trainer:
         steps = steps_of_an_epoch(size, settings.batch_size)
         penalize_kernels(self.model, settings.weight_decay)
         self.model.compile(
-            _optimizer(self.config, steps, self.model),
+            optimizer_of(self.config, steps, self.model),
             keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=settings.label_smoothing),
             metrics=["accuracy"],
         )
@@ -66,7 +66,8 @@ class Trainer:
         augment = self.config.dataset.augmentation == "crop_flip"
         self.pipeline = Pipeline.of(dataset, self.config.dataset.standardize, augment, fast_format())
         batch = min(settings.batch_size, size)
-        self.engine = Engine(self.model, self.pipeline, dataset.train.images, dataset.train.labels, batch)
+        targets = np.eye(CLASSES, dtype="float32")[dataset.train.labels]
+        self.engine = Engine(self.model, self.pipeline, dataset.train.images, targets, batch)
 
     def train(
         self,
@@ -238,7 +239,8 @@ def _share_batches(devices: int) -> None:
     keras.distribution.set_distribution(keras.distribution.DataParallel(devices=found[:devices]))
 
 
-def _optimizer(config: Config, steps: int, model: keras.Model) -> keras.optimizers.Optimizer:
+def optimizer_of(config: Config, steps: int, model: keras.Model) -> keras.optimizers.Optimizer:
+    """The optimizer of a config, whose epochs have so many steps."""
     settings = config.training
     chosen = settings.optimizer
     kind = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}[chosen.name]
