@@ -287,6 +287,37 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
             earlier.hold_weights(held(name, folder))
 
 
+# TensorBoard
+
+
+def test_tensorboard_shows_the_history_also_of_a_run_gone_on_with(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    settings = config.load(QUICK, small("metrics.tensorboard=true"))
+    rows: list[dict] = []
+
+    def is_over():  # after two epochs
+        return len(rows) == 2
+
+    with pytest.raises(training.Stopped):
+        run(settings, tmp_path / "run", is_over=is_over, is_enough=rows.append)
+    resume(tmp_path / "run")
+    shown = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    history = read_csv(tmp_path / "run" / "history.csv")
+    names = set(history[0]) - {"epoch"}
+    assert {"loss", "val_accuracy", "report_precision"} <= names == set(shown.Tags()["tensors"])
+    for name in names:
+        found = {event.step: event.tensor_proto.float_val[0] for event in shown.Tensors(name)}
+        assert found == {int(row["epoch"]): pytest.approx(float(row[name]), rel=1e-6) for row in history}
+
+
+def test_tensorboard_that_is_not_installed_is_said_before_training(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard.summary", None)
+    with pytest.raises(UserError, match=r"metrics.tensorboard: .* pip install '.\[tensorboard\]'"):
+        run(config.load(QUICK, small("metrics.tensorboard=true")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 # Devices
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 import keras_adaptact as ka
 from zoo import results
+from zoo.events import Events
 
 
 class Recorder:
@@ -21,8 +22,9 @@ class Recorder:
     last.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, tensorboard: bool = False):
+        self.folder, self.tensorboard = folder, tensorboard
+        self.events: Events | None = None
         self.history: list[dict[str, Any]] = []
         self.timing: list[tuple[int, float, float, float]] = []
         self.mixing: list[tuple] = []
@@ -40,6 +42,8 @@ class Recorder:
     def epoch(self, row: dict[str, Any], seconds: float, training: float, images: int) -> None:
         """Takes an epoch's history, and how long all of it and its training part took, for so many images."""
         self.history.append(row)
+        if self.tensorboard:
+            self._for_tensorboard(row)
         rate = round(images / training, 1)
         self.timing.append((row["epoch"], round(seconds, 4), round(training, 4), rate))
 
@@ -73,6 +77,12 @@ class Recorder:
         results.write_csv(self.folder / "mixing_weights.csv", mixing, self.mixing)
         parameters = ("epoch", "site", "parameter", "index", "value")
         results.write_csv(self.folder / "parameters.csv", parameters, self.parameters)
+
+    def _for_tensorboard(self, row: dict[str, Any]) -> None:
+        if self.events:
+            self.events.epoch(row)
+        else:
+            self.events = Events(self.folder, self.history)
 
     def diverged(self) -> bool:
         """Whether the last epoch's loss is no number."""

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from zoo import checkpoint, data, metrics, models, results
+from zoo import checkpoint, data, events, metrics, models, results
 from zoo.config import Config, ConfigError, Steps
 from zoo.engine import Engine
 from zoo.pipeline import Pipeline, fast_format, plan, steps_of_an_epoch
@@ -32,6 +32,8 @@ class Trainer:
 
     def __init__(self, config: Config):
         self.config = config
+        if config.metrics.tensorboard:
+            events.require()
         keras.utils.clear_session()
         _share_batches(config.training.devices)
         keras.config.set_dtype_policy(config.training.dtype)
@@ -92,7 +94,7 @@ class Trainer:
         """
         self.is_over = is_over
         results.write_json(folder / "preprocessing.json", self.pipeline.written())
-        recorder = Recorder(folder)
+        recorder = Recorder(folder, self.config.metrics.tensorboard)
         epochs = self.config.training.epochs
         self._start(seed)
         found = checkpoint.load(folder, self._variables()) or {"epoch": 0, "step": 0, "seconds": 0.0}
