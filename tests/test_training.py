@@ -244,7 +244,7 @@ def test_what_cannot_be_resumed_says_so(tmp_path, capsys):
     (out / checkpoint.NAME).unlink()
     checkpoint.save(out, trainer()._variables(), {})
     assert "is of another network" in refusal("--resume", str(out))
-    environment = earlier.read_json(out / "environment.json")
+    environment = results.read_json(out / "environment.json")
     results.write_json(out / "environment.json", environment | {"data_digest": "0"})
     assert "with other images" in refusal("--resume", str(out))
     others = {"jax": "torch", "torch": "tensorflow", "tensorflow": "jax"}
