@@ -263,6 +263,8 @@ def test_weights_are_held_at_what_a_run_learned(tmp_path):
     run(config.load(QUICK, held), tmp_path / "held")
     rows = read_csv(tmp_path / "held/mixing_weights.csv")
     assert {row["epoch"] for row in rows} == {"0", "1", "2", "3"}
+    assert {row["held"] for row in rows} == {"fixed"}
+    assert {row["held"] for row in read_csv(tmp_path / "learned/mixing_weights.csv")} == {"learned"}
     for row in rows:
         assert float(row["weight"]) == pytest.approx(learned[row["site"]][row["member"]], rel=1e-6)
     written = config.load(tmp_path / "held/config.json")

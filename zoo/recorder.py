@@ -17,9 +17,9 @@ class Recorder:
     """After each epoch, writes history.csv, timing.csv, mixing_weights.csv and parameters.csv.
 
     What the clock says is in timing.csv alone, so that the same seed gives the same bytes of the others.
-    mixing_weights.csv has a row for each epoch (0: the start), site, member and, by channel, channel; parameters.csv
-    one for each trainable number of an activation with one set of them, at epochs 0, 1, 2, 5, 10, 20, 50... and the
-    last.
+    mixing_weights.csv has a row for each epoch (0: the start), site, member and, by channel, channel, and says whether
+    the weight is learned or fixed; parameters.csv one for each trainable number of an activation with one set of them,
+    at epochs 0, 1, 2, 5, 10, 20, 50... and the last.
     """
 
     def __init__(self, folder: Path, tensorboard: bool = False):
@@ -62,10 +62,11 @@ class Recorder:
         for layer in model.layers:
             if isinstance(layer, ka.Mixture):
                 site = layer.name.removesuffix("_activation")
+                held = "learned" if layer.get_config()["weights"] == "learned" else "fixed"
                 for member, weights in zip(layer.member_names, layer.mixing_weights, strict=True):
                     for channel, weight in enumerate(np.atleast_1d(weights)):
                         where = channel if np.ndim(weights) else ""
-                        self.mixing.append((epoch, site, member, where, float(weight)))
+                        self.mixing.append((epoch, site, member, where, float(weight), held))
 
     def write(self) -> None:
         if self.history:
@@ -73,7 +74,7 @@ class Recorder:
             results.write_csv(self.folder / "history.csv", list(self.history[0]), rows)
         timing = ("epoch", "seconds", "training_seconds", "images_per_second")
         results.write_csv(self.folder / "timing.csv", timing, self.timing)
-        mixing = ("epoch", "site", "member", "channel", "weight")
+        mixing = ("epoch", "site", "member", "channel", "weight", "held")
         results.write_csv(self.folder / "mixing_weights.csv", mixing, self.mixing)
         parameters = ("epoch", "site", "parameter", "index", "value")
         results.write_csv(self.folder / "parameters.csv", parameters, self.parameters)
