@@ -226,6 +226,17 @@ def test_a_later_seed_is_what_it_is_alone(tmp_path):
     assert equal(tmp_path / "both" / "seed-7", tmp_path / "alone")
 
 
+def test_a_run_goes_on_where_no_backend_is_named(tmp_path):
+    """On the one that it was begun on, whatever Keras would take by itself."""
+    run(config.load(QUICK, small("training.epochs=1")), tmp_path / "run")
+    named = os.environ | {"KERAS_HOME": str(tmp_path)}
+    environment = {name: value for name, value in named.items() if name != "KERAS_BACKEND"}
+    command = [sys.executable, "-m", "zoo.train", "--resume", str(tmp_path / "run")]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"on the {keras.config.backend()} backend" in done.stdout
+
+
 def test_what_cannot_be_resumed_says_so(tmp_path, capsys):
     def refusal(*arguments):
         assert main(list(arguments)) == 2
