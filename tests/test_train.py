@@ -133,12 +133,23 @@ def refusal(capsys, *arguments) -> str:
 @pytest.mark.parametrize(
     "override, words",
     [
-        ("activation.name=relv", "activation: Unknown activation 'relv'. Did you mean 'relu'?"),
+        ("activation.name=relv", f"{QUICK}: activation: Unknown activation 'relv'. Did you mean 'relu'?"),
         ("activation.granularity=pixel", "activation.granularity"),
         ("activation.weights=[1,2]", "one finite number for each of tanh, sigmoid, relu"),
         ('activation={"name":"relu","normalization":"softmax"}', "'relu' takes no options"),
         ('activation=[{"sites":"conv*","name":"relu"}]', "no rule for the site 'fc3'"),
-        ("dataset.limit=100000", "limit=100000: there are 1,437"),
+        (
+            'activation=[{"sites":"cnv*","name":"arelu"},{"sites":"*","name":"relu"}]',
+            f"{QUICK}: activation.0.sites: 'cnv*' is the first match of no site; there are conv1, conv2, fc3",
+        ),
+        ('activation=[{"sites":"*","name":"relu"},{"sites":"fc*","name":"relu"}]', "activation.1.sites: 'fc*'"),
+        (
+            'activation={"name":"method2","weights":{"from_run":"runs/nowhere"}}',
+            f"{QUICK}: activation.weights.from_run: runs/nowhere/mixing_weights.csv: no such file",
+        ),
+        ("dataset.limit=100000", f"{QUICK}: dataset.limit=100000: there are 1,437"),
+        ("dataset.limit=5", f"{QUICK}: dataset.validation=0.1 of 5"),
+        ("training.devices=64", f"{QUICK}: training"),
         ("training.epochs=x", "training.epochs"),
     ],
 )

@@ -72,11 +72,11 @@ def test_an_epoch_takes_each_image_at_most_once():
 def test_augmentation_against_a_loop_over_images():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (50, 32, 32, 3), dtype="uint8")
-    labels = rng.integers(0, 10, 50).astype("int32")
+    targets = np.eye(10, dtype="float32")[rng.integers(0, 10, 50)]
     plan = pipeline.plan(50, 16, seed=0, epoch=1)
-    made = pipeline.Pipeline("channel", (np.zeros(3), np.ones(3)), True, 10, "channels_last")
+    made = pipeline.Pipeline("channel", (np.zeros(3), np.ones(3)), True, "channels_last")
     x, y = made.batch(
-        *map(ops.convert_to_tensor, (images, labels)), *(ops.convert_to_tensor(part[1]) for part in plan.parts)
+        *map(ops.convert_to_tensor, (images, targets)), *(ops.convert_to_tensor(part[1]) for part in plan.parts)
     )
     expected = []
     for index, row, column, mirrored in zip(*(part[1] for part in plan.parts), strict=True):
@@ -84,7 +84,7 @@ def test_augmentation_against_a_loop_over_images():
         crop = padded[row : row + 32, column : column + 32]
         expected.append(crop[:, ::-1] if mirrored else crop)
     np.testing.assert_array_equal(ops.convert_to_numpy(x), np.stack(expected))
-    np.testing.assert_array_equal(ops.convert_to_numpy(y).argmax(1), labels[plan.parts[0][1]])
+    np.testing.assert_array_equal(ops.convert_to_numpy(y), targets[plan.parts[0][1]])
 
 
 @pytest.mark.parametrize("how", ["channel", "per_image"])
@@ -93,7 +93,7 @@ def test_standardization_is_that_of_the_data_module(how, data_format):
     images = np.concatenate([data.load("digits", limit=20).test.images[:20], np.full((1, 32, 32, 3), 7, "uint8")])
     known = data.channel_statistics(images)
     expected = data.standardize(images, how, known if how == "channel" else None)
-    found = ops.convert_to_numpy(pipeline.Pipeline(how, known, False, 10, data_format).inputs(images))
+    found = ops.convert_to_numpy(pipeline.Pipeline(how, known, False, data_format).inputs(images))
     if data_format == "channels_first":
         found = found.transpose(0, 2, 3, 1)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
@@ -226,6 +226,17 @@ def test_a_later_seed_is_what_it_is_alone(tmp_path):
     assert equal(tmp_path / "both" / "seed-7", tmp_path / "alone")
 
 
+def test_a_run_goes_on_where_no_backend_is_named(tmp_path):
+    """On the one that it was begun on, whatever Keras would take by itself."""
+    run(config.load(QUICK, small("training.epochs=1")), tmp_path / "run")
+    named = os.environ | {"KERAS_HOME": str(tmp_path)}
+    environment = {name: value for name, value in named.items() if name != "KERAS_BACKEND"}
+    command = [sys.executable, "-m", "zoo.train", "--resume", str(tmp_path / "run")]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"on the {keras.config.backend()} backend" in done.stdout
+
+
 def test_what_cannot_be_resumed_says_so(tmp_path, capsys):
     def refusal(*arguments):
         assert main(list(arguments)) == 2
@@ -244,7 +255,7 @@ def test_what_cannot_be_resumed_says_so(tmp_path, capsys):
     (out / checkpoint.NAME).unlink()
     checkpoint.save(out, trainer()._variables(), {})
     assert "is of another network" in refusal("--resume", str(out))
-    environment = earlier.read_json(out / "environment.json")
+    environment = results.read_json(out / "environment.json")
     results.write_json(out / "environment.json", environment | {"data_digest": "0"})
     assert "with other images" in refusal("--resume", str(out))
     others = {"jax": "torch", "torch": "tensorflow", "tensorflow": "jax"}
@@ -263,6 +274,8 @@ def test_weights_are_held_at_what_a_run_learned(tmp_path):
     run(config.load(QUICK, held), tmp_path / "held")
     rows = read_csv(tmp_path / "held/mixing_weights.csv")
     assert {row["epoch"] for row in rows} == {"0", "1", "2", "3"}
+    assert {row["held"] for row in rows} == {"fixed"}
+    assert {row["held"] for row in read_csv(tmp_path / "learned/mixing_weights.csv")} == {"learned"}
     for row in rows:
         assert float(row["weight"]) == pytest.approx(learned[row["site"]][row["member"]], rel=1e-6)
     written = config.load(tmp_path / "held/config.json")
@@ -285,6 +298,37 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
     ]:
         with pytest.raises(UserError, match=words):
             earlier.hold_weights(held(name, folder))
+
+
+# TensorBoard
+
+
+def test_tensorboard_shows_the_history_also_of_a_run_gone_on_with(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    settings = config.load(QUICK, small("metrics.tensorboard=true"))
+    rows: list[dict] = []
+
+    def is_over():  # after two epochs
+        return len(rows) == 2
+
+    with pytest.raises(training.Stopped):
+        run(settings, tmp_path / "run", is_over=is_over, is_enough=rows.append)
+    resume(tmp_path / "run")
+    shown = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    history = read_csv(tmp_path / "run" / "history.csv")
+    names = set(history[0]) - {"epoch"}
+    assert {"loss", "val_accuracy", "report_precision"} <= names == set(shown.Tags()["tensors"])
+    for name in names:
+        found = {event.step: event.tensor_proto.float_val[0] for event in shown.Tensors(name)}
+        assert found == {int(row["epoch"]): pytest.approx(float(row[name]), rel=1e-6) for row in history}
+
+
+def test_tensorboard_that_is_not_installed_is_said_before_training(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard.summary", None)
+    with pytest.raises(UserError, match=r"metrics.tensorboard: .* pip install '.\[tensorboard\]'"):
+        run(config.load(QUICK, small("metrics.tensorboard=true")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 # Devices

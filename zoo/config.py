@@ -258,6 +258,7 @@ class Metrics(Strict):
         description="size of the test batch that the report's measure is taken on after each epoch; null: none",
     )
     test: bool = Field(True, description="false: no test image is looked at, as in the trials of a search")
+    tensorboard: bool = Field(False, description="true: the history for TensorBoard too; pip install '.[tensorboard]'")
 
     @model_validator(mode="after")
     def _test_images_are_looked_at_or_not(self):
@@ -332,7 +333,7 @@ def read_object(path: Path) -> dict:
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
         raise ConfigError(f"{path}: no such file{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: can't be read as text: {error}") from None
+        raise ConfigError(f"{path}: can't be read as text: {getattr(error, 'strerror', None) or error}") from None
     if not text.strip():
         raise ConfigError(f"{path}: the file is empty; expected a JSON object")
     try:
@@ -385,7 +386,7 @@ def _override(content: dict, dotted: str, text: str, origin: str):
 def _item(place, key: str, where: str):
     if isinstance(place, list) and key.isdecimal() and int(key) < len(place):
         return place[int(key)]
-    what = f"a list of {len(place)}: give an index" if isinstance(place, list) else f"a {type(place).__name__}"
+    what = f"a list of {len(place)}: give an index" if isinstance(place, list) else json.dumps(place)
     raise ConfigError(f"{where}: no field {key!r} there; it is {what}")
 
 

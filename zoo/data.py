@@ -41,6 +41,10 @@ class DataError(UserError):
     """One line: what is wrong with the data, where, and the ways out."""
 
 
+class SizeError(DataError):
+    """An option asks for more or fewer images than there are."""
+
+
 class Split(NamedTuple):
     """Images, uint8 (n, 32, 32, 3) by row, column and RGB; and their labels 0..9, int32 (n,)."""
 
@@ -105,7 +109,7 @@ def load(
         size = len(train.labels)
         count = min(MAX_VALIDATION, math.floor(validation * size))
         if not 0 < count < size:
-            raise DataError(
+            raise SizeError(
                 f"validation={validation} of {size:,} training images is {count}, which leaves a part empty;"
                 " change the share, raise the limit, or use 0 for no validation part"
             )
@@ -115,14 +119,24 @@ def load(
 
 
 def load_for(settings: "config.Dataset", data_dir: Path | None) -> Dataset:
-    """The data set that a config asks for; errors as of `load`."""
-    return load(
-        settings.name,
-        limit=settings.limit,
-        test_limit=settings.test_limit,
-        validation=settings.validation,
-        data_dir=data_dir,
-    )
+    """The data set that a config asks for.
+
+    Raises:
+        DataError: as `load` does.
+        ConfigError: for an option that asks for more or fewer images than there are.
+    """
+    from zoo.config import ConfigError
+
+    try:
+        return load(
+            settings.name,
+            limit=settings.limit,
+            test_limit=settings.test_limit,
+            validation=settings.validation,
+            data_dir=data_dir,
+        )
+    except SizeError as error:
+        raise ConfigError(f"dataset.{error}") from None
 
 
 def standardize(
@@ -174,7 +188,7 @@ def _chunks(images: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
 def _sample(split: Split, option: str, limit: int | None, seed: int) -> Split:
     size = len(split.labels)
     if limit is not None and not 1 <= limit <= size:
-        raise DataError(f"{option}={limit}: there are {size:,} such images; expected 1 to {size}, or null")
+        raise SizeError(f"{option}={limit}: there are {size:,} such images; expected 1 to {size}, or null")
     order = np.random.default_rng(seed).permutation(size)[:limit]
     return Split(split.images[order], split.labels[order])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 import keras_adaptact as ka
-from zoo import config, data
+from zoo import config, data, results
 from zoo.config import Activation, Config, ConfigError, FromRun, Rule
 from zoo.errors import UserError
 from zoo.results import read_json
@@ -28,7 +28,7 @@ class Run:
             if not (folder / name).exists():
                 raise UserError(f"{folder / name}: no such file; expected the folder of one seed's finished run")
         self.config = config.load(folder / "config.json", ["training.devices=1"])
-        self.environment = read_json(folder / "environment.json")
+        self.environment = results.read_json(folder / "environment.json")
         self.classes = data.CLASSES[self.config.dataset.name]
 
     def dataset(self, data_dir: Path | None = None) -> data.Dataset:
@@ -48,7 +48,7 @@ class Run:
             model.load_weights(path)
         except Exception as error:  # of h5py, zipfile and Keras, whatever they make of a damaged file
             raise UserError(f"{path}: no weights for the network of config.json ({error})") from None
-        pipeline = Pipeline.read(read_json(self.folder / "preprocessing.json"), len(self.classes), fast_format())
+        pipeline = Pipeline.read(results.read_json(self.folder / "preprocessing.json"), fast_format())
         return in_batches(lambda batch: model.predict_on_batch(pipeline.inputs(batch)), images, BATCH)
 
 
@@ -96,7 +96,7 @@ def hold_weights(asked: Config) -> Config:
         source = Path(rule.weights.from_run)
         sources.append(str(source))
         members = _members(rule, where)
-        for site, weights in mixing_weights(source).items():
+        for site, weights in _learned(source, where).items():
             if isinstance(rule, Rule) and not fnmatchcase(site, rule.sites):
                 continue
             if list(weights) != members:
@@ -110,6 +110,13 @@ def hold_weights(asked: Config) -> Config:
         return asked
     notes = f"{asked.notes} Mixing weights held as learned in {', '.join(sources)}.".strip()
     return asked.model_copy(update={"activation": held, "notes": notes})
+
+
+def _learned(source: Path, where: str) -> dict[str, dict[str, float]]:
+    try:
+        return mixing_weights(source)
+    except ConfigError as error:
+        raise ConfigError(f"{where}.weights.from_run: {error}") from None
 
 
 def _members(rule: Activation, where: str) -> list[str]:

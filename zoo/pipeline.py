@@ -13,6 +13,7 @@ from keras import ops
 
 from zoo import data
 
+IMAGE = (32, 32, 3)  # of every data set
 PAD = 4  # pixels that a crop may shift by
 
 
@@ -54,7 +55,6 @@ class Pipeline:
         standardize: "channel" or "per_image", as `data.standardize` defines them.
         statistics: mean and deviation of each channel, for "channel".
         augment: whether training images are shifted and mirrored.
-        classes: number of classes, of the one-hot targets.
     """
 
     def __init__(
@@ -62,35 +62,35 @@ class Pipeline:
         standardize: Literal["channel", "per_image"],
         statistics: tuple[Any, Any],
         augment: bool,
-        classes: int,
         data_format: str,
     ):
-        self.how, self.augment, self.classes = standardize, augment, classes
+        self.how, self.augment = standardize, augment
         self.statistics = [np.asarray(x, "float32") for x in statistics]
+        # As large as an image: a broadcast over three channels takes torch six times longer on CPU.
+        large = (np.broadcast_to(x, IMAGE).copy() for x in self.statistics)
+        self.mean, self.deviation = map(ops.convert_to_tensor, large)
         self.channels_first = data_format == "channels_first"
 
     @classmethod
     def of(cls, dataset: data.Dataset, standardize, augment: bool, data_format: str) -> "Pipeline":
         known = data.channel_statistics(dataset.train.images)
-        return cls(standardize, known, augment, len(dataset.classes), data_format)
+        return cls(standardize, known, augment, data_format)
 
     @classmethod
-    def read(cls, written: dict[str, Any], classes: int, data_format: str) -> "Pipeline":
+    def read(cls, written: dict[str, Any], data_format: str) -> "Pipeline":
         """The pipeline that a run wrote down, for images that aren't trained on."""
         known = written["channel_mean"], written["channel_deviation"]
-        return cls(written["standardize"], known, False, classes, data_format)
+        return cls(written["standardize"], known, False, data_format)
 
-    def batch(self, images, labels, indices, rows, columns, mirrored) -> tuple[Any, Any]:
-        """Inputs and one-hot targets of one step of a `Plan`, from all images and labels."""
+    def batch(self, images, targets, indices, rows, columns, mirrored) -> tuple[Any, Any]:
+        """Inputs and targets of one step of a `Plan`, from all images and their targets."""
         chosen = _cropped(images, indices, rows, columns, mirrored) if self.augment else ops.take(images, indices, 0)
-        return self.inputs(chosen), ops.one_hot(ops.take(labels, indices, 0), self.classes)
+        return self.inputs(chosen), ops.take(targets, indices, 0)
 
     def inputs(self, images) -> Any:
         x = ops.cast(images, "float32")
         if self.how == "channel":
-            # As large as an image: a broadcast over three channels takes torch six times longer on CPU.
-            large = (np.broadcast_to(x, images.shape[1:]).copy() for x in self.statistics)
-            mean, deviation = (ops.convert_to_tensor(x, "float32") for x in large)
+            mean, deviation = self.mean, self.deviation
         else:
             axes = (1, 2, 3)
             mean = ops.mean(x, axes, keepdims=True)

@@ -10,19 +10,21 @@ import numpy as np
 
 import keras_adaptact as ka
 from zoo import results
+from zoo.events import Events
 
 
 class Recorder:
     """After each epoch, writes history.csv, timing.csv, mixing_weights.csv and parameters.csv.
 
     What the clock says is in timing.csv alone, so that the same seed gives the same bytes of the others.
-    mixing_weights.csv has a row for each epoch (0: the start), site, member and, by channel, channel; parameters.csv
-    one for each trainable number of an activation with one set of them, at epochs 0, 1, 2, 5, 10, 20, 50... and the
-    last.
+    mixing_weights.csv has a row for each epoch (0: the start), site, member and, by channel, channel, and says whether
+    the weight is learned or fixed; parameters.csv one for each trainable number of an activation with one set of them,
+    at epochs 0, 1, 2, 5, 10, 20, 50... and the last.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, tensorboard: bool = False):
+        self.folder, self.tensorboard = folder, tensorboard
+        self.events: Events | None = None
         self.history: list[dict[str, Any]] = []
         self.timing: list[tuple[int, float, float, float]] = []
         self.mixing: list[tuple] = []
@@ -40,6 +42,8 @@ class Recorder:
     def epoch(self, row: dict[str, Any], seconds: float, training: float, images: int) -> None:
         """Takes an epoch's history, and how long all of it and its training part took, for so many images."""
         self.history.append(row)
+        if self.tensorboard:
+            self._for_tensorboard(row)
         rate = round(images / training, 1)
         self.timing.append((row["epoch"], round(seconds, 4), round(training, 4), rate))
 
@@ -58,10 +62,11 @@ class Recorder:
         for layer in model.layers:
             if isinstance(layer, ka.Mixture):
                 site = layer.name.removesuffix("_activation")
+                held = "learned" if layer.get_config()["weights"] == "learned" else "fixed"
                 for member, weights in zip(layer.member_names, layer.mixing_weights, strict=True):
                     for channel, weight in enumerate(np.atleast_1d(weights)):
                         where = channel if np.ndim(weights) else ""
-                        self.mixing.append((epoch, site, member, where, float(weight)))
+                        self.mixing.append((epoch, site, member, where, float(weight), held))
 
     def write(self) -> None:
         if self.history:
@@ -69,10 +74,16 @@ class Recorder:
             results.write_csv(self.folder / "history.csv", list(self.history[0]), rows)
         timing = ("epoch", "seconds", "training_seconds", "images_per_second")
         results.write_csv(self.folder / "timing.csv", timing, self.timing)
-        mixing = ("epoch", "site", "member", "channel", "weight")
+        mixing = ("epoch", "site", "member", "channel", "weight", "held")
         results.write_csv(self.folder / "mixing_weights.csv", mixing, self.mixing)
         parameters = ("epoch", "site", "parameter", "index", "value")
         results.write_csv(self.folder / "parameters.csv", parameters, self.parameters)
+
+    def _for_tensorboard(self, row: dict[str, Any]) -> None:
+        if self.events:
+            self.events.epoch(row)
+        else:
+            self.events = Events(self.folder, self.history)
 
     def diverged(self) -> bool:
         """Whether the last epoch's loss is no number."""

@@ -78,9 +78,9 @@ def resume(
     """
     import keras
 
-    from zoo import config, data, earlier, training
+    from zoo import config, data, results, training
 
-    environment = earlier.read_json(folder / "environment.json")
+    environment = results.read_json(folder / "environment.json")
     if environment.get("backend") != keras.config.backend():
         raise UserError(
             f"{folder}: this run was begun on {environment.get('backend')} and can't go on with "
@@ -96,7 +96,7 @@ def resume(
 
 def _train(trainer, dataset, out: Path, environment: dict[str, Any], is_over, is_enough) -> list[dict]:
     """Trains the seeds that haven't been, each in its folder."""
-    from zoo import earlier, results, training
+    from zoo import results, training
 
     trainer.attach(dataset)
     seeds = trainer.config.training.seeds
@@ -104,7 +104,7 @@ def _train(trainer, dataset, out: Path, environment: dict[str, Any], is_over, is
     for seed in seeds:
         folder = out if len(seeds) == 1 else out / f"seed-{seed}"
         if (folder / "metrics.json").exists():
-            found.append(earlier.read_json(folder / "metrics.json"))
+            found.append(results.read_json(folder / "metrics.json"))
             continue
         if folder != out:
             folder.mkdir(exist_ok=True)
@@ -157,15 +157,22 @@ def _main(arguments: argparse.Namespace) -> int:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     out = arguments.out or Path("runs") / f"{arguments.config.stem}-{name}-{stamp}"
     print(f"{arguments.config} on the {name} backend, results in {out}", flush=True)
-    return _stoppable(out, lambda over: run(settings, out, arguments.data_dir, arguments.command, over))
+
+    def train(over):
+        try:
+            return run(settings, out, arguments.data_dir, arguments.command, over)
+        except config.ConfigError as error:  # found in building what the config names
+            raise config.ConfigError(f"{arguments.config}: {error}") from None
+
+    return _stoppable(out, train)
 
 
 def _resume(arguments: argparse.Namespace) -> int:
-    from zoo import backend, earlier
+    from zoo import backend, results  # none of which imports Keras
 
     if arguments.overrides or arguments.out:
         raise UserError("--resume goes on with a run as it was begun; --set and --out belong to a new one")
-    begun_on = earlier.read_json(arguments.resume / "environment.json").get("backend")
+    begun_on = results.read_json(arguments.resume / "environment.json").get("backend")
     backend.choose(begun_on)
     print(f"{arguments.resume} on the {begun_on} backend", flush=True)
     return _stoppable(arguments.resume, lambda over: resume(arguments.resume, arguments.data_dir, over))

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from zoo import checkpoint, data, metrics, models, results
+from zoo import checkpoint, data, events, metrics, models, results
 from zoo.config import Config, ConfigError, Steps
 from zoo.engine import Engine
 from zoo.pipeline import Pipeline, fast_format, plan, steps_of_an_epoch
@@ -32,6 +32,8 @@ class Trainer:
 
     def __init__(self, config: Config):
         self.config = config
+        if config.metrics.tensorboard:
+            events.require()
         keras.utils.clear_session()
         _share_batches(config.training.devices)
         keras.config.set_dtype_policy(config.training.dtype)
@@ -56,7 +58,7 @@ class Trainer:
         steps = steps_of_an_epoch(size, settings.batch_size)
         penalize_kernels(self.model, settings.weight_decay)
         self.model.compile(
-            _optimizer(self.config, steps, self.model),
+            optimizer_of(self.config, steps, self.model),
             keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=settings.label_smoothing),
             metrics=["accuracy"],
         )
@@ -66,7 +68,8 @@ class Trainer:
         augment = self.config.dataset.augmentation == "crop_flip"
         self.pipeline = Pipeline.of(dataset, self.config.dataset.standardize, augment, fast_format())
         batch = min(settings.batch_size, size)
-        self.engine = Engine(self.model, self.pipeline, dataset.train.images, dataset.train.labels, batch)
+        targets = np.eye(CLASSES, dtype="float32")[dataset.train.labels]
+        self.engine = Engine(self.model, self.pipeline, dataset.train.images, targets, batch)
 
     def train(
         self,
@@ -91,7 +94,7 @@ class Trainer:
         """
         self.is_over = is_over
         results.write_json(folder / "preprocessing.json", self.pipeline.written())
-        recorder = Recorder(folder)
+        recorder = Recorder(folder, self.config.metrics.tensorboard)
         epochs = self.config.training.epochs
         self._start(seed)
         found = checkpoint.load(folder, self._variables()) or {"epoch": 0, "step": 0, "seconds": 0.0}
@@ -238,7 +241,8 @@ def _share_batches(devices: int) -> None:
     keras.distribution.set_distribution(keras.distribution.DataParallel(devices=found[:devices]))
 
 
-def _optimizer(config: Config, steps: int, model: keras.Model) -> keras.optimizers.Optimizer:
+def optimizer_of(config: Config, steps: int, model: keras.Model) -> keras.optimizers.Optimizer:
+    """The optimizer of a config, whose epochs have so many steps."""
     settings = config.training
     chosen = settings.optimizer
     kind = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}[chosen.name]

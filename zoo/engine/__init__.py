@@ -1,6 +1,6 @@
 """How a compiled Keras model is trained on images that stay on the device; one `Engine` for each backend.
 
-An `Engine(model, pipeline, images, labels, batch_size)` has
+An `Engine(model, pipeline, images, targets, batch_size)` has
 
 * `train(plan, start, stop)`: the steps of a `pipeline.Plan` from start up to stop, without waiting for the device;
 * `wait()`: returns when they are done, with everything in the model's variables;

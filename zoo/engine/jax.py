@@ -16,10 +16,10 @@ SCANNED = 32  # steps in one dispatch on a GPU
 
 
 class Engine:
-    def __init__(self, model, pipeline, images, labels, batch_size):
+    def __init__(self, model, pipeline, images, targets, batch_size):
         self.model, self.batch_size = model, batch_size
         self.split, self.whole = _shardings()
-        self.data = jax.device_put((images, labels), self.whole)
+        self.data = jax.device_put((images, targets), self.whole)
         self.dispatch = SCANNED if jax.default_backend() == "gpu" else 1
         self.state = None  # as long as it is newer than the model's variables
 
@@ -43,7 +43,7 @@ class Engine:
                 chosen = [x[start:end] for x in plan.parts]
             else:
                 end, run = start + 1, self._step
-                chosen = [jax.device_put(x[start], self.split) for x in plan.parts]
+                chosen = jax.device_put([x[start] for x in plan.parts], self.split)
             state = run(state, self.data, chosen)
             start = end
         self.state = state

@@ -8,13 +8,13 @@ from zoo.engine.common import in_batches
 class Engine:
     dispatch = 1
 
-    def __init__(self, model, pipeline, images, labels, batch_size):
+    def __init__(self, model, pipeline, images, targets, batch_size):
         self.batch_size = batch_size
-        images, labels = tf.constant(images), tf.constant(labels)
+        images, targets = tf.constant(images), tf.constant(targets)
 
         @tf.function(jit_compile=model.jit_compile)
         def step(*chosen):
-            model.train_step(pipeline.batch(images, labels, *chosen))
+            model.train_step(pipeline.batch(images, targets, *chosen))
 
         @tf.function(jit_compile=model.jit_compile)
         def forward(images):

@@ -9,15 +9,15 @@ from zoo.engine.common import in_batches
 class Engine:
     dispatch = 1
 
-    def __init__(self, model, pipeline, images, labels, batch_size):
+    def __init__(self, model, pipeline, images, targets, batch_size):
         self.model, self.pipeline, self.batch_size = model, pipeline, batch_size
-        self.images, self.labels = convert_to_tensor(images), convert_to_tensor(labels)
+        self.images, self.targets = convert_to_tensor(images), convert_to_tensor(targets)
 
     def train(self, plan, start, stop):
         parts = [convert_to_tensor(x[start:stop]) for x in plan.parts]
         for i in range(stop - start):
             _seed(plan.seed + start + i)  # Keras's Dropout draws from torch's global state
-            self.model.train_step(self.pipeline.batch(self.images, self.labels, *(x[i] for x in parts)))
+            self.model.train_step(self.pipeline.batch(self.images, self.targets, *(x[i] for x in parts)))
 
     def wait(self):
         if torch.cuda.is_available():

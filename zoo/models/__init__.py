@@ -17,10 +17,14 @@ def build(config: Config, classes: int) -> keras.Model:
     """The network of a config, with its activations, for 32x32x3 images.
 
     Raises:
-        ConfigError: for an activation that doesn't exist or has no such options, or a site without a rule.
+        ConfigError: for an activation that doesn't exist or has no such options, a site without a rule, or a rule
+            without a site.
     """
     network = import_module(f"zoo.models.{config.model.name}")
-    return network.build(config.model, factory(config.activation), classes)
+    model = network.build(config.model, factory(config.activation), classes)
+    if isinstance(config.activation, list):
+        _check_rules(config.activation, model)
+    return model
 
 
 def factory(activation: Activation | list[Rule]) -> Factory:
@@ -40,3 +44,13 @@ def factory(activation: Activation | list[Rule]) -> Factory:
         raise ConfigError(f'activation: no rule for the site {site!r}; there are {patterns}; add one for "*"')
 
     return make
+
+
+def _check_rules(rules: list[Rule], model: keras.Model) -> None:
+    """A misspelt pattern would leave its sites to a later rule without a word."""
+    names = (layer.name for layer in model.layers)
+    sites = [name.removesuffix("_activation") for name in names if name.endswith("_activation")]
+    firsts = {next(i for i, rule in enumerate(rules) if fnmatchcase(site, rule.sites)) for site in sites}
+    for i in sorted(set(range(len(rules))) - firsts):
+        there = ", ".join(sites[:8]) + (f" and {len(sites) - 8} more" if len(sites) > 8 else "")
+        raise ConfigError(f"activation.{i}.sites: {rules[i].sites!r} is the first match of no site; there are {there}")
