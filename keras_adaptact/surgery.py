@@ -34,6 +34,7 @@ class Site:
         replaced: whether it is replaced.
         why: the reason, in a few words.
         starts_equal: whether the new activation starts as the old one, to the bit in float32; None where none is new.
+        starts_close: whether it does to 1e-5, as it is where a compiler orders operations anew; None as above.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Site:
     replaced: bool
     why: str
     starts_equal: bool | None = None
+    starts_close: bool | None = None
     layer: Any = field(default=None, repr=False, compare=False)
     spec: Spec = field(default=None, repr=False, compare=False)
 
@@ -51,11 +53,16 @@ class Sites(list[Site]):
 
     def __str__(self):
         heads = ("site", "kind", "function", "replaced", "starts as the old one", "why")
-        said = {True: "yes", False: "no", None: ""}
-        rows = [(s.name, s.kind, s.function, said[s.replaced], said[s.starts_equal], s.why) for s in self]
+        rows = [(s.name, s.kind, s.function, "yes" if s.replaced else "no", _starts(s), s.why) for s in self]
         widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (heads, *rows)]
         return "\n".join([*lines, f"{sum(s.replaced for s in self)} of {len(self)} replaced"])
+
+
+def _starts(site: Site) -> str:
+    if site.starts_equal is None:
+        return ""
+    return "yes" if site.starts_equal else "to 1e-5" if site.starts_close else "no"
 
 
 def replace_activations(
@@ -142,8 +149,10 @@ def plan_replacement(
         kind = type(layer).__name__
         if (function := function_at(layer, "activation")) is not None:
             spec, why = rule.decide(name, layer, function, parent)
-            equal = None if spec is None else _same(function, _fresh(layer, spec, dtype="float32"), _channels(layer))
-            found.append(Site(name, kind, name_of(function), spec is not None, why, equal, layer, spec))
+            bits, close = None, None
+            if spec is not None:
+                bits, close = _compared(function, _fresh(layer, spec, dtype="float32"), _channels(layer))
+            found.append(Site(name, kind, name_of(function), spec is not None, why, bits, close, layer, spec))
         if (function := function_at(layer, "recurrent_activation")) is not None:
             why = "a gate of a recurrent layer"
             found.append(Site(f"{name}.recurrent_activation", kind, name_of(function), False, why))
@@ -247,15 +256,21 @@ def _matcher(source: Spec, present: set[str]) -> Callable[[Callable], bool]:
     return matches
 
 
-def _same(function: Callable, other: Callable, channels: int = 2) -> bool:
-    """Whether two activations give the same numbers, to the bit, from 1e-30 to 3e38 on both sides."""
-    z = ops.convert_to_tensor(np.broadcast_to(_GRID[:, None], (len(_GRID), channels)).copy())
+def _same(function: Callable, other: Callable) -> bool:
+    return _compared(function, other)[0]
+
+
+def _compared(function: Callable, other: Callable, channels: int = 2) -> tuple[bool, bool]:
+    """Whether two activations give the same numbers from 1e-30 to 3e38 on both sides: to the bit, and to 1e-5."""
+    z = np.broadcast_to(_GRID[:, None], (len(_GRID), channels)).copy()
     try:
         with np.errstate(all="ignore"):
-            first, second = (ops.convert_to_numpy(_in_float32(f)(z)) for f in (function, other))
+            first, second = (ops.convert_to_numpy(_in_float32(f)(ops.array(z))) for f in (function, other))
     except Exception:  # of a model's own function, which may ask for tensors of another rank
-        return False
-    return np.array_equal(first, second, equal_nan=True)
+        return False, False
+    if np.array_equal(first, second, equal_nan=True):
+        return True, True
+    return False, first.shape == z.shape and np.allclose(first, second, 1e-5, 1e-5 * np.abs(z), equal_nan=True)
 
 
 def _in_float32(function: Callable) -> Callable:
