@@ -228,7 +228,7 @@ def test_layers_of_low_precision_are_found(policy):
 
 
 def test_layers_with_lora_and_of_integers():
-    for change in (lambda model: model.layers[0].enable_lora(2), lambda model: model.quantize("int8")):
+    for change in (lambda model: model.layers[0].enable_lora(2), lambda model: model.layers[0].quantize("int8")):
         model = keras.Sequential([layers.Input((3,)), layers.Dense(4, activation="relu"), layers.Dense(2)])
         change(model)
         new = ka.replace_activations(model, "relu", "arelu")
