@@ -1,6 +1,6 @@
 """The activations of an existing model: found, listed, and replaced in a copy that keeps its weights."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -173,7 +173,7 @@ class _Rule:
         if choose is not None and not callable(choose):
             raise TypeError(f"`choose` must be a function of a layer. Received: {choose!r}")
         self.patterns = [layers] if isinstance(layers, str) else layers
-        if not isinstance(self.patterns, Iterable | None) or not all(isinstance(p, str) for p in self.patterns or ()):
+        if not isinstance(self.patterns, Sequence | None) or not all(isinstance(p, str) for p in self.patterns or ()):
             raise TypeError(f"`layers` must be a pattern of layer names, or several. Received: {layers!r}")
         if choose is None:
             get(new)  # an unknown name is an error even where nothing matches
@@ -270,7 +270,10 @@ def _compared(function: Callable, other: Callable, channels: int = 2) -> tuple[b
         return False, False
     if np.array_equal(first, second, equal_nan=True):
         return True, True
-    return False, first.shape == z.shape and np.allclose(first, second, 1e-5, 1e-5 * np.abs(z), equal_nan=True)
+    if first.shape != z.shape:
+        return False, False
+    first, second, size = (values.astype("float64") for values in (first, second, np.abs(z)))
+    return False, np.allclose(first, second, 1e-5, 1e-5 * size, equal_nan=True)
 
 
 def _in_float32(function: Callable) -> Callable:
