@@ -4,7 +4,8 @@
 
 Needs, for what it tries: onnx, onnxruntime and onnxscript (torch), tf2onnx (TensorFlow) or jax2onnx (JAX); openvino;
 ai-edge-litert, from torch also litert-torch; tensorflow. A difference is the largest of any output, relative to the
-largest output. Numbers of the activations are drawn at random.
+largest output. Numbers of the activations are drawn at random, and outputs depend on the image (`spread`, as in
+benchmarks/surgery.py).
 """
 
 import argparse
@@ -23,7 +24,8 @@ BACKEND = backend.choose()  # before Keras is imported
 
 import keras
 import numpy as np
-from surgery import NETWORKS
+from surgery import NETWORKS, images, spread
+from surgery import network as of_keras
 
 import keras_adaptact as ka
 from zoo import models, results
@@ -75,12 +77,29 @@ FORMATS = {
 }
 
 
+SIZE = 32  # of images
+LENETS = ("relu", "arelu", "method1", "method1-average-pooling")
+
+
+def lenet(name: str) -> keras.Model:
+    """LeNet with an activation; jax2onnx writes a maximum pooling that ONNX Runtime doesn't run."""
+    activation, _, pooling = name.partition("-")
+    model = models.build(Config.model_validate({"activation": {"name": activation}}), 10)
+    return keras.models.clone_model(model, clone_function=averaging) if pooling else model
+
+
+def averaging(layer: keras.layers.Layer) -> keras.layers.Layer:
+    is_maximum = isinstance(layer, keras.layers.MaxPooling2D)
+    kind = keras.layers.AveragePooling2D if is_maximum else type(layer)
+    return kind.from_config(layer.get_config())
+
+
 def network(name: str) -> keras.Model:
     """LeNet with an activation, or a network of keras.applications whose activations became adaptive."""
     keras.utils.set_random_seed(0)
-    if name not in NETWORKS:
-        return with_numbers(models.build(Config.model_validate({"activation": {"name": name}}), 10))
-    plain = getattr(keras.applications, name)(weights=None, input_shape=(32, 32, 3), classes=10)
+    if name in LENETS:
+        return with_numbers(lenet(name))
+    plain = of_keras(name, SIZE)
     model = with_numbers(ka.replace_activations(plain, *NETWORKS[name]))
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder) / "model.keras")
@@ -88,12 +107,14 @@ def network(name: str) -> keras.Model:
         fresh = ka.replace_activations(plain, *NETWORKS[name])
         fresh.load_weights(Path(folder) / "model.weights.h5")
         loaded = keras.saving.load_model(Path(folder) / "model.keras")
-    x = np.ones((1, 32, 32, 3), "float32")
-    outputs = [keras.ops.convert_to_numpy(each(x, training=False)) for each in (model, fresh, loaded)]
-    print(
-        f"{name}: saved, reloaded and loaded into a fresh build: equal {all((outputs[0] == o).all() for o in outputs)}"
-    )
+    first, *others = (outputs(each, images(2, SIZE)) for each in (model, fresh, loaded))
+    equal = all(np.array_equal(first, other) for other in others)
+    print(f"{name}: reloaded, and its weights loaded into a fresh build: equal {equal}")
     return loaded
+
+
+def outputs(model: keras.Model, x: np.ndarray) -> np.ndarray:
+    return keras.ops.convert_to_numpy(model(x, training=False))
 
 
 def with_numbers(model: keras.Model) -> keras.Model:
@@ -106,9 +127,8 @@ def with_numbers(model: keras.Model) -> keras.Model:
     return model
 
 
-def attempt(model: keras.Model, kind: str, x: np.ndarray) -> str:
+def attempt(model: keras.Model, kind: str, x: np.ndarray, expected: np.ndarray) -> str:
     file, run = FORMATS[kind]
-    expected = keras.ops.convert_to_numpy(model(x, training=False))
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / file
@@ -125,20 +145,27 @@ def main() -> int:
     parser.add_argument(
         "--networks",
         nargs="+",
-        default=["relu", "arelu", "method1", *NETWORKS],
+        choices=[*LENETS, *NETWORKS],
+        default=[*LENETS, *NETWORKS],
         help="LeNet with this activation, or one of keras.applications",
     )
     parser.add_argument("--out", type=Path, metavar="FILE")
     arguments = parser.parse_args()
-    x = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("float32")
     rows = []
     for name in arguments.networks:
         model = network(name)
-        for label, each in (("as trained", model), ("folded", ka.fold_activations(model))):
+        x = images(2, SIZE) / np.float32(255 if name in LENETS else 1)
+        expected = outputs(model, x)
+        folded = ka.fold_activations(model)
+        difference = np.abs(outputs(folded, x) - expected).max() / np.abs(expected).max()
+        print(f"{BACKEND:10} {name:24} spread {spread(expected):.1e}, folded {difference:.1e}", flush=True)
+        for label, each in (("as trained", model), ("folded", folded)):
             for kind in arguments.formats:
-                found = attempt(each, kind, x)
-                rows.append({"network": name, "model": label, "format": kind, "result": found})
-                print(f"{BACKEND:10} {name:16} {label:10} {kind:15} {found}", flush=True)
+                found = attempt(each, kind, x, expected)
+                rows.append(
+                    {"network": name, "spread": spread(expected), "model": label, "format": kind, "result": found}
+                )
+                print(f"{BACKEND:10} {name:24} {label:10} {kind:15} {found}", flush=True)
     if arguments.out:
         environment = results.environment("random numbers", ["python", "benchmarks/export.py", *sys.argv[1:]])
         results.write_json(arguments.out, {"environment": environment, "rows": rows})

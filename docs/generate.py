@@ -1,6 +1,7 @@
-"""Writes docs/gallery.md and its pictures: python -m docs.generate
+"""Writes docs/gallery.md and its pictures, and the table of exports in README.md: python -m docs.generate
 
-Formulas and starts come from the table in README.md, references from the docstrings, costs from benchmarks/results.
+Formulas and starts come from the table in README.md, references from the docstrings, costs and what can be exported
+from benchmarks/results.
 """
 
 import json
@@ -133,6 +134,42 @@ def provenance(backend: str, measured: dict[str, Any]) -> str:
     )
 
 
+RUNTIMES = {
+    "tf_saved_model": "TensorFlow",
+    "onnx": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "litert": "LiteRT",
+}
+EXPORTS = re.compile(r"(?<=<!-- python -m docs.generate -->\n)\|.*?\n(?=\n)", re.DOTALL)  # in README.md
+
+
+def exports() -> str:
+    """A table of which networks went from which backend into which format, and how far their outputs were off."""
+    lines = ["| format, runtime | from TensorFlow | from torch | from JAX |", "|---|---|---|---|"]
+    for kind, runtime in RUNTIMES.items():
+        cells = [exported(kind, backend) for backend in ("tensorflow", "torch", "jax")]
+        lines.append(" | ".join([f"| `{kind}`, {runtime}", *cells]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def exported(kind: str, backend: str) -> str:
+    measured = json.loads((ROOT / "benchmarks" / "results" / f"export-{backend}.json").read_text())
+    results: dict[str, list[str]] = {}  # of each network, as trained and folded
+    for row in measured["rows"]:
+        if row["format"] == kind:
+            results.setdefault(row["network"], []).append(row["result"])
+    right = {name: max(map(float, found)) for name, found in results.items() if all(map(is_number, found))}
+    if not right:
+        return "none"
+    wrong = [name for name in results if name not in right]
+    some = "all" if not wrong else f"{len(right)} of {len(results)}"
+    return f"{some}, {max(right.values()):.0e}" + (f"; not {', '.join(wrong)}" if wrong else "")
+
+
+def is_number(result: str) -> bool:
+    return re.fullmatch(r"[\d.]+e[-+]\d+", result) is not None
+
+
 def picture(name: str) -> Figure:
     """Curves on the left, slopes on the right."""
     figure = Figure(figsize=(7, 2.6), layout="constrained")
@@ -159,6 +196,8 @@ def main() -> None:
         for _, name, *_ in rows():
             picture(name).savefig(PICTURES / f"{name}.svg", metadata={"Date": None}, facecolor="white")
     (ROOT / "docs" / "gallery.md").write_text(text(), encoding="utf-8")
+    readme = ROOT / "README.md"
+    readme.write_text(EXPORTS.sub(lambda _: exports(), readme.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

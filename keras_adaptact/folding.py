@@ -11,8 +11,8 @@ from keras import ops
 
 from keras_adaptact.activations import PELU, AdaptiveActivation, AReLU, ASigmoid, ATanh, FReLU, Swish
 from keras_adaptact.base import TrainableActivation
+from keras_adaptact.graphs import copy_model, is_graph, rebuilt, walk
 from keras_adaptact.mixtures import Mixture, layer_of
-from keras_adaptact.surgery import copy_model, is_graph, rebuilt, walk
 
 _WITH_KERNELS = (keras_layers.Dense, keras_layers.Conv1D, keras_layers.Conv2D, keras_layers.Conv3D)
 _MAXIMA = ("MaxPooling", "GlobalMaxPooling")
@@ -124,7 +124,7 @@ def _into_before(form: _Form, before, site) -> _Form:
         weight, bias = before.kernel, before.bias
     else:
         return form
-    if np.ndim(form.a) and form.a.shape != weight.shape[-1:]:
+    if not _is_plain(weight) or (np.ndim(form.a) and form.a.shape != weight.shape[-1:]):
         return form
     _scale(weight, form.a)
     if bias is None:
@@ -144,7 +144,7 @@ def _into_after(form: _Form, chain: Sequence[Any], site) -> _Form:
         if (kind.startswith(_MAXIMA) and np.any(form.b < 0)) or (kind in ("Flatten", "Reshape") and by_channel):
             return form
     kernel = last.kernel
-    if by_channel and form.b.shape[0] != kernel.shape[-2]:
+    if not _is_plain(kernel) or (by_channel and form.b.shape[0] != kernel.shape[-2]):
         return form
     pads = any(
         getattr(layer, "padding", "valid") != "valid" for layer in chain if "MaxPool" not in type(layer).__name__
@@ -156,6 +156,11 @@ def _into_after(form: _Form, chain: Sequence[Any], site) -> _Form:
     offset = (old * (form.d[:, None] if by_channel else form.d)).sum(tuple(range(old.ndim - 1)))
     _scale(last.bias, 1.0, offset)
     return replace(form, b=np.ones_like(form.b), d=np.zeros_like(form.d))
+
+
+def _is_plain(weight) -> bool:
+    """Whether a weight is a variable that can be scaled: no sum with LoRA's, and no integers of a quantized layer."""
+    return isinstance(weight, keras.Variable) and keras.backend.is_float_dtype(weight.dtype)
 
 
 def _scale(variable, factor, offset=0.0) -> None:

@@ -1,6 +1,6 @@
 """What may be wrong with a model's activations: numbers that exploded, sites that are dead, settings that harm."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -8,10 +8,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_adaptact import backends
 from keras_adaptact.activations import AReLU
 from keras_adaptact.base import TrainableActivation, channel_axis
+from keras_adaptact.graphs import activations_of, every_layer, function_at, is_activation
 from keras_adaptact.mixtures import Mixture
-from keras_adaptact.surgery import activations_of, every_layer, function_at
 from keras_adaptact.training import ActivationRates
 
 LARGE = 100.0  # a parameter or mixing weight beyond it is no longer an activation's
@@ -58,9 +59,16 @@ def check(model: keras.Model, data: Any = None) -> list[Finding]:
 def _site_names(model) -> dict[int, list[str]]:
     """The places of each trainable activation: its own name, or those of the layers that have it in `activation=`."""
     owners: dict[int, list[str]] = {}
-    for layer in every_layer(model):
+    for layer in _without_cells(model):
         owners.setdefault(id(getattr(layer, "activation", None)), []).append(layer.name)
     return {id(a): sorted(set(owners.get(id(a), [a.name]))) for a in activations_of(model)}
+
+
+def _without_cells(model) -> list[keras.layers.Layer]:
+    """The layers of a model; a recurrent layer and its cell, which have one activation, are one."""
+    layers = every_layer(model)
+    cells = {id(getattr(layer, "cell", None)) for layer in layers if hasattr(layer, "activation")}
+    return [layer for layer in layers if id(layer) not in cells]
 
 
 def _numbers(layer, site: str) -> Iterator[Finding]:
@@ -111,9 +119,12 @@ def _dead(model, data) -> Iterator[Finding]:
     """Sites whose output, or that of some channels, doesn't depend on the data."""
     with _recorded(model) as outputs:
         model(data, training=False)
-    for name, parts in outputs.items():
+        backends.wait()
+    again = "lower the learning rate, or set its parameters back"
+    for name, parts in outputs:
+        if not parts:
+            continue
         constant = np.all([low == high for low, high in parts], axis=0)
-        again = "lower the learning rate, or set its parameters back"
         if np.all(constant):
             values = {float(low.flat[0]) for low, _ in parts if np.all(low == low.flat[0])}
             number = f"{values.pop():.4g}" if len(values) == 1 else "the same numbers"
@@ -123,29 +134,34 @@ def _dead(model, data) -> Iterator[Finding]:
 
 
 @contextmanager
-def _recorded(model) -> Iterator[dict[str, list[tuple[np.ndarray, np.ndarray]]]]:
-    """Collects the least and the largest output of each channel, for every call of an activation site."""
-    outputs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-    layers = every_layer(model)
+def _recorded(model) -> Iterator[list[tuple[str, list]]]:
+    """Collects the least and the largest output of each channel, for every call of each activation site, by name."""
+    layers = _without_cells(model)
     inside = {id(getattr(layer, "activation", None)) for layer in layers}
     sites = [layer for layer in layers if function_at(layer, "activation") is not None and id(layer) not in inside]
-
-    def recording(layer, call):
-        def recorded(*args, **kwargs):
-            result = call(*args, **kwargs)
-            values = ops.convert_to_numpy(result)
-            data_format = getattr(layer, "data_format", None) or keras.config.image_data_format()
-            axes = tuple(set(range(values.ndim)) - {channel_axis(data_format, values.ndim)})
-            if values.size > max(values.shape[axis] for axis in range(values.ndim) if axis not in axes):
-                outputs.setdefault(layer.name, []).append((values.min(axes), values.max(axes)))
-            return result
-
-        return recorded
-
+    outputs: list[tuple[str, list]] = [(layer.name, []) for layer in sites]
     try:
-        for layer in sites:
-            layer.call = recording(layer, layer.call)
+        for layer, (_, parts) in zip(sites, outputs, strict=True):
+            object.__setattr__(layer, "call", _recording(layer, parts))  # past Keras, which tracks attributes
         yield outputs
     finally:
         for layer in sites:
-            del layer.call
+            layer.__dict__.pop("call", None)
+
+
+def _recording(layer, parts: list) -> Callable:
+    call = layer.call
+    data_format = getattr(layer, "data_format", None)
+    data_format = data_format or (keras.config.image_data_format() if is_activation(layer) else "channels_last")
+
+    def keep(values: np.ndarray):
+        axes = tuple(set(range(values.ndim)) - {channel_axis(data_format, values.ndim)})
+        if values.size > np.prod(np.delete(values.shape, axes), dtype=int):  # more than one number of each channel
+            parts.append((values.min(axes), values.max(axes)))
+
+    def recorded(*args, **kwargs):
+        result = call(*args, **kwargs)
+        backends.tell(keep, ops.stop_gradient(keras.tree.flatten(result)[0]))  # a recurrent layer may return states
+        return result
+
+    return recorded

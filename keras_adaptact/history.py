@@ -33,12 +33,13 @@ class ActivationHistory(keras.callbacks.Callback):
 
     Raises:
         ImportError: for a `log_dir` without the package tensorboard.
+        TypeError: for a `path` that is none.
         ValueError: when training starts, where the model has no trainable activation.
     """
 
     def __init__(self, path: str | os.PathLike | None = None, log_dir: str | os.PathLike | None = None):
         super().__init__()
-        self.path = path
+        self.path = None if path is None else os.fspath(path)
         self.records: list[Record] = []
         self.snapshots: dict[int, dict[str, dict[str, np.ndarray]]] = {}  # by epoch, site and parameter
         self._writer = None if log_dir is None else _tensorboard(log_dir)

@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_adaptact import backends
 from keras_adaptact.base import TrainableActivation, channel_axis
+from keras_adaptact.graphs import require_layer
 from keras_adaptact.mixtures import Mixture
 
 Record = dict[str, Any]
@@ -102,8 +103,8 @@ def observe(
         ValueError: for `samples` or a `batch_size` below 1.
     """
     for name, value in (("samples", samples), ("batch_size", batch_size)):
-        if value < 1:
-            raise ValueError(f"`{name}` must be 1 or more. Received: {value!r}")
+        if not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"`{name}` must be an integer of 1 or more. Received: {value!r}")
     layers = sites(model)
     found = {site: _Sample(layer, samples) for site, layer in layers.items()}
     try:
@@ -143,6 +144,8 @@ def nearest(layer: TrainableActivation, inputs: Any = None, affine: bool = False
     Raises:
         ValueError: for no inputs, inputs that aren't finite, or such of another shape.
     """
+    if not isinstance(layer, TrainableActivation):
+        raise TypeError(f"`nearest` takes a trainable activation. Received: {layer!r}")
     shape = _shape(layer)
     z = np.linspace(-5, 5, 1001) if inputs is None else np.asarray(inputs, "float32")
     if not z.size or not np.all(np.isfinite(z)) or (z.ndim != 1 and z.shape[1:] != shape):
@@ -170,6 +173,7 @@ def nearest(layer: TrainableActivation, inputs: Any = None, affine: bool = False
 
 def sites(model: keras.layers.Layer) -> dict[str, TrainableActivation]:
     """The trainable activations in a model or layer, by their path in it; each once."""
+    require_layer(model)
     if isinstance(model, TrainableActivation):
         return {model.name: model}
     found: dict[str, TrainableActivation] = {}

@@ -40,6 +40,7 @@ def plot_activations(model: keras.layers.Layer, data: Any = None, columns: int =
         ImportError: without matplotlib.
         ValueError: for a model without trainable activations.
     """
+    _require_integer("columns", columns, 1)
     layers = sites(model)
     if not layers:
         raise ValueError(f"The model has no trainable activations to plot. Received: {model.name}")
@@ -78,12 +79,14 @@ def animate_activations(
 
     Raises:
         ImportError: without matplotlib or Pillow.
-        ValueError: for a history that has seen nothing, or fewer than 2 `frames`.
+        ValueError: for a history that has seen nothing, fewer than 2 `frames`, or numbers below 1.
     """
+    if not isinstance(history, ActivationHistory):
+        raise TypeError(f"`history` must be an ActivationHistory. Received: {history!r}")
     if not history.snapshots:
         raise ValueError("`history` must have seen a call of `fit`. Received: an ActivationHistory without records")
-    if frames < 2:
-        raise ValueError(f"`frames` must be 2 or more. Received: {frames!r}")
+    for name, value, least in (("frames", frames, 2), ("milliseconds", milliseconds, 1), ("columns", columns, 1)):
+        _require_integer(name, value, least)
     try:
         from PIL import Image
     except ImportError as error:
@@ -119,6 +122,11 @@ def animate_activations(
             file, format="GIF", save_all=True, append_images=images[1:], duration=durations, loop=0
         ),
     )
+
+
+def _require_integer(name: str, value, least: int) -> None:
+    if not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"`{name}` must be an integer of {least} or more. Received: {value!r}")
 
 
 def _draw(axes, layer: TrainableActivation, inputs: np.ndarray) -> None:

@@ -1,7 +1,6 @@
 """The activations of an existing model: found, listed, and replaced in a copy that keeps its weights."""
 
-import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -11,10 +10,15 @@ import numpy as np
 from keras import ops
 
 from keras_adaptact.base import TrainableActivation
+from keras_adaptact.graphs import copy_model, function_at, is_activation, rebuilt, walk
 from keras_adaptact.registry import Spec, get, lookup
 
-_LAYERS = ("Activation", "ReLU", "LeakyReLU", "ELU", "PReLU", "Softmax")  # of keras.layers: activations themselves
 _GATES = ("sigmoid", "hard_sigmoid", "softmax")  # what gates and heads are made of
+_MULTIPLY = ("Multiply", "Dot", "Matmul", "Einsum")
+_MOVE = (  # what a gate goes through on its way
+    *("Reshape", "Flatten", "Permute", "Transpose", "ExpandDims", "Squeeze", "RepeatVector", "BroadcastTo"),
+    *("UpSampling1D", "UpSampling2D", "Cast", "Dropout", "Identity"),
+)
 _RANGE = np.concatenate([10.0 ** np.arange(-30, 39, 4), [3.4e38], np.linspace(0, 20, 81)])
 _GRID = np.concatenate([-_RANGE[::-1], _RANGE]).astype("float32")
 
@@ -30,6 +34,7 @@ class Site:
         replaced: whether it is replaced.
         why: the reason, in a few words.
         starts_equal: whether the new activation starts as the old one, to the bit in float32; None where none is new.
+        starts_close: whether it does to 1e-5, as it is where a compiler orders operations anew; None as above.
     """
 
     name: str
@@ -38,6 +43,7 @@ class Site:
     replaced: bool
     why: str
     starts_equal: bool | None = None
+    starts_close: bool | None = None
     layer: Any = field(default=None, repr=False, compare=False)
     spec: Spec = field(default=None, repr=False, compare=False)
 
@@ -47,11 +53,16 @@ class Sites(list[Site]):
 
     def __str__(self):
         heads = ("site", "kind", "function", "replaced", "starts as the old one", "why")
-        said = {True: "yes", False: "no", None: ""}
-        rows = [(s.name, s.kind, s.function, said[s.replaced], said[s.starts_equal], s.why) for s in self]
+        rows = [(s.name, s.kind, s.function, "yes" if s.replaced else "no", _starts(s), s.why) for s in self]
         widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (heads, *rows)]
         return "\n".join([*lines, f"{sum(s.replaced for s in self)} of {len(self)} replaced"])
+
+
+def _starts(site: Site) -> str:
+    if site.starts_equal is None:
+        return ""
+    return "yes" if site.starts_equal else "to 1e-5" if site.starts_close else "no"
 
 
 def replace_activations(
@@ -88,11 +99,13 @@ def replace_activations(
         verbose: whether to print what `plan_replacement` returns.
 
     Returns:
-        A new model, not compiled. Its layers have the dtype policy, and are trainable, as they were.
+        A new model, not compiled. Its layers have the dtype policy, and are trainable, as they were. Of a functional
+        model of a class of its own the copy is a plain one, without that class's methods; a warning says so.
 
     Raises:
         ValueError: for a subclassed model, a layer that can't be rebuilt from its configuration, an unknown name, or
             where no site matches.
+        TypeError: for what is no model, or an argument of another type.
     """
     sites = plan_replacement(model, source, new, layers=layers, choose=choose)
     if verbose:
@@ -106,7 +119,7 @@ def replace_activations(
         if site is None:
             return None
         fresh = _fresh(layer, site.spec)
-        if _is_activation(layer):
+        if is_activation(layer):
             return fresh
         if not fresh.built and _outputs(layer):
             fresh.build(_outputs(layer)[0].shape)  # the layer that it will be in won't
@@ -127,192 +140,86 @@ def plan_replacement(
 
     Arguments and errors are those of `replace_activations`. Prints as a table: `print(ka.plan_replacement(...))`.
     """
-    if choose is None and (new is None or (source is None and layers is None)):
-        raise ValueError(
-            "A replacement needs `source` or `layers`, and `new`; or `choose`. "
-            f"Received: source={source!r}, new={new!r}, layers={layers!r}"
-        )
-    if choose is not None and not (source is new is layers is None):
-        raise ValueError(f"`choose` stands alone. Received: source={source!r}, new={new!r}, layers={layers!r}")
-    patterns = [layers] if isinstance(layers, str) else layers
+    rule = _Rule(source, new, layers, choose)
     parts = list(walk(model))
-    matches = _matcher(source, {name_of(f) for _, layer, _ in parts if (f := function_at(layer, "activation"))})
+    rule.learn({name_of(f) for _, layer, _ in parts if (f := function_at(layer, "activation"))})
     found = Sites()
     for name, layer, parent in parts:
-        for hidden in _hidden(layer):
-            why = f"inside a {type(layer).__name__}, which is rebuilt whole"
-            found.append(Site(f"{name}/{hidden.name}", type(hidden).__name__, name_of(hidden.activation), False, why))
-        for attribute in ("activation", "recurrent_activation"):
-            function = function_at(layer, attribute)
-            if function is None:
-                continue
-            spec, why = None, ""
-            if attribute == "recurrent_activation":
-                why = "a gate of a recurrent layer"
-            elif choose is not None:
-                spec = choose(layer)
-                why = "chosen" if spec is not None else "not chosen"
-            elif patterns is not None and not any(fnmatchcase(n, p) for n in (name, layer.name) for p in patterns):
-                why = "its name doesn't match"
-            elif not matches(function):
-                why = "another function"
-            elif patterns is None and (gate := _gate(layer, function, parent)):
-                why = gate
-            elif not _is_activation(layer) and "activation" not in layer.get_config():
-                why = "its configuration has no `activation`"
-            else:
-                spec, why = new, "matches"
-            equal = None if spec is None else _same(function, _fresh(layer, spec, dtype="float32"), _channels(layer))
-            place = name if attribute == "activation" else f"{name}.{attribute}"
-            kind = type(layer).__name__
-            found.append(Site(place, kind, name_of(function), spec is not None, why, equal, layer, spec))
+        found += _unseen(name, layer)
+        kind = type(layer).__name__
+        if (function := function_at(layer, "activation")) is not None:
+            spec, why = rule.decide(name, layer, function, parent)
+            bits, close = None, None
+            if spec is not None:
+                bits, close = _compared(function, _fresh(layer, spec, dtype="float32"), _channels(layer))
+            found.append(Site(name, kind, name_of(function), spec is not None, why, bits, close, layer, spec))
+        if (function := function_at(layer, "recurrent_activation")) is not None:
+            why = "a gate of a recurrent layer"
+            found.append(Site(f"{name}.recurrent_activation", kind, name_of(function), False, why))
     return found
 
 
-# A model's parts
+class _Rule:
+    """What the arguments of a replacement say of a site."""
+
+    def __init__(self, source, new, layers, choose):
+        said = f"source={source!r}, new={new!r}, layers={layers!r}"
+        if choose is None and (new is None or (source is None and layers is None)):
+            raise ValueError(
+                f"A replacement needs `source` or `layers`, and `new`; or `choose`. Received: {said}, choose=None"
+            )
+        if choose is not None and not (source is new is layers is None):
+            raise ValueError(f"`choose` stands alone. Received: {said}, choose={choose!r}")
+        if choose is not None and not callable(choose):
+            raise TypeError(f"`choose` must be a function of a layer. Received: {choose!r}")
+        self.patterns = [layers] if isinstance(layers, str) else layers
+        if not isinstance(self.patterns, Sequence | None) or not all(isinstance(p, str) for p in self.patterns or ()):
+            raise TypeError(f"`layers` must be a pattern of layer names, or several. Received: {layers!r}")
+        if choose is None:
+            get(new)  # an unknown name is an error even where nothing matches
+        self.source, self.new, self.choose = source, new, choose
+
+    def learn(self, present: set[str]) -> None:
+        """Takes the names of the activations in the model, which `source` may be one of."""
+        self.matches = _matcher(self.source, present)
+
+    def decide(self, name: str, layer, function, parent) -> tuple[Spec, str]:
+        """What the new activation is, or None, and why."""
+        if self.choose is not None:
+            spec = self.choose(layer)
+            return spec, "not chosen" if spec is None else "chosen"
+        if self.patterns is not None and not any(fnmatchcase(n, p) for n in (name, layer.name) for p in self.patterns):
+            return None, "its name doesn't match"
+        if not self.matches(function):
+            return None, "another function"
+        if self.patterns is None and (gate := _gate(layer, function, parent)):
+            return None, gate
+        if not is_activation(layer) and "activation" not in layer.get_config():
+            return None, "its configuration has no `activation`"
+        return self.new, "matches"
 
 
-def is_graph(model) -> bool:
-    """Whether Keras knows how a model's layers are called: a functional or a sequential one."""
-    return isinstance(model, keras.Sequential) or (isinstance(model, keras.Model) and isinstance(model, keras.Function))
-
-
-def walk(model: keras.Model, path: str = "") -> Iterator[tuple[str, Any, keras.Model]]:
-    """Each layer and operation of a model and of those nested in it, once: its path, itself, the model it is in.
-
-    Raises:
-        ValueError: for a subclassed model.
-    """
-    if not is_graph(model):
-        raise ValueError(
-            "Keras doesn't know how the layers of a subclassed model are called; a functional or sequential model is "
-            f"needed, or a layer of the library where yours has a plain activation. Received: {model!r}"
-        )
-    seen = set()
-    for operation in model.layers if isinstance(model, keras.Sequential) else model.operations:
-        name = f"{path}{operation.name}"
-        for found in walk(operation, f"{name}/") if is_graph(operation) else [(name, operation, model)]:
-            if id(found[1]) not in seen:
-                seen.add(id(found[1]))
-                yield found
-
-
-def every_layer(model: keras.Model) -> list[keras.layers.Layer]:
-    """All layers of a model, those inside others and in `activation=` too."""
-    return list(model._flatten_layers(include_self=False))
-
-
-def activations_of(model: keras.Model) -> list[keras.layers.Layer]:
-    """The trainable activations of a model: the library's, and Keras's PReLU."""
-    return [layer for layer in every_layer(model) if isinstance(layer, TrainableActivation | keras.layers.PReLU)]
-
-
-def copy_model(model: keras.Model, make: Callable[[Any], Any], call: Callable | None = None) -> keras.Model:
-    """A copy of a graph of layers: `make(layer)` gives a new layer, or None for one like the old; weights are kept.
-
-    Variables are carried over from each layer to its copy, but for those of activations in what `make` gave.
-    """
-    copies: dict[int, tuple[Any, Any]] = {}
-    made: set[int] = set()
-
-    def clone(operation):
-        if id(operation) not in copies:
-            if is_graph(operation):
-                new = _copy_graph(operation, clone, call)
-            else:
-                new = make(operation)
-                if new is None:
-                    new = rebuilt(operation)
-                else:
-                    made.add(id(operation))
-            copies[id(operation)] = operation, new
-        return copies[id(operation)][1]
-
-    copied = _copy_graph(model, clone, call)
-    for old, new in copies.values():
-        if isinstance(old, keras.layers.Layer) and not is_graph(old):
-            _carry(old, new, id(old) in made)
-    return copied
-
-
-def _copy_graph(model, clone, call) -> keras.Model:
-    compiled, model.compiled = model.compiled, False  # or Keras would compile the copy, and fail on a loss of one's own
-    try:
-        options = {} if call is None or isinstance(model, keras.Sequential) else {"call_function": call}
-        copied = keras.models.clone_model(model, clone_function=clone, **options)
-    finally:
-        model.compiled = compiled
-    if not model.trainable:
-        copied.trainable = False
-    return copied
-
-
-def rebuilt(operation, **changes):
-    """A new layer or operation of the configuration of one, with some arguments changed."""
-    if isinstance(operation, keras.layers.Lambda):
-        return operation  # has no weights, and its function is not always to be had from a configuration
-    try:
-        return type(operation).from_config(operation.get_config() | changes)
-    except Exception as error:
-        raise ValueError(
-            f"{operation.name} can't be rebuilt from its configuration; {type(operation).__name__} needs a "
-            f"`get_config` that gives its constructor's arguments. Received: {error}"
-        ) from error
-
-
-def _carry(old: keras.layers.Layer, new: keras.layers.Layer, made: bool) -> None:
-    """Gives a layer the variables of another; where it was made, but for those of its activation."""
-    before, after = (_without_activation(layer) if made else layer.variables for layer in (old, new))
-    if len(before) != len(after):
-        raise ValueError(f"{old.name} has {len(before)} variables, and its copy {len(after)}. Received: {old!r}")
-    for source, target in zip(before, after, strict=True):
-        target.assign(np.array(ops.convert_to_numpy(source.value)))  # JAX would share, then give away, the buffer
-        target.trainable, target.regularizer = source.trainable, source.regularizer
-    if hasattr(new, "finalize_state"):
-        new.finalize_state()  # preprocessing layers compute from their variables what they use
-
-
-def _without_activation(layer) -> list:
-    if _is_activation(layer):
+def _unseen(name: str, layer) -> list[Site]:
+    """Sites in what can't be taken apart: layers that only another one's code calls, and such code itself."""
+    if not isinstance(layer, keras.layers.Layer):
         return []
-    inner = getattr(layer, "activation", None)
-    left_out = {id(v) for v in inner.variables} if isinstance(inner, keras.layers.Layer) else ()
-    return [v for v in layer.variables if id(v) not in left_out]
-
-
-# Sites
-
-
-def _is_activation(layer) -> bool:
-    """Whether a layer or operation is an activation itself, and no layer with one."""
-    is_layer = isinstance(layer, tuple(getattr(keras.layers, name) for name in _LAYERS))
-    return is_layer or isinstance(layer, TrainableActivation) or _is_function_call(layer)
-
-
-def _is_function_call(operation) -> bool:
-    """Whether an operation is a call such as `keras.ops.relu(x)`, of one tensor."""
-    if isinstance(operation, keras.layers.Layer):
-        return False
-    of_activations = type(operation).__module__.rsplit(".", 1)[-1] in ("nn", "activations")
-    return of_activations and len(inspect.signature(operation.call).parameters) == 1
-
-
-def function_at(layer, attribute: str) -> Callable | None:
-    """The activation of a layer or operation; None where there is none, or a linear one."""
-    function = getattr(layer, attribute, None)
-    if function is None and attribute == "activation" and _is_activation(layer):
-        return layer
-    if not callable(function) or function is keras.activations.linear:
-        return None
-    return function
+    kind = type(layer).__name__
+    found = [
+        Site(f"{name}/{hidden.name}", type(hidden).__name__, name_of(hidden), False, f"inside a {kind}")
+        for hidden in _hidden(layer)
+    ]
+    is_own = isinstance(layer, keras.layers.Lambda) or not type(layer).__module__.startswith("keras.")
+    if is_own and function_at(layer, "activation") is None:
+        found.append(Site(name, kind, "?", False, "what its own code calls can't be seen"))
+    return found
 
 
 def _hidden(layer) -> list[keras.layers.Layer]:
-    """Layers with an activation that lie inside another one, where only its own code calls them."""
-    if not isinstance(layer, keras.layers.Layer):
-        return []
-    inner = [part for part in layer._flatten_layers(include_self=False) if part is not getattr(layer, "cell", None)]
-    return [part for part in inner if function_at(part, "activation") not in (None, part)]
+    """Activations, and layers with one, that lie inside another layer; a recurrent layer and its cell are one."""
+    inner = list(layer._flatten_layers(include_self=False))
+    every = [layer, *inner]
+    known = {id(getattr(each, name, None)) for each in every for name in ("activation", "cell")}
+    return [part for part in inner if id(part) not in known and function_at(part, "activation") is not None]
 
 
 def name_of(function) -> str:
@@ -332,6 +239,8 @@ def _matcher(source: Spec, present: set[str]) -> Callable[[Callable], bool]:
             if source not in present:
                 raise
             return lambda function: name_of(function) == source
+    if isinstance(source, type) and issubclass(source, keras.layers.PReLU):
+        source = keras.layers.PReLU  # the library's is one of Keras's
     if isinstance(source, type) and issubclass(source, TrainableActivation | keras.layers.PReLU):
         return lambda function: isinstance(function, source)
     reference = get(source)
@@ -347,24 +256,48 @@ def _matcher(source: Spec, present: set[str]) -> Callable[[Callable], bool]:
     return matches
 
 
-def _same(function: Callable, other: Callable, channels: int = 2) -> bool:
-    """Whether two activations give the same numbers, to the bit, from 1e-30 to 3e38 on both sides."""
-    z = ops.convert_to_tensor(np.broadcast_to(_GRID[:, None], (len(_GRID), channels)).copy())
-    with np.errstate(all="ignore"):
-        first, second = (ops.convert_to_numpy(f(z)) for f in (function, other))
-        return np.array_equal(first, second, equal_nan=True)
+def _same(function: Callable, other: Callable) -> bool:
+    return _compared(function, other)[0]
+
+
+def _compared(function: Callable, other: Callable, channels: int = 2) -> tuple[bool, bool]:
+    """Whether two activations give the same numbers from 1e-30 to 3e38 on both sides: to the bit, and to 1e-5."""
+    z = np.broadcast_to(_GRID[:, None], (len(_GRID), channels)).copy()
+    try:
+        with np.errstate(all="ignore"):
+            first, second = (ops.convert_to_numpy(_in_float32(f)(ops.array(z))) for f in (function, other))
+    except Exception:  # of a model's own function, which may ask for tensors of another rank
+        return False, False
+    if np.array_equal(first, second, equal_nan=True):
+        return True, True
+    if first.shape != z.shape:
+        return False, False
+    first, second, size = (values.astype("float64") for values in (first, second, np.abs(z)))
+    return False, np.allclose(first, second, 1e-5, 1e-5 * size, equal_nan=True)
+
+
+def _in_float32(function: Callable) -> Callable:
+    """An activation of low precision as it is in float32, if it has no numbers of its own."""
+    if isinstance(function, keras.layers.Layer) and not function.variables and function.compute_dtype != "float32":
+        return rebuilt(function, dtype="float32")
+    return function
 
 
 def _gate(layer, function, parent: keras.Model) -> str | None:
     """Why a sigmoid or softmax is no activation between layers, if so."""
     if not any(_same(function, keras.activations.get(name)) for name in _GATES):
         return None
-    if isinstance(parent, keras.Sequential):
-        return f"an output of {parent.name}" if layer is parent.layers[-1] else None
-    if any(output is made for output in parent.outputs for made in _outputs(layer)):
+    carriers = [layer]  # of its output
+    for carrier in carriers:
+        users = [node.operation for node in carrier._outbound_nodes]
+        if any(type(user).__name__ in _MULTIPLY for user in users):
+            return "a gate: its output is multiplied"
+        carriers += [user for user in users if type(user).__name__ in _MOVE and user not in carriers]
+    ends = {id(tensor) for tensor in getattr(parent, "outputs", ())}  # a Sequential may have none yet
+    is_last = isinstance(parent, keras.Sequential) and parent.layers[-1] in carriers
+    if is_last or any(id(made) in ends for carrier in carriers for made in _outputs(carrier)):
         return f"an output of {parent.name}"
-    users = [node.operation for node in layer._outbound_nodes]
-    return "a gate: its output is multiplied" if any(type(user).__name__ == "Multiply" for user in users) else None
+    return None
 
 
 def _outputs(layer) -> list:
@@ -382,10 +315,13 @@ def _channels(layer) -> int:
 
 def _fresh(layer, spec: Spec, **changes) -> keras.layers.Layer:
     """A new activation for a layer or operation: named and typed after it, with as many channels where it asks."""
-    inside = not _is_activation(layer)
+    inside = not is_activation(layer)
     made = get(spec, name=f"{layer.name}_activation" if inside else layer.name)
     if isinstance(layer, keras.layers.Layer):
-        changes = {"dtype": layer.dtype_policy, "trainable": layer.trainable} | changes
+        policy = layer.dtype_policy
+        if policy.quantization_mode is not None:
+            policy = policy.get_config()["source_name"]  # an activation has nothing to quantize
+        changes = {"dtype": policy, "trainable": layer.trainable} | changes
     if inside and getattr(made, "granularity", None) == "channel" and isinstance(made, TrainableActivation):
         changes = {
             "channels": _channels(layer),

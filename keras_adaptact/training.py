@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from numbers import Real
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_adaptact.surgery import activations_of
+from keras_adaptact.graphs import activations_of
 
 
 def freeze_activations(model: keras.Model) -> keras.Model:
@@ -78,11 +79,11 @@ def optimizer_for(model: keras.Model, optimizer="adam", learning_rate_factor: fl
         ValueError: for a model without trainable activations, an optimizer in use, or a negative factor; or where a
             variable of another layer has the name of an activation's (`parameters`, `mixing_weights`, `alpha`).
     """
+    if not isinstance(learning_rate_factor, Real) or not learning_rate_factor >= 0:
+        raise ValueError(f"`learning_rate_factor` must be a number of 0 or more. Received: {learning_rate_factor!r}")
     optimizer = keras.optimizers.get(optimizer)
     if optimizer.built:
         raise ValueError(f"The optimizer must not have been used yet. Received: {optimizer!r}")
-    if learning_rate_factor < 0:
-        raise ValueError(f"`learning_rate_factor` must be 0 or more. Received: {learning_rate_factor!r}")
     _require_activations(model)
     own = {id(v) for layer in activations_of(model) for v in layer.variables}
     names = sorted({v.name for v in model.variables if id(v) in own})

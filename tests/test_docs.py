@@ -1,5 +1,6 @@
 """The guides show what really runs, and the gallery is what its script writes."""
 
+import json
 import re
 import xml.etree.ElementTree as ElementTree
 
@@ -67,3 +68,11 @@ def test_pictures_can_be_drawn():
     for _, name, *_ in generate.rows():
         curve, slope = generate.picture(name).axes
         assert len(curve.get_lines()) == len(slope.get_lines()) == 5  # three of them curves, two the axes
+
+
+def test_exports_are_those_measured():
+    """The README's table is what its script writes, and one cell is followed by hand."""
+    assert (ROOT / "README.md").read_text(encoding="utf-8").count(generate.exports()) == 1
+    rows = json.loads((ROOT / "benchmarks" / "results" / "export-torch.json").read_text())["rows"]
+    off = [float(row["result"]) for row in rows if row["format"] == "openvino"]  # fails where one failed
+    assert f"| all, {max(off):.0e} |" in generate.exports().splitlines()[4]

@@ -67,3 +67,20 @@ def test_one_layer_at_two_places():
     )
     assert found(model) == [("a", "is one layer with b")]
     assert "make a layer for each place" in str(ka.check(model)[0])
+
+
+def test_recurrent_layers():
+    stack = [layers.Input((6, 3)), layers.LSTM(4, activation=ka.ATanh(), name="lstm"), layers.Dense(2)]
+    model = keras.Sequential(stack)
+    x = np.random.default_rng(0).normal(size=(16, 6, 3)).astype("float32")
+    assert found(model, x) == []
+    model.layers[0].cell.activation.set_parameters(b=0.0)
+    assert found(model, x) == [("lstm", "is dead: it puts out 0 for all of the data")]
+    assert model(x).shape == (16, 2)
+
+
+def test_sites_of_one_name_in_models_in_models():
+    inner = keras.Sequential([layers.Input((3,)), layers.Dense(5, activation=ka.AReLU(), name="d")], name="inner")
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, inner(layers.Dense(3, activation=ka.ATanh(), name="d")(inputs)))
+    assert not [what for _, what in found(model, X) if "dead" in what]

@@ -32,6 +32,10 @@ def own_relu(z):
     return ops.maximum(z, 0)
 
 
+def over_images(z):
+    return z - ops.mean(z, axis=(1, 2), keepdims=True)
+
+
 @keras.saving.register_keras_serializable("tests")
 class Named(layers.Layer):
     """Has a variable that is called like an activation's."""
@@ -163,9 +167,111 @@ def test_what_is_hidden_is_told():
     )
     plan = ka.plan_replacement(model, "tanh", "atanh")
     assert [site.replaced for site in plan] == [False, True, False]
-    assert plan[0].why == "inside a TimeDistributed, which is rebuilt whole" and "gate" in plan[2].why
+    assert plan[0].why == "inside a TimeDistributed" and "gate" in plan[2].why
     x = X[:, :5, :3, 0]
     np.testing.assert_array_equal(call(ka.replace_activations(model, "tanh", "atanh"), x), call(model, x))
+
+
+@keras.saving.register_keras_serializable("tests")
+class Block(layers.Layer):
+    """Calls what nobody sees."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.dense, self.act = layers.Dense(4, activation="relu", name="dense"), layers.ReLU(name="act")
+
+    def build(self, shape):
+        self.dense.build(shape)
+
+    def call(self, x):
+        return ops.relu(self.act(self.dense(x)) - 0.1)
+
+
+def test_code_that_cannot_be_seen_is_told():
+    inputs = keras.Input((5, 3))
+    x = layers.Lambda(lambda z: ops.relu(z), name="lambda")(Block(name="block")(inputs))
+    plan = ka.plan_replacement(keras.Model(inputs, layers.Bidirectional(layers.LSTM(2))(x)), "relu", "arelu")
+    assert {(site.name.rsplit("_", 1)[0], site.function) for site in plan if "lstm" not in site.name} == {
+        ("block/dense", "relu"),
+        ("block/act", "ReLU"),
+        ("block", "?"),
+        ("lambda", "?"),
+    }
+    assert len([site for site in plan if "lstm" in site.name]) == 2 and not any(site.replaced for site in plan)
+
+
+def test_gates_are_known_behind_a_reshaping():
+    inputs = keras.Input((6,))
+    gate = layers.Reshape((2, 3))(layers.Dense(6, activation="sigmoid", name="gate")(inputs))
+    attention = layers.Softmax(name="attention")(layers.Reshape((2, 3))(inputs))
+    x = layers.Dot((2, 2))([attention, gate * layers.Reshape((2, 3))(inputs)])
+    x = layers.Dense(4, activation="sigmoid", name="between")(layers.Flatten()(x))
+    out = layers.Reshape((2, 2))(layers.Dense(4, activation="sigmoid", name="head")(x))
+    model = keras.Model(inputs, out, name="whole")
+    told = {site.name: site.why for site in ka.plan_replacement(model, "sigmoid", "asigmoid")}
+    assert told["between"] == "matches" and told["head"] == "an output of whole" and "gate" in told["gate"]
+    assert "gate" in {s.name: s.why for s in ka.plan_replacement(model, "softmax", "asigmoid")}["attention"]
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_layers_of_low_precision_are_found(policy):
+    stack = [
+        layers.Input((3,)),
+        layers.Dense(4, dtype=policy),
+        layers.ReLU(dtype=policy),
+        layers.Dense(2, dtype=policy),
+    ]
+    model = keras.Sequential(stack)
+    new = ka.replace_activations(model, "relu", "arelu")
+    np.testing.assert_array_equal(call(new, X[:, 0, 0]), call(model, X[:, 0, 0]))
+    assert [layer.compute_dtype for layer in trainable_activations(new)] == [policy.removeprefix("mixed_")]
+
+
+def test_layers_with_lora_and_of_integers():
+    for change in (lambda model: model.layers[0].enable_lora(2), lambda model: model.layers[0].quantize("int8")):
+        model = keras.Sequential([layers.Input((3,)), layers.Dense(4, activation="relu"), layers.Dense(2)])
+        change(model)
+        new = ka.replace_activations(model, "relu", "arelu")
+        np.testing.assert_array_equal(call(new, X[:, 0, 0]), call(model, X[:, 0, 0]))
+        trainable_activations(new)[0].set_parameters(a=1.2, b=0.3, c=0.1, d=-0.1)
+        expected = call(new, X[:, 0, 0])
+        np.testing.assert_allclose(call(ka.fold_activations(new), X[:, 0, 0]), expected, atol=1e-5)
+
+
+def test_prelu_of_keras_is_found():
+    model = keras.Sequential([layers.Input((3,)), layers.PReLU(), layers.Dense(2)])
+    assert [site.replaced for site in ka.plan_replacement(model, "prelu", "arelu")] == [True]
+
+
+def test_a_function_that_asks_for_images_is_another_one():
+    model = keras.Sequential([layers.Input((8, 8, 3)), layers.Conv2D(4, 3, activation=over_images), layers.ReLU()])
+    assert [site.replaced for site in ka.plan_replacement(model, "relu", "arelu")] == [False, True]
+
+
+@keras.saving.register_keras_serializable("tests")
+class Trainer(keras.Model):
+    """A functional model with a method of its own."""
+
+    def hello(self):
+        return self.name
+
+
+class Calling(keras.Model):
+    """A functional model with a call of its own."""
+
+    def call(self, x, training=None):
+        return super().call(x) * 2
+
+
+def test_a_class_of_its_own_is_left_behind_with_a_word():
+    inputs = keras.Input((3,))
+    outputs = layers.Dense(2, activation="relu")(inputs)
+    model = Trainer(inputs, outputs)
+    with pytest.warns(UserWarning, match="without what Trainer adds"):
+        new = ka.replace_activations(model, "relu", "arelu")
+    np.testing.assert_array_equal(call(new, X[:, 0, 0]), call(model, X[:, 0, 0]))
+    with pytest.raises(ValueError, match="subclassed"):
+        ka.replace_activations(Calling(inputs, outputs), "relu", "arelu")
 
 
 class Subclassed(keras.Model):
@@ -198,11 +304,43 @@ def test_what_cannot_be_rebuilt_is_an_error(make, words):
         {"source": "relu"},
         {"source": "relu", "new": "arelu", "choose": lambda layer: None},
         {"source": "rule", "new": "arelu"},
+        {"source": "elu", "new": "arelo"},
+        {"source": "relu", "new": "arelu", "layers": 3},
+        {"source": "relu", "new": "arelu", "layers": [3]},
+        {"source": "relu", "new": 3},
+        {"choose": "arelu"},
+        {"choose": lambda layer: 3},
+        {"choose": lambda layer: "arelo"},
     ],
 )
 def test_bad_arguments_are_errors(arguments):
-    with pytest.raises(ValueError):
+    with pytest.raises((TypeError, ValueError), match=r"Received|Unknown activation"):
         ka.replace_activations(nested(), **arguments)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda model: ka.replace_activations(model, "relu", "arelu"),
+        lambda model: ka.plan_replacement(model, "relu", "arelu"),
+        ka.fold_activations,
+        ka.freeze_activations,
+        ka.unfreeze_activations,
+        ka.optimizer_for,
+        ka.check,
+        ka.plot_activations,
+        ka.activation_table,
+        ka.mixing_weights,
+        lambda model: ka.observe(model, X),
+        ka.nearest,
+        lambda model: ka.only_activations(model).__enter__(),
+        lambda model: ka.animate_activations(model, "never.gif"),
+        ka.ActivationHistory,
+    ],
+)
+def test_what_is_no_model_is_an_error(function):
+    with pytest.raises(TypeError, match=r"Received: 3|not int"):
+        function(3)
 
 
 def test_policies_formats_and_frozen_layers_are_kept():
@@ -335,6 +473,12 @@ def test_an_optimizer_for_the_wrong_model():
     used = keras.optimizers.SGD()
     used.build(small().trainable_variables)
     taken = keras.Sequential([layers.Input((3,)), ka.AReLU(), Named()])
-    for arguments in ((nested(), "adam"), (small(), used), (taken, "adam"), (small(), "adam", -1.0)):
+    for arguments in (
+        (nested(), "adam"),
+        (small(), used),
+        (taken, "adam"),
+        (small(), "adam", -1.0),
+        (small(), "adam", "2"),
+    ):
         with pytest.raises(ValueError, match="Received"):
             ka.optimizer_for(*arguments)
