@@ -10,7 +10,6 @@ import keras_adaptact as ka
 from zoo import config, data, results
 from zoo.config import Activation, Config, ConfigError, FromRun, Rule
 from zoo.errors import UserError
-from zoo.results import read_json
 
 BATCH = 250  # images of one prediction
 

@@ -114,11 +114,9 @@ def _compile(form, dtype, device, rank, shapes, backward):
     variables = [torch.ones((rows, *sizes[1:2])[:axes], dtype=of, device=device) for rows, axes, of in shapes]
     faster = REPLACED if device.type == "cpu" and form.dtype == "float32" else None
     trace = functools.partial(make_fx, decomposition_table=faster, tracing_mode="symbolic")
-    if backward:
-        function, inputs = functools.partial(_pull, form), (torch.ones_like(z), z, *variables)
-    else:
-        function, inputs = (lambda *inputs: form(*inputs)), (z, *variables)
-    return standalone_compile(trace(function)(*inputs), inputs, options={"config_patches": ONE_PASS})
+    inputs = (torch.ones_like(z), z, *variables) if backward else (z, *variables)
+    graph = trace(functools.partial(_pull, form) if backward else lambda *inputs: form(*inputs))(*inputs)
+    return standalone_compile(graph, inputs, options={"config_patches": ONE_PASS})
 
 
 @functools.lru_cache(maxsize=1)
