@@ -24,7 +24,7 @@ BACKEND = backend.choose()  # before Keras is imported
 
 import keras
 import numpy as np
-from surgery import NETWORKS, images, spread
+from surgery import NETWORKS, images, settled, spread
 from surgery import network as of_keras
 
 import keras_adaptact as ka
@@ -100,7 +100,7 @@ def network(name: str) -> keras.Model:
     if name in LENETS:
         return with_numbers(lenet(name))
     plain = of_keras(name, SIZE)
-    model = with_numbers(ka.replace_activations(plain, *NETWORKS[name]))
+    model = settled(with_numbers(ka.replace_activations(plain, *NETWORKS[name])))
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder) / "model.keras")
         model.save_weights(Path(folder) / "model.weights.h5")

@@ -44,13 +44,17 @@ def images(count: int, size: int) -> np.ndarray:
 
 
 def network(name: str, size: int) -> keras.Model:
-    """A network of keras.applications with random weights whose outputs depend on the image.
+    """A network of keras.applications with random weights."""
+    keras.utils.set_random_seed(0)
+    return settled(getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3), classes=10))
+
+
+def settled(model: keras.Model) -> keras.Model:
+    """A model with random weights whose outputs depend on the image.
 
     Batch normalization has the statistics of some images, and ConvNeXt's blocks count as much as what goes past them
     (it starts them at 1e-6); else the signal of random weights dies out on its way through a hundred layers.
     """
-    keras.utils.set_random_seed(0)
-    model = getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3), classes=10)
     norms = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
     momenta = [layer.momentum for layer in norms]
     for layer in norms:
@@ -58,7 +62,7 @@ def network(name: str, size: int) -> keras.Model:
     for layer in model._flatten_layers():
         if type(layer).__name__ == "LayerScale":
             layer.gamma.assign(np.ones(layer.gamma.shape))
-    model(images(16, size), training=True)
+    model(images(16, model.input_shape[1]), training=True)
     for layer, momentum in zip(norms, momenta, strict=True):
         layer.momentum = momentum
     return model

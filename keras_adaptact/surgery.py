@@ -77,7 +77,8 @@ def replace_activations(
     """A copy of a model with other activations and the same weights; the model itself is not touched.
 
     Each site gets a fresh layer of its own; one that the model calls several times stays one. Layers keep their
-    names. Where the new activation starts as the old one, the copy computes the same to the bit.
+    names. Where the new activation starts as the old one, the copy computes the same to the bit; but for tensors so
+    large that a backend compiles for them (2**18 elements on CPU): there each site is the same to rounding.
 
     ```python
     model = ka.replace_activations(keras.applications.ResNet50(), "relu", "arelu")
