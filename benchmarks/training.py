@@ -8,6 +8,7 @@ A ratio is the median over the turns of what `fit` took over what the zoo took b
 """
 
 import argparse
+import os
 import statistics
 import sys
 import time
@@ -112,7 +113,8 @@ def main() -> None:
     if arguments.out:
         environment = results.environment("random numbers", ["python", *sys.argv])
         what = {name: getattr(arguments, name) for name in ("activation", "stem", "dtype", "batch", "turns")}
-        results.write_json(arguments.out, {"environment": environment, **what, "rows": rows})
+        threads = os.environ.get("OMP_NUM_THREADS", "as many as processors")
+        results.write_json(arguments.out, {"environment": environment, "threads": threads, **what, "rows": rows})
 
 
 if __name__ == "__main__":
