@@ -157,13 +157,13 @@ def exported(kind: str, backend: str) -> str:
     results: dict[str, list[str]] = {}  # of each network, as trained and folded
     for row in measured["rows"]:
         if row["format"] == kind:
-            results.setdefault(row["network"], []).append(row["result"])
+            results.setdefault(row.get("network") or row["activation"], []).append(row["result"])
     right = {name: max(map(float, found)) for name, found in results.items() if all(map(is_number, found))}
     if not right:
         return "none"
     wrong = [name for name in results if name not in right]
     some = "all" if not wrong else f"{len(right)} of {len(results)}"
-    return f"{some}, {max(right.values()):.0e}" + (f"; not {', '.join(wrong)}" if wrong else "")
+    return f"{some}, {max(right.values()):.1e}" + (f"; not {', '.join(wrong)}" if wrong else "")
 
 
 def is_number(result: str) -> bool:

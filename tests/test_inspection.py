@@ -188,7 +188,7 @@ def test_a_failed_observation_leaves_nothing():
     with pytest.raises(Exception, match=r"."):
         ka.observe(model, np.ones((4, 7), "float32"))
     assert "call" not in vars(model.layers[0].activation)
-    with pytest.raises(ValueError, match="`samples` must be 1 or more"):
+    with pytest.raises(ValueError, match="`samples` must be an integer of 1 or more"):
         ka.observe(model, X, samples=0)
 
 

@@ -136,7 +136,7 @@ def test_an_animation_is_whole_or_absent(history, tmp_path, monkeypatch):
 def test_what_can_not_be_animated(history, tmp_path):
     with pytest.raises(ValueError, match="must have seen a call of `fit`"):
         ka.animate_activations(ka.ActivationHistory(), tmp_path / "a.gif")
-    with pytest.raises(ValueError, match=r"`frames` must be 2 or more\. Received: 1"):
+    with pytest.raises(ValueError, match=r"`frames` must be an integer of 2 or more\. Received: 1"):
         ka.animate_activations(history, tmp_path / "a.gif", frames=1)
 
 
