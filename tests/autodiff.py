@@ -41,11 +41,15 @@ def _tensorflow(layer, z, upstream):
     import tensorflow as tf
 
     variables = [v.value for v in layer.trainable_variables]
-    with tf.GradientTape() as tape:
-        tape.watch(z)
-        y = layer(z)
-    by_z, by_variables = tape.gradient(y, [z, variables], upstream)
-    return y, by_z, by_variables
+
+    @tf.function  # as in training: large tensors are computed otherwise there
+    def run(z, upstream):
+        with tf.GradientTape() as tape:
+            tape.watch(z)
+            y = layer(z)
+        return y, *tape.gradient(y, [z, variables], upstream)
+
+    return run(z, upstream)
 
 
 def by_name(layer, gradients) -> dict[str, np.ndarray]:

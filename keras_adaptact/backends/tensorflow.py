@@ -4,7 +4,8 @@ A plain graph runs one kernel for each operation, each with a temporary of the t
 `jit_compile=True` inside it is one program, whose backward goes over cache-sized chunks as on JAX. XLA's sums over
 everything are slow on CPU, so that scalars are spread over lanes and summed along the leading axis.
 
-Such a program is compiled for each shape (under a second), so that small tensors go without.
+Such a program is compiled for each shape (under a second), so that small tensors go without; and so does what is called
+outside a graph, which gives to the bit what TensorFlow's own operations give.
 """
 
 import functools
@@ -25,7 +26,7 @@ def run(form, z, variables):
     if _is_exported():
         return plain(form.formula, form.dtype)(z, *form.parameters(*variables))
     size = 0 if z.shape.rank is None else math.prod(BATCH if n is None else n for n in z.shape)
-    large = size >= LARGE and not tf.config.list_physical_devices("GPU")
+    large = size >= LARGE and not tf.executing_eagerly() and not tf.config.list_physical_devices("GPU")
     function = (_compiled if large else _recomputed)(form.formula, form.dtype)
     return function(z, *form.parameters(*variables))
 
