@@ -115,6 +115,23 @@ def test_runs_that_differ_in_more_than_the_seed_stand_apart(folder):
     assert cells(folder, "table1")["relu"]["lenet, learning_rate 0.2"] == "0.9000 (0.5872)"
 
 
+def test_weights_that_were_held_are_called_fixed(folder):
+    path = folder / "sweep.json"
+    sweep = json.loads(path.read_text())
+    for run in sweep["runs"]:
+        if run["labels"]["activation"] == "tanh":
+            run["labels"]["activation"] = "method2"
+            run["outputs"] = ["table4"]
+            members = (("tanh", 0.5), ("sigmoid", 0.2), ("relu", 0.3))
+            rows = "".join(f"3,conv1,{member},,{weight},fixed\n" for member, weight in members)
+            (folder / "runs" / run["name"] / "mixing_weights.csv").write_text(
+                f"epoch,site,member,channel,weight,held\n{rows}"
+            )
+    path.write_text(json.dumps(sweep))
+    assert report.main([str(folder)]) == 0
+    assert cells(folder, "table4")["method2 Y, fixed"]["conv1"] == "0.200 (0.332)"
+
+
 def test_the_note_of_a_folder(folder):
     (folder / "note.txt").write_text("A copy\nof images.\n")
     report.main([str(folder)])

@@ -89,6 +89,10 @@ class Result:
         except (OSError, ValueError, csv.Error) as error:
             raise UserError(f"{path}: can't be read: {error}") from None
 
+    def has_held_weights(self) -> bool:
+        """Whether its mixing weights were held fixed, as far as the run says it."""
+        return any(row.get("held") == "fixed" for row in self.rows("mixing_weights.csv"))
+
     def milliseconds_a_step(self) -> float:
         return self.settings["training"]["batch_size"] / self.metrics["images_per_second"] * 1e3
 

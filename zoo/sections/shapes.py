@@ -48,7 +48,8 @@ def _mixing(run: Result) -> Figure | None:
             panels.setdefault(site, {})[member] = np.array([values])
     if not panels:
         return None
-    caption = f"{run.title}: mixing weights against epoch{_of_sites(rows)}{_symbols(panels)}."
+    held = ", held fixed," if run.has_held_weights() else ""
+    caption = f"{run.title}: mixing weights{held} against epoch{_of_sites(rows)}{_symbols(panels)}."
     return Figure(f"weights-{run.name}", caption, figures.against_epoch(panels, "mixing weight", small=True))
 
 

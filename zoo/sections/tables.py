@@ -98,9 +98,11 @@ def weights(results: Results, output: str) -> Iterator[Table]:
     for i, group in enumerate(results.groups(output)):
         rows = []
         for name in group.planned:
-            learned = earlier.mixing_weights(group.runs[name][0].folder) if name in group.runs else {}
+            run = group.runs[name][0] if name in group.runs else None
+            learned = earlier.mixing_weights(run.folder) if run else {}
+            fixed = ", fixed" if run and run.has_held_weights() else ""
             for member, (symbol, theirs) in enumerate(published["rows"].get(name, {}).items()):
                 own = [f"{list(learned[site].values())[member]:.3f}" if site in learned else MISSING for site in sites]
-                rows.append([f"{name} {symbol}", *(_beside(*pair, 3) for pair in zip(own, theirs, strict=True))])
+                rows.append([f"{name} {symbol}{fixed}", *(_beside(*pair, 3) for pair in zip(own, theirs, strict=True))])
         caption = f"{group.title}, after the last epoch: X of tanh, Y of sigmoid, Z of ReLU. {IN_BRACKETS}"
         yield Table(f"{output}-{group.slug}" if i else output, caption, ["weight", *sites], rows)
