@@ -59,11 +59,10 @@ class Display:
 
         states = {run.name: self.sweep.state(run) for run in self.sweep.planned}
         left = seconds_left(self.sweep, self.backend)
-        table = Table(title=f"{self.sweep.out}: {sum_of(left)} left", title_justify="left")
+        table = Table(title=f"{self.sweep.out}: {sum_of(left)} left", title_justify="left", expand=True)
         last = [name for name in states if name == self.running or states[name] != "missing"][-15:]
-        # Narrow terminals cut the last line off first: rich would give it the room of the others.
-        for column, width in (("run", min(45, max(map(len, last), default=3))), ("state", 8), ("last line", None)):
-            table.add_column(column, overflow="ellipsis", no_wrap=True, min_width=width)
+        for column, ratio in (("run", None), ("state", None), ("last line", 1)):  # which gets the room that is left
+            table.add_column(column, overflow="ellipsis", no_wrap=True, ratio=ratio)
         for name in last:
             running = name == self.running
             table.add_row(name, "running" if running else states[name], self.line if running else "")

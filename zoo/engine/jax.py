@@ -1,7 +1,7 @@
 """On JAX: pure steps whose state goes from one to the next; on a GPU many in one dispatch.
 
-On CPU a step is dispatched by itself, as convolutions inside `lax.scan` run about ten times slower there, and waited for:
-a step that begins before the last one has given its memory back takes longer, LeNet's 1 to 4 %.
+On CPU a step is dispatched by itself, as convolutions inside `lax.scan` run about ten times slower there, and waited
+for: a step that begins before the last one has given its memory back takes longer, LeNet's 1 to 4 %.
 """
 
 import os
