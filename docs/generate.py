@@ -157,7 +157,7 @@ def exported(kind: str, backend: str) -> str:
     results: dict[str, list[str]] = {}  # of each network, as trained and folded
     for row in measured["rows"]:
         if row["format"] == kind:
-            results.setdefault(row.get("network") or row["activation"], []).append(row["result"])
+            results.setdefault(row["network"], []).append(row["result"])
     right = {name: max(map(float, found)) for name, found in results.items() if all(map(is_number, found))}
     if not right:
         return "none"
