@@ -80,9 +80,7 @@ def steps_torch(layer, z, gradient, compiled):
     z = z.clone().requires_grad_(True)
     function = torch.compile(layer) if compiled else layer
     variables = [v.value for v in layer.trainable_variables]
-    found = {}
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: found.setdefault(x.data_ptr(), x), lambda x: x):
-        function(z)
+    kept = _kept_by_torch(lambda: function(z))
 
     def forward():
         with torch.no_grad():
@@ -100,7 +98,17 @@ def steps_torch(layer, z, gradient, compiled):
         if torch.cuda.is_available():
             torch.cuda.synchronize()
 
-    return forward, both, sum(x.nbytes for x in found.values()), None
+    return forward, both, kept, None
+
+
+def _kept_by_torch(run: Step) -> int:
+    """Bytes of the tensors that autograd keeps for the backward pass."""
+    import torch
+
+    found: dict = {}
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: found.setdefault(x.data_ptr(), x), lambda x: x):
+        run()
+    return sum(x.nbytes for x in found.values())
 
 
 def steps_tensorflow(layer, z, gradient, compiled):
@@ -189,9 +197,8 @@ def _torchs_own(z, gradient):
     )
     start = [1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]
     inputs = z.requires_grad_(), torch.tensor(start, requires_grad=True), torch.ones(3, requires_grad=True)
-    compiled, kept = torch.compile(method1), {}
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.setdefault(x.data_ptr(), x), lambda x: x):
-        compiled(*inputs)
+    compiled = torch.compile(method1)
+    kept = _kept_by_torch(lambda: compiled(*inputs))
 
     def forward():
         with torch.no_grad():
@@ -200,7 +207,7 @@ def _torchs_own(z, gradient):
     def both():
         return torch.autograd.grad(compiled(*inputs), inputs, gradient)
 
-    return {("method1", "torch's own"): (forward, both, sum(x.nbytes for x in kept.values()), None)}
+    return {("method1", "torch's own"): (forward, both, kept, None)}
 
 
 def _torch_dtype(z):
@@ -218,9 +225,7 @@ def _peers(z, gradient):
     module = torch_activation.ABU()
     z = z.clone().requires_grad_(True)
     variables = [p for p in module.parameters() if p.requires_grad]
-    kept = {}
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.setdefault(x.data_ptr(), x), lambda x: x):
-        module(z)
+    kept = _kept_by_torch(lambda: module(z))
 
     def forward():
         with torch.no_grad():
@@ -229,7 +234,7 @@ def _peers(z, gradient):
     def both():
         return torch.autograd.grad(module(z), [z, *variables], gradient)
 
-    return {("torch_activation.ABU", "peer"): (forward, both, sum(x.nbytes for x in kept.values()), None)}
+    return {("torch_activation.ABU", "peer"): (forward, both, kept, None)}
 
 
 def measure(found: dict[tuple[str, str], tuple], turns: int) -> list[dict]:
