@@ -13,9 +13,12 @@ import functools
 import math
 import warnings
 from collections.abc import Callable
+from ctypes import c_int64, c_void_p
 from dataclasses import dataclass, replace
 
 import torch
+
+from keras_adaptact.backends import native
 
 CHUNK = 2**17  # elements
 LARGE = 2**18  # elements from which a compiled program pays
@@ -33,7 +36,11 @@ ONE_PASS = {
 def run(form, z, variables):
     if _is_traced(z, *variables):
         return form(z, *variables)
-    if torch.is_grad_enabled() and any(x.requires_grad for x in (z, *variables)):
+    needs_gradient = torch.is_grad_enabled() and any(x.requires_grad for x in (z, *variables))
+    kernel = _kernel(form, z, variables)
+    if kernel is not None:
+        return _Native.apply(form, kernel, z, *variables) if needs_gradient else kernel.forward(z, variables)
+    if needs_gradient:
         return _Lean.apply(form, z, *variables)
     layout = _layout(form, z, variables)
     program = _PROGRAMS.get((*layout.key, False))  # a forward pass alone isn't worth compiling for
@@ -50,6 +57,70 @@ def _is_traced(*tensors) -> bool:
     )
 
 
+class _Kernel:
+    """A form's compiled loops (`native`), for tensors in any order without gaps."""
+
+    def __init__(self, library, sizes):
+        library.forward.argtypes = [c_int64, *[c_void_p] * 3]
+        library.forward.restype = None
+        library.backward.argtypes = [c_int64, *[c_void_p] * 5]
+        self._library = library
+        self._pointers = c_void_p * len(sizes)
+
+    def forward(self, z, variables):
+        z, y = _like(z)
+        self._library.forward(z.numel(), z.data_ptr(), y.data_ptr(), self._of(variables))
+        return y
+
+    def backward(self, z, gradient, variables):
+        z, by_z = _like(z)
+        if gradient.stride() != z.stride():
+            gradient = torch.empty_like(z).copy_(gradient)
+        by_variables = [torch.empty_like(variable) for variable in variables]
+        pointers = z.data_ptr(), gradient.data_ptr(), by_z.data_ptr(), self._of(variables), self._of(by_variables)
+        if self._library.backward(z.numel(), *pointers):
+            raise MemoryError("keras_adaptact: out of memory")
+        return by_z, *by_variables
+
+    def _of(self, tensors):
+        return self._pointers(*(x.data_ptr() for x in tensors))
+
+
+def _like(z):
+    """z without gaps in memory, and a tensor to write that lies as it does."""
+    other = torch.empty_like(z)
+    return (z if other.stride() == z.stride() else torch.empty_like(other).copy_(z)), other
+
+
+def _kernel(form, z, variables) -> _Kernel | None:
+    if z.dtype != torch.float32 or z.device.type != "cpu" or any(x.ndim != 1 or x.dtype != z.dtype for x in variables):
+        return None
+    return _kernel_of(form, tuple(len(x) for x in variables))
+
+
+@functools.lru_cache(maxsize=256)
+def _kernel_of(form, sizes):
+    library = native.library(form, sizes)
+    return library and _Kernel(library, sizes)
+
+
+class _Native(torch.autograd.Function):
+    """A form by its kernels, keeping z alone."""
+
+    @staticmethod
+    def forward(ctx, form, kernel, z, *variables):
+        ctx.form, ctx.kernel = form, kernel
+        ctx.save_for_backward(z, *variables)
+        return kernel.forward(z, variables)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        z, *variables = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return None, None, *_pull_again(ctx.form, gradient, z, *variables)
+        return None, None, *ctx.kernel.backward(z, gradient, variables)
+
+
 class _Lean(torch.autograd.Function):
     @staticmethod
     def forward(ctx, form, z, *variables):
@@ -63,10 +134,8 @@ class _Lean(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         form, (z, *variables) = ctx.form, ctx.saved_tensors
-        if torch.is_grad_enabled():  # a second derivative is wanted
-            inputs = z, *variables
-            found = torch.autograd.grad(form(*inputs), inputs, gradient, create_graph=True, materialize_grads=True)
-            return None, *found
+        if torch.is_grad_enabled():
+            return None, *_pull_again(form, gradient, z, *variables)
         layout = _layout(form, z, variables)
         if not _is_compiled(layout):
             return None, *_pull(form, gradient, z, *variables)
@@ -80,6 +149,11 @@ def _pull(form, gradient, *inputs):
     with torch.enable_grad():
         at = [x.detach().requires_grad_() for x in inputs]
         return torch.autograd.grad(form(*at), at, gradient, materialize_grads=True)
+
+
+def _pull_again(form, gradient, *inputs):
+    """The same where a second derivative is wanted: as a function of all that it is computed from."""
+    return torch.autograd.grad(form(*inputs), inputs, gradient, create_graph=True, materialize_grads=True)
 
 
 _PROGRAMS: dict[tuple, Callable] = {}

@@ -1,0 +1,123 @@
+"""A form as primitives of JAX: on CPU they are compiled kernels (`native`), elsewhere the formula as it stands.
+
+Three of them, each with all of JAX's rules: the value, its tangent, which is linear, and the gradients, which are what
+the tangent's transpose is. So z alone is kept, and every transformation works: those that no rule here is written for
+(batches, derivatives of the gradients) go on with the formula.
+"""
+
+import functools
+import hashlib
+
+import jax
+from jax import numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from keras_adaptact.backends import native
+
+
+def _value(z, *variables, form):
+    return [form(z, *variables)]
+
+
+def _tangent(*primals_and_tangents, form):
+    half = len(primals_and_tangents) // 2
+    return [jax.jvp(form, primals_and_tangents[:half], primals_and_tangents[half:])[1]]
+
+
+def _gradients(z, gradient, *variables, form):
+    return jax.vjp(form, z, *variables)[1](gradient)
+
+
+def _primitive(name, function, lower=None):
+    primitive = Primitive(f"keras_adaptact_{name}")
+    primitive.multiple_results = True
+    primitive.def_impl(jax.jit(primitive.bind, static_argnames="form"))
+
+    def shapes(*inputs, form):
+        like = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs]
+        return [jax.core.ShapedArray(x.shape, x.dtype) for x in jax.eval_shape(_of(function, form), *like)]
+
+    def batch(inputs, axes, form):
+        found = jax.vmap(_of(function, form), axes)(*inputs)
+        return found, [0] * len(found)
+
+    def derive(primals, tangents, form):
+        return jax.jvp(_of(function, form), primals, tuple(map(ad.instantiate_zeros, tangents)))
+
+    primitive.def_abstract_eval(shapes)
+    batching.primitive_batchers[primitive] = batch
+    ad.primitive_jvps[primitive] = derive
+    as_it_stands = mlir.lower_fun(function, multiple_results=True)
+    mlir.register_lowering(primitive, as_it_stands)
+    if lower:
+        mlir.register_lowering(primitive, functools.partial(_lower, lower, as_it_stands), platform="cpu")
+    return primitive
+
+
+def _of(function, form):
+    """A function of one tuple, whatever kind of sequence `function` gives."""
+    return lambda *inputs: tuple(function(*inputs, form=form))
+
+
+def _lower(kernel, as_it_stands, context, *inputs, form):
+    """The call of a kernel; the formula for a file that other machines read, or shared among devices."""
+    module = context.module_context
+    devices = getattr(module.axis_context, "num_devices", 1)
+    sizes = tuple(x.shape[0] for x in context.avals_in[1 if kernel == "forward" else 2 :])
+    target = None
+    if not module.lowering_parameters.for_export and devices in (None, 1):
+        target = _target(form, sizes, kernel)
+    if target is None:
+        return as_it_stands(context, *inputs, form=form)
+    return jax.ffi.ffi_lowering(target)(context, *inputs)
+
+
+@functools.lru_cache(maxsize=512)
+def _target(form, sizes, kernel) -> str | None:
+    """The name under which XLA knows a kernel."""
+    library = native.library(form, sizes, jax.ffi.include_dir())
+    if library is None:
+        return None
+    name = f"keras_adaptact_{kernel}_{hashlib.sha256(native.source(form, sizes).encode()).hexdigest()[:32]}"
+    _register(name, getattr(library, kernel))
+    return name
+
+
+_registered: dict = {}
+
+
+def _register(name, function):
+    if name not in _registered:
+        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(function), platform="cpu")
+        _registered[name] = function
+
+
+value = _primitive("value", _value, "forward")
+tangent = _primitive("tangent", _tangent)
+gradients = _primitive("gradients", _gradients, "backward")
+
+
+def _jvp_of_value(primals, tangents, form):
+    tangents = map(ad.instantiate_zeros, tangents)
+    return value.bind(*primals, form=form), tangent.bind(*primals, *tangents, form=form)
+
+
+def _transpose_of_tangent(cotangents, *inputs, form):
+    half = len(inputs) // 2
+    z, *variables = inputs[:half]
+    (cotangent,) = cotangents
+    if isinstance(cotangent, ad.Zero):
+        found = [ad.Zero(x.aval) for x in inputs[half:]]
+    else:
+        found = gradients.bind(z, cotangent, *variables, form=form)
+    linear = [x if ad.is_undefined_primal(into) else None for x, into in zip(found, inputs[half:], strict=True)]
+    return [None] * half + linear
+
+
+ad.primitive_jvps[value] = _jvp_of_value
+ad.primitive_transposes[tangent] = _transpose_of_tangent
+
+
+def run(form, z, variables):
+    return value.bind(z, *variables, form=form)[0]
