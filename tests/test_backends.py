@@ -22,20 +22,25 @@ every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 Z = np.random.default_rng(0).normal(0, 2, (6, 5, 7, 3)).astype("float32")
 
 
-@pytest.fixture(params=["small", "large"])
-def size(request, monkeypatch):
-    """Has every tensor go the way of small ones, or of large ones: several chunks, and a rest."""
+WAYS = ("native", "small", "large")
+
+
+@pytest.fixture(params=WAYS)
+def way(request, monkeypatch):
+    """Has every tensor go by the kernels, or the way of small ones or of large ones: several chunks, and a rest."""
+    monkeypatch.setattr(backend, "NATIVE", 1 if request.param == "native" else 2**40)
     monkeypatch.setattr(backend, "LARGE", 2**40 if request.param == "small" else 1)
     monkeypatch.setattr(backend, "CHUNK", 130)
     return request.param
 
 
 def cases(*chosen):
-    """The cases of each size: on torch, where a program takes seconds to compile, few of them large."""
+    """The cases of each way: on torch, where a program takes seconds to compile, few of them large."""
     few = [case for case in CASES if case.id in (chosen or ("method1", "pelu"))]
     large = few if BACKEND == "torch" or chosen else CASES
-    sized = [("small", case) for case in (few if chosen else CASES)] + [("large", case) for case in large]
-    return pytest.mark.parametrize("size, case", sized, ids=lambda x: getattr(x, "id", x), indirect=["size"])
+    of_way = {"native": few if chosen else CASES, "small": few if chosen else CASES, "large": large}
+    pairs = [(way, case) for way in WAYS for case in of_way[way]]
+    return pytest.mark.parametrize("way, case", pairs, ids=lambda x: getattr(x, "id", x), indirect=["way"])
 
 
 @pytest.fixture
@@ -141,13 +146,13 @@ def agree(case, layer_options, z, plain):
 
 
 @cases()
-def test_fast_and_plain_agree(size, case, plain):
+def test_fast_and_plain_agree(way, case, plain):
     agree(case, {}, Z, plain)
 
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 @cases("method1", "pelu")
-def test_fast_and_plain_agree_by_channel(size, case, data_format, plain):
+def test_fast_and_plain_agree_by_channel(way, case, data_format, plain):
     z = Z.transpose(0, 3, 1, 2).copy() if data_format == "channels_first" else Z
     agree(case, {"granularity": "channel", "channels": 3, "data_format": data_format}, z, plain)
 
@@ -188,7 +193,7 @@ def second_derivative(layer, z):
 
 
 @cases("method1", "swish")
-def test_second_derivatives(size, case, plain):
+def test_second_derivatives(way, case, plain):
     z = ops.convert_to_tensor(Z)
     found = [ops.convert_to_numpy(x) for x in second_derivative(fresh(case), z)]
     plain()
@@ -211,14 +216,14 @@ def trains(model, shape, **options):
 
 # Keras compiles a whole step on torch in a minute; `test_inside_torch_compile_and_functorch` stands for it.
 @pytest.mark.parametrize("jit_compile", [False] if BACKEND == "torch" else [False, True])
-def test_it_trains_with_and_without_a_compiler_around_it(jit_compile, size):
+def test_it_trains_with_and_without_a_compiler_around_it(jit_compile, way):
     model = keras.Sequential([layers.Input((4, 4, 3)), layers.Conv2D(4, 3, activation=ka.Method1()), layers.Flatten()])
     model.add(ka.AReLU(granularity="channel"))
     model.add(layers.Dense(1))
     trains(model, (4, 4, 3), jit_compile=jit_compile)
 
 
-def test_copies_and_threads(size):
+def test_copies_and_threads(way):
     layer = fresh(CASES[8])
     expected = ops.convert_to_numpy(layer(Z))
     model = keras.Sequential([layers.Input(Z.shape[1:]), layer])
@@ -248,7 +253,7 @@ def test_the_implementation_is_chosen_by_name(monkeypatch, plain):
 if BACKEND == "jax":
     import jax
 
-    def test_transformations_of_jax(size, plain):
+    def test_transformations_of_jax(way, plain):
         layer = fresh(CASES[8])
         (parameters, weights) = (v.value for v in layer.trainable_variables)
 
@@ -281,7 +286,11 @@ if BACKEND == "jax":
 if BACKEND == "torch":
     import torch
 
-    def test_one_program_serves_every_batch_and_layer(monkeypatch):
+    @pytest.fixture
+    def no_kernels(monkeypatch):
+        monkeypatch.setattr(backend, "NATIVE", 2**40)
+
+    def test_one_program_serves_every_batch_and_layer(monkeypatch, no_kernels):
         monkeypatch.setattr(backend, "LARGE", 1)
         monkeypatch.setattr(backend, "_PROGRAMS", {})
         for shape in ((8, 5, 4), (9, 5, 4), (64, 33), (3, 4, 5, 6), (1, 1), (0, 3)):
@@ -293,7 +302,7 @@ if BACKEND == "torch":
             np.testing.assert_allclose(by_variables[0].ravel(), np.sum(z**2 * s * (1 - s)), rtol=1e-4, atol=1e-6)
         assert len(backend._PROGRAMS) == 2  # forward and backward
 
-    def test_small_tensors_of_a_kind_go_one_way_for_as_long_as_the_process_lives(monkeypatch):
+    def test_small_tensors_of_a_kind_go_one_way_for_as_long_as_the_process_lives(monkeypatch, no_kernels):
         """Or a run that is resumed would compute its first steps in another way than one that was not."""
         monkeypatch.setattr(backend, "LARGE", 100)
 
@@ -337,7 +346,7 @@ if BACKEND == "torch":
         y, by_z, by_variables = result
         return y, by_z, *by_variables
 
-    def test_without_a_compiler_it_says_so_once_and_works(monkeypatch):
+    def test_without_a_compiler_it_says_so_once_and_works(monkeypatch, no_kernels):
         from torch._inductor import cpp_builder
 
         def none():
@@ -368,7 +377,7 @@ if BACKEND == "torch":
 if BACKEND == "tensorflow":
     import tensorflow as tf
 
-    def test_export(size, tmp_path):
+    def test_export(way, tmp_path):
         layer = fresh(CASES[8])
         model = keras.Sequential([layers.Input((5, 7, 3)), layer])
         expected = ops.convert_to_numpy(model(Z))

@@ -16,25 +16,24 @@ from jax import lax
 from keras_adaptact.backends import jax_primitive, native
 from keras_adaptact.backends.common import canonical, plain
 
+NATIVE = 2**14  # elements from which the kernels pay
 CHUNK = 2**17  # elements; measured best of 2**16 to 2**19, by benchmarks/activations.py
 LARGE = 2**20  # elements from which the loop pays
 
 
 def run(form, z, variables):
     known = all(isinstance(n, int) for n in z.shape)  # Keras traces with symbolic sizes, which compare with nothing
-    if known and z.size >= 2**14 and _is_native(form, z, variables):
+    if known and z.size >= NATIVE and _is_native(form, z, variables):
         return jax_primitive.run(form, z, tuple(variables))
     large = known and z.size >= LARGE and jax.default_backend() == "cpu"
     function = (_chunked if large else _checkpointed)(form.formula, form.dtype)
     return function(z, *form.parameters(*variables))
 
 
-def _is_native(form, z, variables):
+def _is_native(form, z, variables) -> bool:
     if jax.default_backend() != "cpu" or any(x.dtype != "float32" for x in (z, *variables)):
         return False
-    if any(len(x.shape) != 1 for x in variables):
-        return False
-    return native.library(form, tuple(x.shape[0] for x in variables), jax.ffi.include_dir()) is not None
+    return jax_primitive.kernels(form, tuple(x.shape for x in variables)) is not None
 
 
 @functools.lru_cache(maxsize=256)

@@ -6,7 +6,6 @@ the tangent's transpose is. So z alone is kept, and every transformation works: 
 """
 
 import functools
-import hashlib
 
 import jax
 from jax import numpy as jnp
@@ -64,33 +63,28 @@ def _lower(kernel, as_it_stands, context, *inputs, form):
     """The call of a kernel; the formula for a file that other machines read, or shared among devices."""
     module = context.module_context
     devices = getattr(module.axis_context, "num_devices", 1)
-    sizes = tuple(x.shape[0] for x in context.avals_in[1 if kernel == "forward" else 2 :])
-    target = None
-    if not module.lowering_parameters.for_export and devices in (None, 1):
-        target = _target(form, sizes, kernel)
-    if target is None:
+    if module.lowering_parameters.for_export or devices not in (None, 1):
         return as_it_stands(context, *inputs, form=form)
-    return jax.ffi.ffi_lowering(target)(context, *inputs)
+    shapes = tuple(x.shape for x in context.avals_in[1 if kernel == "forward" else 2 :])
+    return jax.ffi.ffi_lowering(f"keras_adaptact_{kernel}_{kernels(form, shapes)}")(context, *inputs)
 
 
 @functools.lru_cache(maxsize=512)
-def _target(form, sizes, kernel) -> str | None:
-    """The name under which XLA knows a kernel."""
-    library = native.library(form, sizes, jax.ffi.include_dir())
-    if library is None:
+def kernels(form, shapes) -> str | None:
+    """The name under which XLA knows the kernels of a form, or None where there are none."""
+    built = native.build(form, shapes, (f"-I{jax.ffi.include_dir()}",))
+    if built is None:
         return None
-    name = f"keras_adaptact_{kernel}_{hashlib.sha256(native.source(form, sizes).encode()).hexdigest()[:32]}"
-    _register(name, getattr(library, kernel))
+    library, name = built
+    if name not in _registered:
+        for kernel in ("forward", "backward"):
+            function = jax.ffi.pycapsule(getattr(library, kernel))
+            jax.ffi.register_ffi_target(f"keras_adaptact_{kernel}_{name}", function, platform="cpu")
+        _registered[name] = library
     return name
 
 
-_registered: dict = {}
-
-
-def _register(name, function):
-    if name not in _registered:
-        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(function), platform="cpu")
-        _registered[name] = function
+_registered: dict = {}  # by name; two forms may be written alike
 
 
 value = _primitive("value", _value, "forward")

@@ -9,6 +9,7 @@ The C is a third of a second's work for the compiler, in a folder that is delete
 
 import ctypes
 import functools
+import hashlib
 import os
 import platform
 import shutil
@@ -16,8 +17,12 @@ import subprocess
 import tempfile
 import threading
 import warnings
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
+
+import keras
 
 from keras_adaptact.backends.tracing import Node, Unknown, gradients, inputs_first, trace
 
@@ -45,36 +50,40 @@ CONDITIONS = {
 }
 
 # Vector instructions for these loops, with NaN and infinity as in the formula: no errno, no traps, and sums in lanes.
-FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"]
+FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"]
+FLAGS += ["-shared", "-fPIC"]
 OF_THIS_MACHINE = ["-march=native", *(["-mprefer-vector-width=512"] if platform.machine() == "x86_64" else [])]
+
+LETTERS = str.maketrans("0123456789", "ghijklmnop")  # of a name in hexadecimal; TensorFlow splits names at digits
 
 _lock = threading.RLock()
 
 
-def library(form, sizes: tuple[int, ...], include: str | None = None) -> ctypes.CDLL | None:
-    """The compiled kernels `forward` and `backward` of a form (see `native.c`), or None where they can't be had.
+def build(form, shapes, flags: tuple[str, ...] = (), load: Callable = ctypes.CDLL) -> tuple[Any, str] | None:
+    """The compiled kernels of a form, and a name that no others have; or None where they can't be had.
 
-    `sizes` are those of the form's variables, each of shape (size,), all float32 as z is. `include` is the folder of
-    XLA's headers, for kernels that XLA calls.
+    They are of float32, and of one value of each parameter for the whole tensor: `shapes`, those of the variables,
+    are each (size,). `flags` are the compiler's for what native_BACKEND.c needs
+    beside them, where NAME stands for the name; `load` makes something of the compiled file.
     """
+    if form.dtype != "float32" or any(len(shape) != 1 for shape in shapes):
+        return None
     with _lock:
-        return _library(form, sizes, include)
+        return _build(form, tuple(size for (size,) in shapes), flags, load)
 
 
 @functools.lru_cache(maxsize=256)
-def _library(form, sizes, include):
-    if form.dtype != "float32" or form.rows.behind:
-        return None
+def _build(form, sizes, flags, load):
     try:
         written = source(form, sizes)
     except Unknown:
         return None
     compiler = _compiler()
-    return compiler and _compile(compiler, written, ("-DXLA", f"-I{include}") if include else ("-fopenmp",))
+    return compiler and _compile(compiler, written, flags, load)
 
 
 def source(form, sizes: tuple[int, ...]) -> str:
-    """The kernels of a form in C.
+    """The kernels of a form in C, with variables of these sizes.
 
     Raises:
         Unknown: for an operation that they can't be made of.
@@ -102,7 +111,9 @@ def source(form, sizes: tuple[int, ...]) -> str:
     statements, names = _statements(results, {id(node): f"(float)sums[{i}]" for i, node in enumerate(sums)})
     places = [f"by[{i}][{j}]" for i, size in enumerate(sizes) for j in range(size)]
     lines += [*statements, *(f"{place} = {name};" for place, name in zip(places, names, strict=True)), "}"]
-    return (files("keras_adaptact.backends") / "native.c").read_text().replace("/* FORMULA */", "\n".join(lines))
+    folder = files("keras_adaptact.backends")
+    common, calls = ((folder / name).read_text() for name in ("native.c", f"native_{keras.backend.backend()}.c"))
+    return common.replace("/* FORMULA */", "\n".join(lines)) + calls
 
 
 def _loop(roots: list[Node], uses: list[str], sums: list[Node], named: dict[int, str]) -> list[str]:
@@ -151,18 +162,25 @@ def _compiler() -> str | None:
     return found
 
 
-@functools.lru_cache(maxsize=256)  # formulas that are not equal, as methods of two layers, may be written alike
-def _compile(compiler: str, written: str, flags: tuple[str, ...]) -> ctypes.CDLL | None:
+@functools.cache  # for good, as what is loaded; and formulas that are not equal, as two layers' methods, may be written alike
+def _compile(compiler: str, written: str, flags: tuple[str, ...], load: Callable):
+    name = hashlib.sha256(written.encode()).hexdigest()[:32].translate(LETTERS)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.c"
         path.write_text(written)
         for machine in (OF_THIS_MACHINE, []):  # a compiler that doesn't know these flags may know how to do without
-            command = [compiler, *FLAGS, "-fopenmp-simd", *machine, *flags, str(path), "-o", f"{path}.so", "-lm"]
+            named = [flag.replace("NAME", name) for flag in flags]
+            command = [compiler, *FLAGS, *machine, str(path), *named, "-o", f"{path}.so", "-lm"]
             done = subprocess.run(command, capture_output=True, text=True)
             if not done.returncode:
-                return ctypes.CDLL(f"{path}.so")
-    _warn(f"can't compile with {compiler} ({(done.stderr.splitlines() or ['no message'])[0]})")
-    return None
+                break
+        try:
+            if done.returncode:
+                raise OSError((done.stderr.splitlines() or ["no message"])[0])
+            return load(f"{path}.so"), name
+        except Exception as error:  # of the loader, too: each backend's has its own
+            _warn(f"can't use what {compiler} compiles ({error})")
+            return None
 
 
 @functools.lru_cache(maxsize=8)

@@ -14,31 +14,81 @@ import math
 
 import tensorflow as tf
 
+from keras_adaptact.backends import native
 from keras_adaptact.backends.common import canonical, plain
 
 CHUNK = 2**17  # elements
 LANES = 64
 LARGE = 2**18  # elements from which a compiled program pays
+NATIVE = 2**12  # elements from which the kernels pay
+NAMES = tuple(f'-D{way.upper()}="KerasAdaptact{way.capitalize()}NAME"' for way in ("forward", "backward"))
 BATCH = 64  # what an unknown batch size counts as
 
 
 def run(form, z, variables):
-    if _is_exported():
+    traced_for = _traced_for()
+    if traced_for == "export":
         return plain(form.formula, form.dtype)(z, *form.parameters(*variables))
     size = 0 if z.shape.rank is None else math.prod(BATCH if n is None else n for n in z.shape)
-    large = size >= LARGE and not tf.executing_eagerly() and not tf.config.list_physical_devices("GPU")
+    on_cpu = not tf.executing_eagerly() and not tf.config.list_physical_devices("GPU")
+    if on_cpu and size >= NATIVE and traced_for != "XLA" and all(x.dtype == tf.float32 for x in (z, *variables)):
+        operation = _operation(form, tuple(tuple(x.shape) for x in variables))
+        if operation is not None:
+            return operation(z, *variables)
+    large = size >= LARGE and on_cpu
     function = (_compiled if large else _recomputed)(form.formula, form.dtype)
     return function(z, *form.parameters(*variables))
 
 
-def _is_exported() -> bool:
-    """Whether Keras traces a model to write it for another runtime, which takes no programs that XLA compiles."""
+def _traced_for() -> str | None:
+    """ "export" where a model is traced to be written for another runtime, "XLA" where to be compiled by it.
+
+    Neither takes operations of our own, and the first no programs of XLA's either. TensorFlow says so nowhere but on
+    the stack.
+    """
     if tf.executing_eagerly():
-        return False
-    frame = inspect.currentframe()
-    while frame is not None and not frame.f_globals.get("__name__", "").startswith("keras.src.export"):
+        return None
+    frame, found = inspect.currentframe(), None
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module.startswith(("keras.src.export", "tensorflow.python.saved_model")):
+            return "export"
+        if getattr(frame.f_locals.get("self"), "_jit_compile", None):  # of a `tf.function`
+            found = "XLA"
         frame = frame.f_back
-    return frame is not None
+    return found
+
+
+@functools.lru_cache(maxsize=256)
+def _operation(form, shapes):
+    """The kernels of a form as an operation with a gradient, or None where there are none."""
+    flags = (*tf.sysconfig.get_compile_flags()[:1], *tf.sysconfig.get_link_flags(), "-pthread", *NAMES)
+    built = native.build(form, shapes, flags, tf.load_op_library)
+    if built is None:
+        return None
+    library, name = built
+    run_forward, run_backward = (getattr(library, f"keras_adaptact_{way}{name}") for way in ("forward", "backward"))
+
+    @tf.custom_gradient
+    def backward(gradient, z, *variables):
+        def second(*cotangents):
+            return _second(form, gradient, (z, *variables), cotangents)
+
+        return run_backward(z, gradient, *variables), second
+
+    @tf.custom_gradient
+    def forward(*inputs):
+        return run_forward(*inputs), lambda gradient: backward(gradient, *inputs)
+
+    return forward
+
+
+def _second(function, gradient, inputs, cotangents):
+    """Gradients of the gradients, by all that they are computed from, by TensorFlow's own differentiation."""
+    with tf.GradientTape() as tape:
+        tape.watch((gradient, *inputs))
+        first = _pull(function, inputs, gradient)
+    return tape.gradient(first, (gradient, *inputs), cotangents, unconnected_gradients="zero")
 
 
 @functools.lru_cache(maxsize=256)
@@ -76,10 +126,7 @@ def _programs(formula, dtype, rank, parameter_shape):
         found = run_backward(*map(tf.stop_gradient, (gradient, *inputs)))
 
         def second(*cotangents):  # a loop inside a compiled program has no gradient outside it
-            with tf.GradientTape() as tape:
-                tape.watch((gradient, *inputs))
-                first = _pull(function, inputs, gradient)
-            return tape.gradient(first, (gradient, *inputs), cotangents, unconnected_gradients="zero")
+            return _second(function, gradient, inputs, cotangents)
 
         return found, second
 

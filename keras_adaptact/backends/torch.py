@@ -20,6 +20,8 @@ import torch
 
 from keras_adaptact.backends import native
 
+PLAIN = (torch.Tensor, torch.nn.Parameter)  # whose memory holds their values, unlike that of other classes
+NATIVE = 0  # elements from which the kernels pay
 CHUNK = 2**17  # elements
 LARGE = 2**18  # elements from which a compiled program pays
 
@@ -60,12 +62,12 @@ def _is_traced(*tensors) -> bool:
 class _Kernel:
     """A form's compiled loops (`native`), for tensors in any order without gaps."""
 
-    def __init__(self, library, sizes):
+    def __init__(self, library, variables):
         library.forward.argtypes = [c_int64, *[c_void_p] * 3]
         library.forward.restype = None
         library.backward.argtypes = [c_int64, *[c_void_p] * 5]
         self._library = library
-        self._pointers = c_void_p * len(sizes)
+        self._pointers = c_void_p * variables
 
     def forward(self, z, variables):
         z, y = _like(z)
@@ -74,8 +76,7 @@ class _Kernel:
 
     def backward(self, z, gradient, variables):
         z, by_z = _like(z)
-        if gradient.stride() != z.stride():
-            gradient = torch.empty_like(z).copy_(gradient)
+        gradient = gradient.resolve_neg() if gradient.stride() == z.stride() else torch.empty_like(z).copy_(gradient)
         by_variables = [torch.empty_like(variable) for variable in variables]
         pointers = z.data_ptr(), gradient.data_ptr(), by_z.data_ptr(), self._of(variables), self._of(by_variables)
         if self._library.backward(z.numel(), *pointers):
@@ -88,20 +89,22 @@ class _Kernel:
 
 def _like(z):
     """z without gaps in memory, and a tensor to write that lies as it does."""
+    z = z.resolve_neg()
     other = torch.empty_like(z)
     return (z if other.stride() == z.stride() else torch.empty_like(other).copy_(z)), other
 
 
 def _kernel(form, z, variables) -> _Kernel | None:
-    if z.dtype != torch.float32 or z.device.type != "cpu" or any(x.ndim != 1 or x.dtype != z.dtype for x in variables):
+    tensors = (z, *variables)
+    if z.numel() < NATIVE or not all(type(x) in PLAIN and x.dtype == torch.float32 and x.is_cpu for x in tensors):
         return None
-    return _kernel_of(form, tuple(len(x) for x in variables))
+    return _kernel_of(form, tuple(x.shape for x in variables))
 
 
 @functools.lru_cache(maxsize=256)
-def _kernel_of(form, sizes):
-    library = native.library(form, sizes)
-    return library and _Kernel(library, sizes)
+def _kernel_of(form, shapes):
+    built = native.build(form, shapes, ("-fopenmp",))
+    return built and _Kernel(built[0], len(shapes))
 
 
 class _Native(torch.autograd.Function):

@@ -30,7 +30,7 @@ def sigmoid(x):
 
 def _exp(x):
     """2^n exp(r) with n an integer and r the rest; the n of a float32 is written into its bits, from 23 on."""
-    x = x.clamp(-87, 87)
+    x = x.clamp(-87, 89)  # beyond 88.4 n is 128, which makes infinity
     n = torch.round(x * (1 / math.log(2)))
     rest = (x - n * LN2_HIGH) - n * LN2_LOW
     return _polynomial(rest, EXP) * ((n.to(torch.int32) + 127) << 23).view(torch.float32)

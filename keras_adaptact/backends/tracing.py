@@ -228,7 +228,9 @@ def gradients(y: Node, z: Node, variables: list[list[Node]]) -> tuple[Node, Node
                 if slope is not None and source.op != "constant":
                     found[id(source)] = found[id(source)] + slope if id(source) in found else slope
         if wide:
-            found |= {id(node): graph.node("sum", found[id(node)]) for node in order if not node.wide and id(node) in found}
+            found |= {
+                id(node): graph.node("sum", found[id(node)]) for node in order if not node.wide and id(node) in found
+            }
     zero = graph.node("constant", value=0.0)
     return given, found.get(id(z), zero), [[found.get(id(x), zero) for x in row] for row in variables]
 

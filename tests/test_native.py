@@ -1,0 +1,309 @@
+"""The kernels for the CPU: their arithmetic, what becomes one, and where they must not go."""
+
+import ctypes
+import threading
+from importlib import import_module
+
+import keras
+import numpy as np
+import pytest
+from autodiff import differentiate
+from cases import CASES
+from keras import layers, ops
+from scipy.special import expit
+
+import keras_adaptact as ka
+from keras_adaptact import backends, config
+from keras_adaptact.backends import native, tracing
+
+BACKEND = keras.backend.backend()
+backend = import_module(f"keras_adaptact.backends.{BACKEND}")
+CHUNK = 16384  # of native.c
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def by_kernels(monkeypatch):
+    monkeypatch.setattr(backend, "NATIVE", 1)
+
+
+@pytest.fixture
+def forget():
+    """Has each kernel built anew, and each warning given again; afterwards, too."""
+    caches = [native._warn, native._compiler, native._build]
+    caches += [getattr(backend, name) for name in ("_kernel_of", "_operation") if hasattr(backend, name)]
+    if BACKEND == "jax":
+        caches.append(import_module("keras_adaptact.backends.jax_primitive").kernels)
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+@pytest.fixture
+def built(monkeypatch, forget):
+    """Whether kernels were made, for each form that they were wanted for."""
+    found = []
+    build = native.build
+
+    def counting(*arguments):
+        kernels = build(*arguments)
+        found.append(kernels is not None)
+        return kernels
+
+    monkeypatch.setattr(native, "build", counting)
+    return found
+
+
+def gradients(layer, z, upstream):
+    """By z and the variables, as NumPy; in a graph on TensorFlow, where the kernels run."""
+    return [ops.convert_to_numpy(x) for x in _flat(differentiate(layer, z, upstream))]
+
+
+def _flat(found):
+    y, by_z, by_variables = found
+    return [y, by_z, *by_variables]
+
+
+@pytest.mark.parametrize(
+    "name, function",
+    [
+        ("tanh_of", np.tanh),
+        ("sigmoid_of", expit),
+        ("exp_of", np.exp),
+        ("expm1_of", np.expm1),
+    ],
+)
+def test_the_arithmetic_is_exact(name, function, tmp_path):
+    """To a relative 1e-6, or the least normal number, against NumPy's and SciPy's in float64; far out, too."""
+    code = (native.files("keras_adaptact.backends") / "native.c").read_text().split("/* FORMULA */")[0]
+    loop = "void run(const float *x, float *y, int64_t n) { for (int64_t i = 0; i < n; i++) y[i] = %s(x[i]); }" % name
+    run = native._compile(native._compiler(), code + loop, (), ctypes.CDLL)[0].run
+    x = np.concatenate([np.linspace(-100, 100, 400_001), RNG.normal(0, 2, 100_000), np.geomspace(1e-30, 80), [0.0]])
+    x = np.concatenate([x, -x, [np.nan, np.inf, -np.inf, 1e30, -1e30]]).astype("float32")
+    y = np.empty_like(x)
+    run(x.ctypes.data_as(ctypes.c_void_p), y.ctypes.data_as(ctypes.c_void_p), ctypes.c_int64(len(x)))
+    with np.errstate(over="ignore"):
+        exact = function(x.astype("float64")).astype("float32")
+    np.testing.assert_allclose(y, exact, rtol=1e-6, atol=2e-38)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_the_formulas_of_the_library_have_kernels(case, built):
+    layer = ka.get(case.spec)
+    gradients(layer, RNG.normal(size=(4, 5)).astype("float32"), np.ones((4, 5), "float32"))
+    foreign = "sin" in case.id  # no such operation is known to the kernels
+    assert built == [not foreign]
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, 3 * CHUNK + 5])
+def test_any_number_of_chunks(size):
+    z, upstream = RNG.normal(size=(2, size)).astype("float32")
+    layer = ka.Swish(beta_initializer=1.5)
+    y, by_z, by_beta = gradients(layer, z, upstream)
+    s = expit(1.5 * z.astype("float64"))
+    slope = z.astype("float64") ** 2 * s * (1 - s)
+    np.testing.assert_allclose(y, z * s, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(by_z, upstream * (s + 1.5 * z * s * (1 - s)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(by_beta[0], np.sum(upstream * slope), rtol=1e-4, atol=1e-4)
+
+
+def test_equal_calls_are_equal_to_the_bit():
+    """Sums don't depend on which thread comes first."""
+    z, upstream = RNG.normal(size=(2, 40 * CHUNK + 7)).astype("float32")
+    layer = ka.Method1()
+    first = gradients(layer, z, upstream)
+    for _ in range(10):
+        for one, other in zip(first, gradients(layer, z, upstream), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_sums_of_many_elements_are_exact():
+    """Float32 alone would be wrong in the third digit here."""
+    z = np.full(2**24, 0.1, "float32")
+    *_, by_b = gradients(ka.FReLU(), z, np.full_like(z, 0.1))
+    np.testing.assert_allclose(by_b[0], 2**24 * float(np.float32(0.1)), rtol=2e-5)
+
+
+def test_eleven_sums_serve_the_fifteen_numbers_of_method_1():
+    layer = ka.Method1()
+    form = backends.Form(layer.formula, backends.Rows(layer._normalize), "float32")
+    assert "#define SUMS 11\n" in native.source(form, (12, 3))
+
+
+class WithErf(ka.TrainableActivation):
+    """A formula with what no kernel is made of."""
+
+    a = ka.Parameter(1.0)
+
+    def formula(self, z, a):
+        return a * ops.erf(z)
+
+
+def test_other_operations_run_as_the_backend_runs_them(built):
+    z = RNG.normal(size=(3, 4)).astype("float32")
+    y, *_ = gradients(WithErf(), z, np.ones_like(z))
+    assert built == [False]
+    np.testing.assert_allclose(y, ops.convert_to_numpy(ops.erf(z)), rtol=1e-5, atol=1e-6)
+    form = backends.Form(WithErf().formula, backends.Rows(), "float32")
+    with pytest.raises(tracing.Unknown, match="Erf"):
+        native.source(form, (1,))
+
+
+def test_tracing_leaves_no_trace():
+    """Automatic names count on from where they were, whatever was traced between."""
+    keras.utils.clear_session()
+    layer = ka.AdaptiveActivation("silu")
+    gradients(layer, np.ones((2, 3), "float32"), np.ones((2, 3), "float32"))
+    native.source(backends.Form(layer.formula, backends.Rows(), "float32"), (4,))
+    assert layers.Add().name == "add"
+    assert layers.Multiply().name == "multiply"
+
+
+def test_without_a_compiler_it_says_so_once_and_works(monkeypatch, built):
+    monkeypatch.setattr(native.shutil, "which", lambda name: None)
+    z = RNG.normal(size=(3, 4)).astype("float32")
+    with pytest.warns(UserWarning, match="finds no C compiler. Install gcc or clang, or name one in .* CC"):
+        y, *_ = gradients(ka.Swish(), z, np.ones_like(z))
+    np.testing.assert_allclose(y, z * expit(z), rtol=1e-5, atol=1e-6)
+    gradients(ka.FReLU(), z, np.ones_like(z))  # a second warning would be an error
+    assert built == [False, False]
+
+
+def test_with_a_compiler_that_fails_it_says_so_once_and_works(monkeypatch, built, tmp_path):
+    broken = tmp_path / "broken-cc"
+    broken.write_text("#!/bin/sh\necho no license >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CC", str(broken))
+    z = RNG.normal(size=(3, 4)).astype("float32")
+    with pytest.warns(UserWarning, match=r"broken-cc compiles \(no license\)"):
+        y, *_ = gradients(ka.Swish(), z, np.ones_like(z))
+    np.testing.assert_allclose(y, z * expit(z), rtol=1e-5, atol=1e-6)
+    assert built == [False]
+
+
+def test_many_threads_at_once(forget):
+    z = RNG.normal(size=(5, CHUNK)).astype("float32")
+    layer, found = ka.Swish(), []
+    work = [threading.Thread(target=lambda: found.append(gradients(layer, z, z))) for _ in range(6)]
+    for thread in work:
+        thread.start()
+    for thread in work:
+        thread.join()
+    assert len(found) == 6
+    for other in found[1:]:
+        for one, another in zip(found[0], other, strict=True):
+            np.testing.assert_array_equal(one, another)
+
+
+if BACKEND == "jax":
+    import jax
+
+    def of_a_layer(layer):
+        trained = [v.value for v in layer.trainable_variables]
+        return trained, lambda trained, z: layer.stateless_call(trained, [], z)[0]
+
+    def calls(function, *inputs):
+        return jax.jit(function).lower(*inputs).as_text().count("keras_adaptact_")
+
+    def test_the_kernels_are_what_runs():
+        trained, run = of_a_layer(ka.Method1())
+        z = jax.numpy.ones((4, 5))
+        assert calls(run, trained, z) == 1
+        assert calls(jax.grad(lambda trained, z: run(trained, z).sum(), argnums=(0, 1)), trained, z) in (1, 2)
+
+    def test_every_mode_of_differentiation():
+        """Forward over reverse and the other three, and in batches, against the plain formula."""
+        trained, run = of_a_layer(ka.Method1())
+        z = jax.numpy.asarray(RNG.normal(size=(3, 4)).astype("float32"))
+
+        def every():
+            def of_numbers(numbers):
+                return (run([numbers, *trained[1:]], z) ** 2).sum()
+
+            modes = (jax.jacfwd, jax.jacrev)
+            yield from (one(other(of_numbers))(trained[0]) for one in modes for other in modes)
+            yield jax.vmap(jax.grad(lambda z: (run(trained, z) ** 3).sum()))(z)
+            yield jax.vmap(jax.jacfwd(jax.jacfwd(lambda z: run(trained, z))))(z)
+            yield jax.jvp(lambda z: run(trained, z), (z,), (2 * z,))[1]
+            yield jax.grad(jax.checkpoint(lambda t: run([t, *trained[1:]], z).sum()))(trained[0])
+            yield jax.linearize(lambda z: run(trained, z), z)[1](z)
+
+        found = list(every())
+        config.set_implementation("plain")
+        try:
+            expected = list(every())
+        finally:
+            config.set_implementation("fast")
+        for value, reference in zip(found, expected, strict=True):
+            np.testing.assert_allclose(value, reference, rtol=1e-4, atol=1e-4 * np.abs(reference).max())
+
+    def test_a_file_for_other_machines_has_no_kernels():
+        trained, run = of_a_layer(ka.Method1())
+        z = jax.ShapeDtypeStruct((4, 5), "float32")
+        exported = jax.export.export(jax.jit(lambda z: run(trained, z)), platforms=["cpu", "cuda"])(z)
+        assert "keras_adaptact_forward" not in exported.mlir_module()
+        value = np.ones((4, 5), "float32")
+        np.testing.assert_allclose(exported.call(value), run(trained, value), rtol=1e-5)
+
+
+if BACKEND == "torch":
+    import torch
+
+    @pytest.mark.parametrize(
+        "view",
+        [
+            lambda x: x.permute(0, 2, 3, 1),
+            lambda x: x.to(memory_format=torch.channels_last),
+            lambda x: x[:, ::2],
+            lambda x: x[:, :1].expand(-1, 4, -1, -1),
+            lambda x: x.flip(0),
+            lambda x: torch.view_as_complex(x.reshape(-1, 2)).conj().imag,
+        ],
+    )
+    def test_memory_in_any_order(view):
+        z = view(torch.randn(4, 4, 6, 2))
+        upstream = torch.randn(z.shape)
+        y, by_z, by_variables = differentiate(ka.Method1(), z, upstream)
+        for found, expected in zip(
+            (y, by_z, *by_variables),
+            _flat(differentiate(ka.Method1(), z.clone(memory_format=torch.contiguous_format), upstream)),
+            strict=True,
+        ):
+            torch.testing.assert_close(found, expected)
+
+    def test_tensors_without_memory_of_their_own():
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        layer = ka.Method1()
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            assert layer(torch.empty(3, 4)).shape == (3, 4)
+        assert torch.empty(3, 4, device="meta").shape == layer(torch.empty(3, 4, device="meta")).shape
+
+
+if BACKEND == "tensorflow":
+    import tensorflow as tf
+
+    def operations(function):
+        graph = function.get_concrete_function(tf.TensorSpec((4, 5))).graph
+        return [x.type for x in graph.get_operations() if x.type.startswith("KerasAdaptact")]
+
+    def test_the_kernels_are_what_runs():
+        layer = ka.Method1()
+        assert len(operations(tf.function(layer))) == 1
+        assert not operations(tf.function(layer, jit_compile=True))
+
+    def test_compiled_by_xla_and_saved(tmp_path):
+        layer, z = ka.Method1(), RNG.normal(size=(4, 5)).astype("float32")
+        expected = layer(z)
+        np.testing.assert_allclose(tf.function(layer, jit_compile=True)(z), expected, rtol=1e-5, atol=1e-6)
+
+        @tf.function(jit_compile=True)
+        def around(z):
+            return tf.function(layer)(z)
+
+        np.testing.assert_allclose(around(z), expected, rtol=1e-5, atol=1e-6)
+        model = keras.Sequential([layers.Input((5,)), layer])
+        tf.saved_model.save(model, tmp_path / "saved")
+        assert b"KerasAdaptact" not in (tmp_path / "saved" / "saved_model.pb").read_bytes()
