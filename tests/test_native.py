@@ -78,7 +78,7 @@ def _flat(found):
 def test_the_arithmetic_is_exact(name, function, tmp_path):
     """To a relative 1e-6, or the least normal number, against NumPy's and SciPy's in float64; far out, too."""
     code = (native.files("keras_adaptact.backends") / "native.c").read_text().split("/* FORMULA */")[0]
-    loop = "void run(const float *x, float *y, int64_t n) { for (int64_t i = 0; i < n; i++) y[i] = %s(x[i]); }" % name
+    loop = f"void run(const float *x, float *y, int64_t n) {{ for (int64_t i = 0; i < n; i++) y[i] = {name}(x[i]); }}"
     run = native._compile(native._compiler(), code + loop, (), ctypes.CDLL)[0].run
     x = np.concatenate([np.linspace(-100, 100, 400_001), RNG.normal(0, 2, 100_000), np.geomspace(1e-30, 80), [0.0]])
     x = np.concatenate([x, -x, [np.nan, np.inf, -np.inf, 1e30, -1e30]]).astype("float32")
@@ -238,6 +238,20 @@ if BACKEND == "jax":
             config.set_implementation("fast")
         for value, reference in zip(found, expected, strict=True):
             np.testing.assert_allclose(value, reference, rtol=1e-4, atol=1e-4 * np.abs(reference).max())
+
+    def test_inside_shard_map_the_formula_runs():
+        """There the gradient by what all devices have alike is a sum over them, which JAX's own rules take."""
+        trained, run = of_a_layer(ka.Method1())
+        mesh, part = jax.make_mesh((1,), ("batch",)), jax.sharding.PartitionSpec("batch")
+        z = jax.device_put(np.ones((4, 5), "float32"), jax.sharding.NamedSharding(mesh, part))
+
+        def loss(trained, z):
+            return jax.lax.psum(run(trained, z).sum(), "batch")
+
+        shared = jax.sharding.PartitionSpec()
+        sharded = jax.shard_map(jax.grad(loss), mesh=mesh, in_specs=(shared, part), out_specs=shared)
+        assert "keras_adaptact_" in str(jax.make_jaxpr(run)(trained, z))
+        assert "keras_adaptact_" not in str(jax.make_jaxpr(sharded)(trained, z))
 
     def test_a_file_for_other_machines_has_no_kernels():
         trained, run = of_a_layer(ka.Method1())

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from keras_adaptact.backends import jax_primitive, native
+from keras_adaptact.backends import jax_primitive
 from keras_adaptact.backends.common import canonical, plain
 
 NATIVE = 2**14  # elements from which the kernels pay
@@ -31,8 +31,11 @@ def run(form, z, variables):
 
 
 def _is_native(form, z, variables) -> bool:
-    if jax.default_backend() != "cpu" or any(x.dtype != "float32" for x in (z, *variables)):
+    tensors = (z, *variables)
+    if jax.default_backend() != "cpu" or any(x.dtype != "float32" for x in tensors):
         return False
+    if any(getattr(x.aval, "vma", None) for x in tensors):
+        return False  # inside `shard_map`, where a gradient by what all devices have alike is a sum over them
     return jax_primitive.kernels(form, tuple(x.shape for x in variables)) is not None
 
 

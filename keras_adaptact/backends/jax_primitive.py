@@ -8,7 +8,6 @@ the tangent's transpose is. So z alone is kept, and every transformation works: 
 import functools
 
 import jax
-from jax import numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 

@@ -137,7 +137,8 @@ def _loop(roots: list[Node], uses: list[str], sums: list[Node], named: dict[int,
 
 def _statements(roots: list[Node], named: dict[int, str], prefix: str = "t") -> tuple[list[str], list[str]]:
     """Statements that compute `roots` from what is named, and what each is called."""
-    names, statements = dict(named), []
+    names = dict(named)
+    statements: list[str] = []
     for node in inputs_first(roots, lambda node: id(node) in named):
         if id(node) in names:
             continue
@@ -162,7 +163,7 @@ def _compiler() -> str | None:
     return found
 
 
-@functools.cache  # for good, as what is loaded; and formulas that are not equal, as two layers' methods, may be written alike
+@functools.cache  # what is loaded is so for good; and two layers' methods, which are not equal, may be written alike
 def _compile(compiler: str, written: str, flags: tuple[str, ...], load: Callable):
     name = hashlib.sha256(written.encode()).hexdigest()[:32].translate(LETTERS)
     with tempfile.TemporaryDirectory() as folder:

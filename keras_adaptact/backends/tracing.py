@@ -5,7 +5,6 @@ here becomes nodes; a formula with any other has no graph, and runs as the backe
 """
 
 import functools
-import math
 import threading
 from collections.abc import Callable
 
