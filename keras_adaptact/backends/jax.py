@@ -31,11 +31,10 @@ def run(form, z, variables):
 
 
 def _is_native(form, z, variables) -> bool:
-    tensors = (z, *variables)
-    if jax.default_backend() != "cpu" or any(x.dtype != "float32" for x in tensors):
+    if jax.default_backend() != "cpu" or any(x.dtype != "float32" for x in (z, *variables)):
         return False
-    if any(getattr(x.aval, "vma", None) for x in tensors):
-        return False  # inside `shard_map`, where a gradient by what all devices have alike is a sum over them
+    if getattr(jax.sharding.get_abstract_mesh(), "manual_axes", ()):
+        return False  # inside `shard_map` the gradient by what all devices have alike is a sum over them
     return jax_primitive.kernels(form, tuple(x.shape for x in variables)) is not None
 
 
