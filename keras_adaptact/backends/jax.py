@@ -16,7 +16,7 @@ from jax import lax
 from keras_adaptact.backends import jax_primitive
 from keras_adaptact.backends.common import canonical, plain
 
-NATIVE = 2**14  # elements from which the kernels pay
+NATIVE = 0  # elements from which the kernels pay
 CHUNK = 2**17  # elements; measured best of 2**16 to 2**19, by benchmarks/activations.py
 LARGE = 2**20  # elements from which the loop pays
 

@@ -20,7 +20,7 @@ from keras_adaptact.backends.common import canonical, plain
 CHUNK = 2**17  # elements
 LANES = 64
 LARGE = 2**18  # elements from which a compiled program pays
-NATIVE = 2**12  # elements from which the kernels pay
+NATIVE = 0  # elements from which the kernels pay
 NAMES = tuple(f'-D{way.upper()}="KerasAdaptact{way.capitalize()}NAME"' for way in ("forward", "backward"))
 BATCH = 64  # what an unknown batch size counts as
 
