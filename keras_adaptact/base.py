@@ -153,7 +153,7 @@ class TrainableActivation(keras.layers.Layer):
 
     # Computation
 
-    def call(self, inputs):
+    def call(self, inputs, training=False):
         self._check_channels(inputs.shape)
         behind = 0
         if self.granularity == "channel":
@@ -161,7 +161,7 @@ class TrainableActivation(keras.layers.Layer):
             behind = rank - 1 - channel_axis(self.data_format, rank)
         rows = backends.Rows(self._normalize, behind)
         form = backends.Form(self.formula, rows, at_least_float32(self.compute_dtype))
-        return backends.run(form, ops.cast(inputs, self.compute_dtype), self._variables())
+        return backends.run(form, ops.cast(inputs, self.compute_dtype), self._variables(), training)
 
     def compute_output_shape(self, input_shape):
         self._check_channels(input_shape)

@@ -250,8 +250,8 @@ def test_help_loads_no_backend():
 
 def test_the_library_imports_keras_and_numpy_only():
     code = (
-        "import sys, keras; before = set(sys.modules); import keras_adaptact\n"
-        "print(sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"
+        "import sys, keras; packages = lambda: {name.partition('.')[0] for name in sys.modules}\n"
+        "before = packages(); import keras_adaptact; print(sorted(packages() - before))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "['keras_adaptact']"

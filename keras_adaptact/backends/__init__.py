@@ -2,11 +2,15 @@
 
 A formula is an elementwise function ``f(z, *parameters)`` in `keras.ops`. Run as it stands, automatic
 differentiation keeps each intermediate value of it for the backward pass, up to eight tensors of z's size. Here z is
-the only tensor that is kept: the backward pass evaluates the formula again and takes its derivatives from the
-backend's own differentiation, so that no gradient is written by hand. In large tensors time goes into memory, not
-into arithmetic; each backend has its own way to go over them once (see `jax`, `torch` and `tensorflow` beside this).
+the only tensor that is kept: the backward pass evaluates the formula again, and no gradient is written by hand.
 
-All of them take `run(form, z, variables)`:
+On the CPU a formula in float32, with one value of each parameter for the whole tensor, becomes a pair of kernels in C
+(`native`, of the graph that `tracing` makes), which each backend calls in its own way. All else (values by channel,
+16 bits, operations that no kernel has, other devices, no C compiler) goes by the backend's own differentiation; in
+large tensors time goes into memory there, not into arithmetic, and each backend has its own way to go over them once
+(see `jax`, `torch` and `tensorflow` beside this).
+
+All of them take `run(form, z, variables, training)`:
 
 * `form`, a `Form`: the formula, how a layer's variables become its parameters, and the dtype that is computed in, in
   which gradients of parameters are summed, too;
@@ -33,8 +37,13 @@ match keras.backend.backend():
 __all__ = ["Form", "Rows", "run", "tell", "wait"]
 
 
-def run(form: Form, z, variables):
-    """``form(z, *variables)`` with a gradient that keeps z alone."""
+def run(form: Form, z, variables, training: bool = False):
+    """``form(z, *variables)`` with a gradient that keeps z alone.
+
+    Outside of training what is called directly, not in a compiled or traced function, is to the bit what the
+    backend's own operations give (but for tensors of 2**18 elements and more on torch), so that an activation can
+    take the place of another one and leave a model's outputs as they are.
+    """
     if config.implementation() == "plain":
         return form(z, *variables)
-    return _fast(form, z, variables)
+    return _fast(form, z, variables, training)

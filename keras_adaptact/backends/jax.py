@@ -1,8 +1,8 @@
-"""On JAX: rematerialization, and on CPU a backward pass over large tensors in chunks that stay in the cache.
+"""On JAX: kernels (`jax_primitive`), or rematerialization, on CPU in chunks that stay in the cache.
 
-XLA fuses an elementwise gradient with the sums for the parameters, so what costs time is memory: on CPU each
-temporary of a large tensor's size is paid for page by page. A loop over chunks has none. It needs a custom gradient,
-through which forward-mode differentiation (`jax.jvp`) doesn't go; for all other sizes and devices
+Without a kernel XLA fuses an elementwise gradient with the sums for the parameters, so what costs time is memory: on
+CPU each temporary of a large tensor's size is paid for page by page. A loop over chunks has none. It needs a custom
+gradient, through which forward-mode differentiation (`jax.jvp`) doesn't go; for all other sizes and devices
 `jax.checkpoint` keeps every transformation.
 """
 
@@ -21,9 +21,10 @@ CHUNK = 2**17  # elements; measured best of 2**16 to 2**19, by benchmarks/activa
 LARGE = 2**20  # elements from which the loop pays
 
 
-def run(form, z, variables):
+def run(form, z, variables, training):
     known = all(isinstance(n, int) for n in z.shape)  # Keras traces with symbolic sizes, which compare with nothing
-    if known and z.size >= NATIVE and _is_native(form, z, variables):
+    traced = any(isinstance(x, jax.core.Tracer) for x in (z, *variables))
+    if traced and known and z.size >= NATIVE and _is_native(form, z, variables):
         return jax_primitive.run(form, z, tuple(variables))
     large = known and z.size >= LARGE and jax.default_backend() == "cpu"
     function = (_chunked if large else _checkpointed)(form.formula, form.dtype)

@@ -1,11 +1,11 @@
-"""On TensorFlow: recomputation, and for large tensors on CPU programs that XLA compiles, also inside a plain graph.
+"""On TensorFlow: kernels as operations of a plain graph, or recomputation, on CPU in programs that XLA compiles.
 
-A plain graph runs one kernel for each operation, each with a temporary of the tensor's size. A function with
-`jit_compile=True` inside it is one program, whose backward goes over cache-sized chunks as on JAX. XLA's sums over
-everything are slow on CPU, so that scalars are spread over lanes and summed along the leading axis.
+Without one of ours a plain graph runs a kernel for each operation, each with a temporary of the tensor's size. A
+function with `jit_compile=True` inside it is one program, whose backward goes over cache-sized chunks as on JAX. XLA's
+sums over everything are slow on CPU, so that scalars are spread over lanes and summed along the leading axis.
 
-Such a program is compiled for each shape (under a second), so that small tensors go without; and so does what is called
-outside a graph, which gives to the bit what TensorFlow's own operations give.
+Such a program is compiled for each shape (under a second), so that small tensors go without. What is called outside a
+graph goes without either, and gives to the bit what TensorFlow's own operations give.
 """
 
 import functools
@@ -25,7 +25,7 @@ NAMES = tuple(f'-D{way.upper()}="KerasAdaptact{way.capitalize()}NAME"' for way i
 BATCH = 64  # what an unknown batch size counts as
 
 
-def run(form, z, variables):
+def run(form, z, variables, training):
     traced_for = _traced_for()
     if traced_for == "export":
         return plain(form.formula, form.dtype)(z, *form.parameters(*variables))

@@ -1,9 +1,10 @@
-"""On torch: one autograd function that keeps z alone, compiled for large tensors.
+"""On torch: an autograd function that keeps z alone, by kernels, or compiled by torch for large tensors.
 
-Inductor, the compiler of `torch.compile`, makes one pass over memory of a formula, and one of its gradient, but takes
-seconds to do so. It gets tensors flattened to one shape and of any size, so that one program serves every layer and
-batch size. Large tensors have programs compiled, and small ones use them where they exist when the first small one
-comes, so that all tensors of a size go the same way for as long as the process lives: equal runs are equal.
+Where there is no kernel, inductor, the compiler of `torch.compile`, makes one pass over memory of a formula, and one of
+its gradient, but takes seconds to do so. It gets tensors flattened to one shape and of any size, so that one program
+serves every layer and batch size. Large tensors have programs compiled, and small ones use them where they exist when
+the first small one comes, so that all tensors of a size go the same way for as long as the process lives: equal runs
+are equal.
 
 Inside `torch.compile`, `torch.export` and functorch's transforms the formula is run as it stands: they have their own
 ways to differentiate it.
@@ -21,9 +22,10 @@ import torch
 from keras_adaptact.backends import native
 
 PLAIN = (torch.Tensor, torch.nn.Parameter)  # whose memory holds their values, unlike that of other classes
+_is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 NATIVE = 0  # elements from which the kernels pay
 CHUNK = 2**17  # elements
-LARGE = 2**18  # elements from which a compiled program pays
+LARGE = 2**18  # elements from which a compiled program, or a kernel for the value, pays
 
 # One pass over memory, where inductor would write intermediate values down from a number of operations on, and fused
 # multiply-adds: 3.6 ms instead of 15 for method 1's gradient on 2**22 elements.
@@ -35,13 +37,16 @@ ONE_PASS = {
 }
 
 
-def run(form, z, variables):
+def run(form, z, variables, training):
     if _is_traced(z, *variables):
         return form(z, *variables)
     needs_gradient = torch.is_grad_enabled() and any(x.requires_grad for x in (z, *variables))
     kernel = _kernel(form, z, variables)
     if kernel is not None:
-        return _Native.apply(form, kernel, z, *variables) if needs_gradient else kernel.forward(z, variables)
+        as_torch = not training and z.numel() < LARGE
+        if needs_gradient:
+            return _Native.apply(form, kernel, as_torch, z, *variables)
+        return form(z, *variables) if as_torch else kernel.forward(z, variables)
     if needs_gradient:
         return _Lean.apply(form, z, *variables)
     layout = _layout(form, z, variables)
@@ -55,7 +60,7 @@ def _is_traced(*tensors) -> bool:
     return (
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
-        or any(x.is_meta or torch._C._functorch.is_functorch_wrapped_tensor(x) for x in tensors)
+        or any(x.is_meta or type(x) not in PLAIN or _is_wrapped(x) for x in tensors)
     )
 
 
@@ -95,8 +100,7 @@ def _like(z):
 
 
 def _kernel(form, z, variables) -> _Kernel | None:
-    tensors = (z, *variables)
-    if z.numel() < NATIVE or not all(type(x) in PLAIN and x.dtype == torch.float32 and x.is_cpu for x in tensors):
+    if z.numel() < NATIVE or not all(x.dtype == torch.float32 and x.is_cpu for x in (z, *variables)):
         return None
     return _kernel_of(form, tuple(x.shape for x in variables))
 
@@ -111,17 +115,17 @@ class _Native(torch.autograd.Function):
     """A form by its kernels, keeping z alone."""
 
     @staticmethod
-    def forward(ctx, form, kernel, z, *variables):
+    def forward(ctx, form, kernel, as_torch, z, *variables):
         ctx.form, ctx.kernel = form, kernel
         ctx.save_for_backward(z, *variables)
-        return kernel.forward(z, variables)
+        return form(z, *variables) if as_torch else kernel.forward(z, variables)
 
     @staticmethod
     def backward(ctx, gradient):
         z, *variables = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return None, None, *_pull_again(ctx.form, gradient, z, *variables)
-        return None, None, *ctx.kernel.backward(z, gradient, variables)
+            return None, None, None, *_pull_again(ctx.form, gradient, z, *variables)
+        return None, None, None, *ctx.kernel.backward(z, gradient, variables)
 
 
 class _Lean(torch.autograd.Function):

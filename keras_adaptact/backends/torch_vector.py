@@ -19,9 +19,10 @@ LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4  # ln 2 in two parts, of which t
 
 
 def tanh(x):
-    x = x.clamp(-7.9, 7.9)
-    square = x * x
-    return x * _polynomial(square, TANH_P) / _polynomial(square, TANH_Q)
+    near = x.clamp(-7.9, 7.9)
+    square = near * near
+    found = near * _polynomial(square, TANH_P) / _polynomial(square, TANH_Q)
+    return torch.where(x.abs() >= 9, x.sign(), found)  # as the slope 1 - tanh^2 is 0 there, however large x
 
 
 def sigmoid(x):
