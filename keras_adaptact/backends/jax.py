@@ -24,18 +24,18 @@ LARGE = 2**20  # elements from which the loop pays
 def run(form, z, variables, training):
     known = all(isinstance(n, int) for n in z.shape)  # Keras traces with symbolic sizes, which compare with nothing
     traced = any(isinstance(x, jax.core.Tracer) for x in (z, *variables))
-    if traced and known and z.size >= NATIVE and _is_native(form, z, variables):
-        return jax_primitive.run(form, z, tuple(variables))
-    large = known and z.size >= LARGE and jax.default_backend() == "cpu"
-    function = (_chunked if large else _checkpointed)(form.formula, form.dtype)
+    # Inside `shard_map` the gradient by what all devices have alike is a sum over them, which JAX's own rules take.
+    sharded = bool(getattr(jax.sharding.get_abstract_mesh(), "manual_axes", ()))
+    by_hand = known and not sharded and jax.default_backend() == "cpu"
+    if by_hand and traced and z.size >= NATIVE and _has_kernels(form, z, variables):
+        return jax_primitive.run(form, z, tuple(variables), training)
+    function = (_chunked if by_hand and z.size >= LARGE else _checkpointed)(form.formula, form.dtype)
     return function(z, *form.parameters(*variables))
 
 
-def _is_native(form, z, variables) -> bool:
-    if jax.default_backend() != "cpu" or any(x.dtype != "float32" for x in (z, *variables)):
+def _has_kernels(form, z, variables) -> bool:
+    if any(x.dtype != "float32" for x in (z, *variables)):
         return False
-    if getattr(jax.sharding.get_abstract_mesh(), "manual_axes", ()):
-        return False  # inside `shard_map` the gradient by what all devices have alike is a sum over them
     return jax_primitive.kernels(form, tuple(x.shape for x in variables)) is not None
 
 

@@ -14,34 +14,34 @@ from jax.interpreters import ad, batching, mlir
 from keras_adaptact.backends import native
 
 
-def _value(z, *variables, form):
+def _value(z, *variables, form, training):
     return [form(z, *variables)]
 
 
-def _tangent(*primals_and_tangents, form):
+def _tangent(*primals_and_tangents, form, training):
     half = len(primals_and_tangents) // 2
     return [jax.jvp(form, primals_and_tangents[:half], primals_and_tangents[half:])[1]]
 
 
-def _gradients(z, gradient, *variables, form):
+def _gradients(z, gradient, *variables, form, training):
     return jax.vjp(form, z, *variables)[1](gradient)
 
 
 def _primitive(name, function, lower=None):
     primitive = Primitive(f"keras_adaptact_{name}")
     primitive.multiple_results = True
-    primitive.def_impl(jax.jit(primitive.bind, static_argnames="form"))
+    primitive.def_impl(jax.jit(primitive.bind, static_argnames=("form", "training")))
 
-    def shapes(*inputs, form):
+    def shapes(*inputs, **options):
         like = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs]
-        return [jax.core.ShapedArray(x.shape, x.dtype) for x in jax.eval_shape(_of(function, form), *like)]
+        return [jax.core.ShapedArray(x.shape, x.dtype) for x in jax.eval_shape(_of(function, options), *like)]
 
-    def batch(inputs, axes, form):
-        found = jax.vmap(_of(function, form), axes)(*inputs)
+    def batch(inputs, axes, **options):
+        found = jax.vmap(_of(function, options), axes)(*inputs)
         return found, [0] * len(found)
 
-    def derive(primals, tangents, form):
-        return jax.jvp(_of(function, form), primals, tuple(map(ad.instantiate_zeros, tangents)))
+    def derive(primals, tangents, **options):
+        return jax.jvp(_of(function, options), primals, tuple(map(ad.instantiate_zeros, tangents)))
 
     primitive.def_abstract_eval(shapes)
     batching.primitive_batchers[primitive] = batch
@@ -53,17 +53,20 @@ def _primitive(name, function, lower=None):
     return primitive
 
 
-def _of(function, form):
-    """A function of one tuple, whatever kind of sequence `function` gives."""
-    return lambda *inputs: tuple(function(*inputs, form=form))
+def _of(function, options):
+    return lambda *inputs: tuple(function(*inputs, **options))
 
 
-def _lower(kernel, as_it_stands, context, *inputs, form):
-    """The call of a kernel; the formula for a file that other machines read, or shared among devices."""
+def _lower(kernel, as_it_stands, context, *inputs, form, training):
+    """The call of a kernel; the formula for a file that other machines read, or where devices share the work.
+
+    Outside of training the value is the formula's, too: to the bit what JAX gives, and no slower.
+    """
     module = context.module_context
     devices = getattr(module.axis_context, "num_devices", 1)
-    if module.lowering_parameters.for_export or devices not in (None, 1):
-        return as_it_stands(context, *inputs, form=form)
+    by_formula = kernel == "forward" and not training
+    if by_formula or module.lowering_parameters.for_export or devices not in (None, 1):
+        return as_it_stands(context, *inputs, form=form, training=training)
     shapes = tuple(x.shape for x in context.avals_in[1 if kernel == "forward" else 2 :])
     return jax.ffi.ffi_lowering(f"keras_adaptact_{kernel}_{kernels(form, shapes)}")(context, *inputs)
 
@@ -91,19 +94,19 @@ tangent = _primitive("tangent", _tangent)
 gradients = _primitive("gradients", _gradients, "backward")
 
 
-def _jvp_of_value(primals, tangents, form):
+def _jvp_of_value(primals, tangents, **options):
     tangents = map(ad.instantiate_zeros, tangents)
-    return value.bind(*primals, form=form), tangent.bind(*primals, *tangents, form=form)
+    return value.bind(*primals, **options), tangent.bind(*primals, *tangents, **options)
 
 
-def _transpose_of_tangent(cotangents, *inputs, form):
+def _transpose_of_tangent(cotangents, *inputs, **options):
     half = len(inputs) // 2
     z, *variables = inputs[:half]
     (cotangent,) = cotangents
     if isinstance(cotangent, ad.Zero):
         found = [ad.Zero(x.aval) for x in inputs[half:]]
     else:
-        found = gradients.bind(z, cotangent, *variables, form=form)
+        found = gradients.bind(z, cotangent, *variables, **options)
     linear = [x if ad.is_undefined_primal(into) else None for x, into in zip(found, inputs[half:], strict=True)]
     return [None] * half + linear
 
@@ -112,5 +115,5 @@ ad.primitive_jvps[value] = _jvp_of_value
 ad.primitive_transposes[tangent] = _transpose_of_tangent
 
 
-def run(form, z, variables):
-    return value.bind(z, *variables, form=form)[0]
+def run(form, z, variables, training):
+    return value.bind(z, *variables, form=form, training=bool(training))[0]
