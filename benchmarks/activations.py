@@ -11,6 +11,7 @@ torch_activation's ABU.
 
 import argparse
 import contextlib
+import functools
 import statistics
 import sys
 import time
@@ -49,6 +50,10 @@ SPECS = {
 Step = Callable[[], object]
 
 
+def _training(layer) -> dict:
+    return {"training": True} if isinstance(layer, ka.TrainableActivation) else {}
+
+
 def steps_jax(layer, z, gradient, compiled):
     import jax
 
@@ -56,7 +61,7 @@ def steps_jax(layer, z, gradient, compiled):
     fixed = [v.value for v in layer.non_trainable_variables]
 
     def forward(trained, z):
-        return layer.stateless_call(trained, fixed, z)[0]
+        return layer.stateless_call(trained, fixed, z, **_training(layer))[0]
 
     def both(trained, z, gradient):
         y, pull = jax.vjp(forward, trained, z)
@@ -78,7 +83,7 @@ def steps_torch(layer, z, gradient, compiled):
     if compiled:  # each layer is a new program of Keras's one `Layer.__call__`, of which torch compiles eight
         torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 256
     z = z.clone().requires_grad_(True)
-    function = torch.compile(layer) if compiled else layer
+    function = functools.partial(torch.compile(layer) if compiled else layer, **_training(layer))
     variables = [v.value for v in layer.trainable_variables]
     kept = _kept_by_torch(lambda: function(z))
 
@@ -118,13 +123,13 @@ def steps_tensorflow(layer, z, gradient, compiled):
 
     @tf.function(jit_compile=compiled)
     def forward(z):
-        return layer(z)
+        return layer(z, **_training(layer))
 
     @tf.function(jit_compile=compiled)
     def both(z, gradient):
         with tf.GradientTape() as tape:
             tape.watch(z)
-            y = layer(z)
+            y = layer(z, **_training(layer))
         return y, tape.gradient(y, [z, *variables], gradient)
 
     return lambda: forward(z).numpy, lambda: both(z, gradient)[1][0].numpy, None, None
