@@ -193,6 +193,75 @@ def test_with_a_compiler_that_fails_it_says_so_once_and_works(monkeypatch, built
     assert built == [False]
 
 
+class OfItsObject(ka.TrainableActivation):
+    a = ka.Parameter(1.0)
+    slope = 2.0
+
+    def formula(self, z, a):
+        return a * self.slope * z
+
+
+class OfAVariable(ka.TrainableActivation):
+    a = ka.Parameter(1.0)
+    other = keras.Variable(2.0)
+
+    def formula(self, z, a):
+        return a * z * OfAVariable.other
+
+
+class NotElementwise(ka.TrainableActivation):
+    a = ka.Parameter(1.0)
+
+    def formula(self, z, a):
+        return a * z * ops.sum(z)
+
+
+class OfAnotherLayer(ka.TrainableActivation):
+    a = ka.Parameter(1.0)
+    other = ka.Swish()
+
+    def formula(self, z, a):
+        return a * OfAnotherLayer.other(z)
+
+
+# TensorFlow's custom gradients take no formula that reads variables beside its arguments.
+WITH_VARIABLES = [OfAVariable, OfAnotherLayer] if BACKEND != "tensorflow" else []
+
+
+@pytest.mark.parametrize("kind", [OfItsObject, NotElementwise, *WITH_VARIABLES])
+def test_what_a_kernel_would_get_wrong_has_none(kind, built, monkeypatch):
+    monkeypatch.setattr(backend, "LARGE", 2**40)
+    z = RNG.normal(size=(3, 4)).astype("float32")
+    layer = kind()
+    y, *_ = gradients(layer, z, np.ones_like(z))
+    assert built[0] is False
+    expected = {
+        OfItsObject: 2 * z,
+        OfAVariable: 2 * z,
+        NotElementwise: z * z.sum(),
+        OfAnotherLayer: z * expit(z),
+    }
+    np.testing.assert_allclose(y, expected[kind], rtol=1e-5, atol=1e-6)
+
+
+class Bounded(ka.TrainableActivation):
+    """With constants that C writes otherwise than Python."""
+
+    a = ka.Parameter(2.0)
+
+    def formula(self, z, a):
+        finite = ops.where(z < float("inf"), ops.where(z > -float("inf"), a * z, -1e-30), 3.0)
+        return ops.where(z != z, float("nan"), finite)
+
+
+def test_constants_of_every_kind(built):
+    z = np.array([1.5, -2.0, np.inf, -np.inf, np.nan], "float32")
+    y, by_z, _ = gradients(Bounded(), z, np.ones_like(z))
+    assert built == [True]
+    np.testing.assert_allclose(y, [3, -4, 3, -1e-30, np.nan], rtol=1e-6)
+    np.testing.assert_array_equal(by_z, [2, 2, 0, 0, 0])
+
+
 def test_many_threads_at_once(forget):
     z = RNG.normal(size=(5, CHUNK)).astype("float32")
     layer, found = ka.Swish(), []
@@ -303,6 +372,20 @@ if BACKEND == "torch":
             strict=True,
         ):
             torch.testing.assert_close(found, expected)
+
+    def test_parameters_that_lie_apart_in_memory():
+        """As columns of a matrix, in `stateless_call`."""
+        layer, z = ka.Method1(), torch.randn(30, 10)
+        parameters, weights = torch.randn(12, 4), torch.rand(3, 4) + 0.5
+        for i in (0, 3):
+            apart = [parameters[:, i].requires_grad_(), weights[:, i].requires_grad_()]
+            together = [x.detach().clone().requires_grad_() for x in apart]
+            found, expected = (layer.stateless_call(x, [], z, training=True)[0] for x in (apart, together))
+            torch.testing.assert_close(found, expected)
+            upstream = torch.ones_like(z)
+            torch.testing.assert_close(
+                torch.autograd.grad(found, apart, upstream), torch.autograd.grad(expected, together, upstream)
+            )
 
     def test_tensors_without_memory_of_their_own():
         from torch._subclasses.fake_tensor import FakeTensorMode

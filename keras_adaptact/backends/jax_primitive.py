@@ -37,6 +37,8 @@ def _primitive(name, function, lower=None):
         return [jax.core.ShapedArray(x.shape, x.dtype) for x in jax.eval_shape(_of(function, options), *like)]
 
     def batch(inputs, axes, **options):
+        if function is _value and all(axis is None for axis in axes[1:]):
+            return primitive.bind(*inputs, **options), axes[:1]
         found = jax.vmap(_of(function, options), axes)(*inputs)
         return found, [0] * len(found)
 

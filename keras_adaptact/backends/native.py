@@ -8,8 +8,10 @@ The C is a third of a second's work for the compiler, in a folder that is delete
 """
 
 import ctypes
+import dis
 import functools
 import hashlib
+import inspect
 import os
 import platform
 import shutil
@@ -24,7 +26,7 @@ from typing import Any
 
 import keras
 
-from keras_adaptact.backends.tracing import Node, Unknown, gradients, inputs_first, trace
+from keras_adaptact.backends.tracing import Node, Unknown, gradients, inputs_first, is_tracing, trace
 
 C = {
     "add": "{} + {}",
@@ -48,6 +50,7 @@ CONDITIONS = {
     "or": "{} | {}",
     "and": "{} & {}",
 }
+SPECIAL = {"inf": "INFINITY", "-inf": "(-INFINITY)", "nan": "NAN"}
 
 # Vector instructions for these loops, with NaN and infinity as in the formula: no errno, no traps, and sums in lanes.
 FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"]
@@ -63,13 +66,24 @@ def build(form, shapes, flags: tuple[str, ...] = (), load: Callable = ctypes.CDL
     """The compiled kernels of a form, and a name that no others have; or None where they can't be had.
 
     They are of float32, and of one value of each parameter for the whole tensor: `shapes`, those of the variables,
-    are each (size,). `flags` are the compiler's for what native_BACKEND.c needs
-    beside them, where NAME stands for the name; `load` makes something of the compiled file.
+    are each (size,). `flags` are the compiler's for what native_BACKEND.c needs, where @NAME@ stands for the name;
+    `load` makes something of the compiled file.
     """
-    if form.dtype != "float32" or any(len(shape) != 1 for shape in shapes):
+    if is_tracing():
+        raise Unknown("another activation")
+    if form.dtype != "float32" or any(len(shape) != 1 for shape in shapes) or _has_a_state(form.formula):
         return None
     with _lock:
         return _build(form, tuple(size for (size,) in shapes), flags, load)
+
+
+def _has_a_state(formula) -> bool:
+    """Whether a formula is a method that looks at its object, where what a kernel takes for constant may change."""
+    if not inspect.ismethod(formula):
+        return False
+    code = formula.__func__.__code__
+    own = code.co_varnames[0]
+    return own in code.co_cellvars or any(step.argval == own for step in dis.get_instructions(code))
 
 
 @functools.lru_cache(maxsize=256)
@@ -143,7 +157,7 @@ def _statements(roots: list[Node], named: dict[int, str], prefix: str = "t") -> 
         if id(node) in names:
             continue
         if node.op == "constant":
-            names[id(node)] = f"({float(node.value)!r}f)".replace("inf", "INFINITY").replace("nanf", "NAN")
+            names[id(node)] = SPECIAL.get(repr(node.value)) or f"({node.value!r}f)"
             continue
         if node.op == "variable":
             value = "v[{}][{}]".format(*node.value)
@@ -170,7 +184,7 @@ def _compile(compiler: str, written: str, flags: tuple[str, ...], load: Callable
         path = Path(folder) / "kernel.c"
         path.write_text(written)
         for machine in (OF_THIS_MACHINE, []):  # a compiler that doesn't know these flags may know how to do without
-            named = [flag.replace("NAME", name) for flag in flags]
+            named = [flag.replace("@NAME@", name) for flag in flags]
             command = [compiler, *FLAGS, *machine, str(path), *named, "-o", f"{path}.so", "-lm"]
             done = subprocess.run(command, capture_output=True, text=True)
             if not done.returncode:

@@ -21,7 +21,7 @@ CHUNK = 2**17  # elements
 LANES = 64
 LARGE = 2**18  # elements from which a compiled program pays
 NATIVE = 0  # elements from which the kernels pay
-NAMES = tuple(f'-D{way.upper()}="KerasAdaptact{way.capitalize()}NAME"' for way in ("forward", "backward"))
+NAMES = tuple(f'-D{way.upper()}="KerasAdaptact{way.capitalize()}@NAME@"' for way in ("forward", "backward"))
 BATCH = 64  # what an unknown batch size counts as
 
 

@@ -76,11 +76,13 @@ class _Kernel:
 
     def forward(self, z, variables):
         z, y = _like(z)
+        variables = _dense(variables)
         self._library.forward(z.numel(), z.data_ptr(), y.data_ptr(), self._of(variables))
         return y
 
     def backward(self, z, gradient, variables):
         z, by_z = _like(z)
+        variables = _dense(variables)
         gradient = gradient.resolve_neg() if gradient.stride() == z.stride() else torch.empty_like(z).copy_(gradient)
         by_variables = [torch.empty_like(variable) for variable in variables]
         pointers = z.data_ptr(), gradient.data_ptr(), by_z.data_ptr(), self._of(variables), self._of(by_variables)
@@ -90,6 +92,10 @@ class _Kernel:
 
     def _of(self, tensors):
         return self._pointers(*(x.data_ptr() for x in tensors))
+
+
+def _dense(variables):
+    return [variable.contiguous().resolve_neg() for variable in variables]
 
 
 def _like(z):

@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import keras
 import numpy as np
-from keras import ops
 
 
 class Unknown(Exception):
@@ -124,6 +123,14 @@ WITH_OPTIONS: dict[str, Callable] = {
 }
 
 
+_thread = threading.local()
+
+
+def is_tracing() -> bool:
+    """Whether this thread traces a formula, which may call other activations."""
+    return getattr(_thread, "is_tracing", False)
+
+
 def trace(function: Callable, sizes: tuple[int, ...]) -> tuple[Node, Node, list[list[Node]]]:
     """The graph of ``y = function(z, *variables)``, with a scalar z and variables of shape (size,): y, z, variables.
 
@@ -133,6 +140,7 @@ def trace(function: Callable, sizes: tuple[int, ...]) -> tuple[Node, Node, list[
     traced: list = []
 
     def call():
+        _thread.is_tracing = True
         try:
             z = keras.KerasTensor((), "float32")
             variables = [keras.KerasTensor((size,), "float32") for size in sizes]
@@ -161,8 +169,10 @@ def trace(function: Callable, sizes: tuple[int, ...]) -> tuple[Node, Node, list[
 
 def _value(x, known: dict[int, np.ndarray]):
     """What an argument of an operation is in nodes."""
+    if isinstance(x, int | float):
+        return x
     if not isinstance(x, keras.KerasTensor):
-        return x if isinstance(x, int | float) else ops.convert_to_numpy(x).astype(object)
+        raise Unknown(f"a value of its own, {type(x).__name__}")  # which may change, or want a gradient
     if id(x) not in known:
         operation, index, _ = x._keras_history
         call = operation._inbound_nodes[index]
@@ -174,10 +184,10 @@ def _value(x, known: dict[int, np.ndarray]):
         inputs = [_value(argument, known) for argument in call.arguments.args]
         if name in ELEMENTWISE:
             result = ELEMENTWISE[name](*inputs)
-        elif name in WITH_OPTIONS:
+        elif name in WITH_OPTIONS and not any(node.wide for x in inputs for node in np.ravel(x)):
             result = WITH_OPTIONS[name](operation, *inputs)
         else:
-            raise Unknown(name)
+            raise Unknown(name)  # or one that is not elementwise, of z
         results = result if isinstance(result, tuple) else (result,)
         known |= {id(t): np.asarray(r, object) for t, r in zip(call.output_tensors, results, strict=True)}
     return known[id(x)]
