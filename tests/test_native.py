@@ -408,6 +408,27 @@ if BACKEND == "tensorflow":
         assert len(operations(tf.function(layer))) == 1
         assert not operations(tf.function(layer, jit_compile=True))
 
+    def test_forward_over_reverse():
+        """A Hessian times a vector, against the plain formula's."""
+        layer, z = ka.Method1(), tf.constant(RNG.normal(size=(4, 5)).astype("float32"))
+
+        @tf.function
+        def product(z, vector):
+            with tf.autodiff.ForwardAccumulator(z, vector) as forward:
+                with tf.GradientTape() as tape:
+                    tape.watch(z)
+                    y = tf.reduce_sum(layer(z) ** 2)
+                slope = tape.gradient(y, z)
+            return forward.jvp(slope)
+
+        found = product(z, tf.ones_like(z))
+        config.set_implementation("plain")
+        try:
+            expected = tf.function(product.python_function)(z, tf.ones_like(z))
+        finally:
+            config.set_implementation("fast")
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
     def test_compiled_by_xla_and_saved(tmp_path):
         layer, z = ka.Method1(), RNG.normal(size=(4, 5)).astype("float32")
         expected = layer(z)

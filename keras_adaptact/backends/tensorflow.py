@@ -68,19 +68,24 @@ def _operation(form, shapes):
         return None
     library, name = built
     run_forward, run_backward = (getattr(library, f"keras_adaptact_{way}{name}") for way in ("forward", "backward"))
+    if name not in _differentiable:
+        _differentiable.add(name)
 
-    @tf.custom_gradient
-    def backward(gradient, z, *variables):
-        def second(*cotangents):
-            return _second(form, gradient, (z, *variables), cotangents)
+        @tf.RegisterGradient(f"KerasAdaptactForward{name}")
+        def _first_order(operation, gradient):
+            z, *variables = operation.inputs
+            return run_backward(z, gradient, *variables)
 
-        return run_backward(z, gradient, *variables), second
+        @tf.RegisterGradient(f"KerasAdaptactBackward{name}")
+        def _second_order(operation, *cotangents):
+            z, gradient, *variables = operation.inputs
+            by_gradient, by_z, *by_variables = _second(form, gradient, (z, *variables), cotangents)
+            return by_z, by_gradient, *by_variables
 
-    @tf.custom_gradient
-    def forward(*inputs):
-        return run_forward(*inputs), lambda gradient: backward(gradient, *inputs)
+    return run_forward
 
-    return forward
+
+_differentiable: set[str] = set()  # the operations with a gradient, which one is registered for once
 
 
 def _second(function, gradient, inputs, cotangents):
