@@ -387,6 +387,14 @@ if BACKEND == "torch":
                 torch.autograd.grad(found, apart, upstream), torch.autograd.grad(expected, together, upstream)
             )
 
+    def test_a_batch_of_gradients():
+        layer, z = ka.Method1(), torch.randn(3, 4, requires_grad=True)
+        y = layer(z, training=True)
+        batch = torch.randn(5, 3, 4)
+        (found,) = torch.autograd.grad(y, z, batch, is_grads_batched=True, retain_graph=True)
+        expected = [torch.autograd.grad(y, z, one, retain_graph=True)[0] for one in batch]
+        torch.testing.assert_close(found, torch.stack(expected))
+
     def test_tensors_without_memory_of_their_own():
         from torch._subclasses.fake_tensor import FakeTensorMode
 

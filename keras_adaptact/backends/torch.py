@@ -131,6 +131,8 @@ class _Native(torch.autograd.Function):
         z, *variables = ctx.saved_tensors
         if torch.is_grad_enabled():
             return None, None, None, *_pull_again(ctx.form, gradient, z, *variables)
+        if gradient.layout != torch.strided or not torch._C._has_storage(gradient):  # as in a batch of gradients
+            return None, None, None, *_pull(ctx.form, gradient, z, *variables)
         return None, None, None, *ctx.kernel.backward(z, gradient, variables)
 
 
