@@ -1,8 +1,10 @@
-"""Value and gradients of a layer as NumPy arrays, by the running backend's own differentiation."""
+"""Value and gradients of a layer in training as NumPy arrays, by the running backend's own differentiation."""
 
 import keras
 import numpy as np
 from keras import ops
+
+import keras_adaptact as ka
 
 
 def differentiate(layer, z, upstream):
@@ -14,13 +16,17 @@ def differentiate(layer, z, upstream):
     return {"jax": _jax, "torch": _torch, "tensorflow": _tensorflow}[backend](layer, z, upstream)
 
 
+def _training(layer) -> dict:
+    return {"training": True} if isinstance(layer, ka.TrainableActivation) else {}
+
+
 def _jax(layer, z, upstream):
     import jax
 
     fixed = [v.value for v in layer.non_trainable_variables]
 
     def run(trained, z):
-        return layer.stateless_call(trained, fixed, z)[0]
+        return layer.stateless_call(trained, fixed, z, **_training(layer))[0]
 
     y, pull = jax.vjp(run, [v.value for v in layer.trainable_variables], z)
     by_variables, by_z = pull(upstream)
@@ -32,7 +38,7 @@ def _torch(layer, z, upstream):
 
     z = z.clone().requires_grad_(True)
     variables = [v.value for v in layer.trainable_variables]
-    y = layer(z)
+    y = layer(z, **_training(layer))
     by_z, *by_variables = torch.autograd.grad(y, [z, *variables], upstream)
     return y, by_z, by_variables
 
@@ -46,7 +52,7 @@ def _tensorflow(layer, z, upstream):
     def run(z, upstream):
         with tf.GradientTape() as tape:
             tape.watch(z)
-            y = layer(z)
+            y = layer(z, **_training(layer))
         return y, *tape.gradient(y, [z, variables], upstream)
 
     return run(z, upstream)

@@ -254,6 +254,55 @@ class Bounded(ka.TrainableActivation):
         return ops.where(z != z, float("nan"), finite)
 
 
+OPTIONS = {
+    "the slope of a ReLU": (lambda z, a: a * keras.activations.relu(z, negative_slope=0.2), 0.2),
+    "the bound of a ReLU": (lambda z, a: a * keras.activations.relu(z, max_value=2.0), 0.0),
+    "a layer named like an operation": (lambda z, a: a * layers.ReLU(negative_slope=0.2)(z), 0.2),
+    "an equality that Python decides": (lambda z, a: a * z * ops.where(z == 1, 10.0, 1.0), 1.0),
+}
+if BACKEND != "tensorflow":  # which adds no conditions
+    OPTIONS["arithmetic on conditions"] = (lambda z, a: a * z * ((z > -5) + (z < 3)), 1.0)
+
+
+@pytest.mark.parametrize("what", OPTIONS)
+def test_what_the_graph_would_leave_out_has_no_kernel(what, built):
+    formula, slope = OPTIONS[what]
+    layer = type("Its", (ka.TrainableActivation,), {"a": ka.Parameter(1.0), "formula": staticmethod(formula)})()
+    z = np.array([[-1.0, -3.0]], "float32")
+    y, by_z, by_a = gradients(layer, z, np.ones_like(z))
+    assert built[0] is False
+    np.testing.assert_allclose(y, slope * z, rtol=1e-6)
+    np.testing.assert_allclose(by_z, np.full_like(z, slope), rtol=1e-6)
+    np.testing.assert_allclose(by_a[0], slope * z.sum(), rtol=1e-6)
+
+
+def test_hundreds_of_operations():
+    """Deep enough to end a recursion."""
+    formula = staticmethod(lambda z, a: functools.reduce(lambda y, _: y + 0.0, range(600), a * z))
+    layer = type("Deep", (ka.TrainableActivation,), {"a": ka.Parameter(1.5), "formula": formula})()
+    y, by_z, _ = gradients(layer, np.ones((2, 3), "float32"), np.ones((2, 3), "float32"))
+    np.testing.assert_array_equal([y, by_z], np.full((2, 2, 3), 1.5))
+
+
+def test_a_compiler_with_options(monkeypatch, built):
+    monkeypatch.setenv("CC", "gcc -m64")
+    gradients(ka.Swish(), np.ones((2, 3), "float32"), np.ones((2, 3), "float32"))
+    assert built == [True]
+
+
+def test_no_room_for_a_compiler(monkeypatch, built):
+    def none():
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(native.tempfile, "TemporaryDirectory", none)
+    monkeypatch.setenv("CC", "gcc -m64 -DNO_ROOM")  # compiled before by no other test
+    z = np.ones((2, 3), "float32")
+    with pytest.warns(UserWarning, match="No space left on device"):
+        y, *_ = gradients(ka.FReLU(), z, z)
+    np.testing.assert_array_equal(y, z)
+    assert built == [False]
+
+
 def test_constants_of_every_kind(built):
     z = np.array([1.5, -2.0, np.inf, -np.inf, np.nan], "float32")
     y, by_z, _ = gradients(Bounded(), z, np.ones_like(z))
@@ -328,7 +377,8 @@ if BACKEND == "jax":
     def test_inside_shard_map_the_formula_runs():
         """There the gradient by what all devices have alike is a sum over them, which JAX's own rules take."""
         trained, run = of_a_layer(ka.Method1())
-        mesh, part = jax.make_mesh((1,), ("batch",)), jax.sharding.PartitionSpec("batch")
+        automatic = (jax.sharding.AxisType.Auto,)
+        mesh, part = jax.make_mesh((1,), ("batch",), axis_types=automatic), jax.sharding.PartitionSpec("batch")
         z = jax.device_put(np.ones((4, 5), "float32"), jax.sharding.NamedSharding(mesh, part))
 
         def loss(trained, z):
@@ -338,6 +388,24 @@ if BACKEND == "jax":
         sharded = jax.shard_map(jax.grad(loss), mesh=mesh, in_specs=(shared, part), out_specs=shared)
         assert "keras_adaptact_" in str(jax.make_jaxpr(run)(trained, z))
         assert "keras_adaptact_" not in str(jax.make_jaxpr(sharded)(trained, z))
+
+    def test_without_jit_and_with_explicit_sharding_the_formula_runs():
+        trained, run = of_a_layer(ka.Method1())
+        z = jax.numpy.ones((4, 5))
+        gradient = jax.grad(lambda trained: run(trained, z).sum())
+        with jax.disable_jit():
+            found = gradient(trained)
+        for one, other in zip(found, gradient(trained), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5)
+        mesh = jax.make_mesh((1,), ("batch",), axis_types=(jax.sharding.AxisType.Explicit,))
+        spread = jax.device_put(z, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch")))
+        assert "keras_adaptact_" not in str(jax.make_jaxpr(run)(trained, spread))
+
+    def test_a_batch_keeps_its_input_alone():
+        trained, run = of_a_layer(ka.Method1())
+        z = jax.numpy.ones((64, 50))
+        _, pull = jax.vjp(lambda z: jax.vmap(lambda z: run(trained, z))(z), z)
+        assert sum(leaf.nbytes for leaf in jax.tree.leaves(pull) if leaf.nbytes >= 1000) == z.nbytes
 
     def test_a_file_for_other_machines_has_no_kernels():
         trained, run = of_a_layer(ka.Method1())
@@ -387,6 +455,32 @@ if BACKEND == "torch":
                 torch.autograd.grad(found, apart, upstream), torch.autograd.grad(expected, together, upstream)
             )
 
+    def test_a_traced_graph_has_the_formula():
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        layer, z = ka.Method1(), torch.randn(3, 4)
+        training = functools.partial(layer, training=True)
+        graph = make_fx(training)(z)
+        torch.testing.assert_close(graph(2 * z), training(2 * z))
+
+    @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+    def test_forward_mode():
+        layer, z = ka.Method1(), torch.randn(3, 4)
+        with torch.no_grad(), torch.autograd.forward_ad.dual_level():
+            dual = torch.autograd.forward_ad.make_dual(z, torch.ones_like(z))
+            slope = torch.autograd.forward_ad.unpack_dual(layer(dual, training=True)).tangent
+        torch.testing.assert_close(slope, differentiate(layer, z, torch.ones_like(z))[1])
+
+    def test_a_gradient_penalty_beside_what_is_fixed():
+        layer = ka.Method2(weights=[0.2, 0.3, 0.5])
+        z = torch.randn(3, 4, requires_grad=True)
+        (slope,) = torch.autograd.grad(layer(z, training=True).sum(), z, create_graph=True)
+        (found,) = torch.autograd.grad(slope.square().sum(), z)
+        tanh, sigmoid = torch.tanh(z), torch.sigmoid(z)
+        first = 0.2 * (1 - tanh**2) + 0.3 * sigmoid * (1 - sigmoid) + 0.5 * (z > 0)
+        second = -0.4 * tanh * (1 - tanh**2) + 0.3 * sigmoid * (1 - sigmoid) * (1 - 2 * sigmoid)
+        torch.testing.assert_close(found, 2 * first * second)
+
     def test_a_batch_of_gradients():
         layer, z = ka.Method1(), torch.randn(3, 4, requires_grad=True)
         y = layer(z, training=True)
@@ -412,9 +506,10 @@ if BACKEND == "tensorflow":
         return [x.type for x in graph.get_operations() if x.type.startswith("KerasAdaptact")]
 
     def test_the_kernels_are_what_runs():
-        layer = ka.Method1()
-        assert len(operations(tf.function(layer))) == 1
-        assert not operations(tf.function(layer, jit_compile=True))
+        training = functools.partial(ka.Method1(), training=True)
+        assert len(operations(tf.function(training))) == 1
+        assert not operations(tf.function(training, jit_compile=True))
+        assert not operations(tf.function(ka.Method1()))  # it may be frozen, or converted for another runtime
 
     def test_forward_over_reverse():
         """A Hessian times a vector, against the plain formula's."""
@@ -425,7 +520,7 @@ if BACKEND == "tensorflow":
             with tf.autodiff.ForwardAccumulator(z, vector) as forward:
                 with tf.GradientTape() as tape:
                     tape.watch(z)
-                    y = tf.reduce_sum(layer(z) ** 2)
+                    y = tf.reduce_sum(layer(z, training=True) ** 2)
                 slope = tape.gradient(y, z)
             return forward.jvp(slope)
 
@@ -440,11 +535,12 @@ if BACKEND == "tensorflow":
     def test_compiled_by_xla_and_saved(tmp_path):
         layer, z = ka.Method1(), RNG.normal(size=(4, 5)).astype("float32")
         expected = layer(z)
-        np.testing.assert_allclose(tf.function(layer, jit_compile=True)(z), expected, rtol=1e-5, atol=1e-6)
+        training = functools.partial(layer, training=True)
+        np.testing.assert_allclose(tf.function(training, jit_compile=True)(z), expected, rtol=1e-5, atol=1e-6)
 
         @tf.function(jit_compile=True)
         def around(z):
-            return tf.function(layer)(z)
+            return tf.function(training)(z)
 
         np.testing.assert_allclose(around(z), expected, rtol=1e-5, atol=1e-6)
         model = keras.Sequential([layers.Input((5,)), layer])

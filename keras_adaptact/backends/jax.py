@@ -26,16 +26,19 @@ def run(form, z, variables, training):
     traced = any(isinstance(x, jax.core.Tracer) for x in (z, *variables))
     # Inside `shard_map` the gradient by what all devices have alike is a sum over them, which JAX's own rules take.
     sharded = bool(getattr(jax.sharding.get_abstract_mesh(), "manual_axes", ()))
-    by_hand = known and not sharded and jax.default_backend() == "cpu"
-    if by_hand and traced and z.size >= NATIVE and _has_kernels(form, z, variables):
+    on_cpu = known and not sharded and jax.default_backend() == "cpu"
+    if on_cpu and traced and z.size >= NATIVE and _has_kernels(form, z, variables):
         return jax_primitive.run(form, z, tuple(variables), training)
-    function = (_chunked if by_hand and z.size >= LARGE else _checkpointed)(form.formula, form.dtype)
+    function = (_chunked if on_cpu and z.size >= LARGE else _checkpointed)(form.formula, form.dtype)
     return function(z, *form.parameters(*variables))
 
 
 def _has_kernels(form, z, variables) -> bool:
-    if any(x.dtype != "float32" for x in (z, *variables)):
+    if any(x.dtype != "float32" for x in (z, *variables)) or jax.config.jax_disable_jit:
         return False
+    shardings = (getattr(x.aval, "sharding", None) for x in (z, *variables))
+    if any(getattr(getattr(sharding, "mesh", None), "explicit_axes", ()) for sharding in shardings):
+        return False  # JAX's own rules say how each result is sharded
     return jax_primitive.kernels(form, tuple(x.shape for x in variables)) is not None
 
 

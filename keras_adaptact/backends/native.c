@@ -15,7 +15,7 @@
 
 /* 2^n, written into the bits of a float from 23 on. */
 static inline float power_of_two(float n) {
-  int32_t bits = ((int32_t)n + 127) << 23;
+  uint32_t bits = (uint32_t)((int32_t)n + 127) << 23;
   float value;
   memcpy(&value, &bits, sizeof value);
   return value;

@@ -31,7 +31,14 @@ def run(form, z, variables, training):
         return plain(form.formula, form.dtype)(z, *form.parameters(*variables))
     size = 0 if z.shape.rank is None else math.prod(BATCH if n is None else n for n in z.shape)
     on_cpu = not tf.executing_eagerly() and not tf.config.list_physical_devices("GPU")
-    if on_cpu and size >= NATIVE and traced_for != "XLA" and all(x.dtype == tf.float32 for x in (z, *variables)):
+    # In training alone: what is traced without may go to runtimes that have no such operation.
+    if (
+        training
+        and on_cpu
+        and size >= NATIVE
+        and traced_for != "XLA"
+        and all(x.dtype == tf.float32 for x in (z, *variables))
+    ):
         operation = _operation(form, tuple(tuple(x.shape) for x in variables))
         if operation is not None:
             return operation(z, *variables)

@@ -60,7 +60,15 @@ def _is_traced(*tensors) -> bool:
     return (
         torch.compiler.is_compiling()
         or torch.jit.is_tracing()
-        or any(x.is_meta or type(x) not in PLAIN or _is_wrapped(x) for x in tensors)
+        or torch._C._len_torch_dispatch_stack() > 0  # which sees operations, not what is written past them
+        or any(x.is_meta or type(x) not in PLAIN or _is_wrapped(x) or _has_tangent(x) for x in tensors)
+    )
+
+
+def _has_tangent(x) -> bool:
+    """Whether a derivative goes forward with x, which only torch's own operations hand on."""
+    return (
+        torch.autograd.forward_ad._current_level >= 0 and torch.autograd.forward_ad.unpack_dual(x).tangent is not None
     )
 
 
@@ -167,8 +175,11 @@ def _pull(form, gradient, *inputs):
 
 
 def _pull_again(form, gradient, *inputs):
-    """The same where a second derivative is wanted: as a function of all that it is computed from."""
-    return torch.autograd.grad(form(*inputs), inputs, gradient, create_graph=True, materialize_grads=True)
+    """The same where a second derivative is wanted, as functions of what they are computed from."""
+    wanted = [x for x in inputs if x.requires_grad]
+    found = torch.autograd.grad(form(*inputs), wanted, gradient, create_graph=True, materialize_grads=True)
+    given = iter(found)
+    return [next(given) if x.requires_grad else None for x in inputs]
 
 
 _PROGRAMS: dict[tuple, Callable] = {}

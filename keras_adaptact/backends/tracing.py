@@ -77,6 +77,11 @@ def _elementwise(op: str, inputs: int) -> Callable:
 _exp, _sigmoid = _elementwise("exp", 1), _elementwise("sigmoid", 1)
 _select, _is_at_most = _elementwise("select", 3), _elementwise("less_equal", 2)
 
+
+def _relu(z):
+    return _select(_is_at_most(z, 0), 0, z)
+
+
 # By the name of Keras's operation: what it makes of arrays of nodes.
 ELEMENTWISE = {
     "Add": _elementwise("add", 2),
@@ -99,9 +104,14 @@ ELEMENTWISE = {
     "Tanh": _elementwise("tanh", 1),
     "Sigmoid": _sigmoid,
     "Silu": lambda z: z * _sigmoid(z),
-    "ReLU": lambda z: _select(_is_at_most(z, 0), 0, z),
+    "Relu": _relu,
+    "ReLU": _relu,
     "ZerosLike": lambda z: np.zeros(np.shape(z), object),
 }
+
+
+# Those that make a condition of numbers or of conditions; arithmetic on conditions has no place here.
+CONDITIONS = {"Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "NotEqual", "LogicalOr", "LogicalAnd"}
 
 
 def _sum(operation, x):
@@ -169,7 +179,7 @@ def trace(function: Callable, sizes: tuple[int, ...]) -> tuple[Node, Node, list[
 
 def _value(x, known: dict[int, np.ndarray]):
     """What an argument of an operation is in nodes."""
-    if isinstance(x, int | float):
+    if isinstance(x, int | float) and not isinstance(x, bool):  # `z == 1` of a symbolic tensor is False
         return x
     if not isinstance(x, keras.KerasTensor):
         raise Unknown(f"a value of its own, {type(x).__name__}")  # which may change, or want a gradient
@@ -179,8 +189,16 @@ def _value(x, known: dict[int, np.ndarray]):
         name = type(operation).__name__
         if any(value is not None for value in call.arguments.kwargs.values()):
             raise Unknown(f"{name} with options")
-        if any(keras.backend.standardize_dtype(t.dtype) not in ("float32", "bool") for t in call.output_tensors):
-            raise Unknown(f"{name} of another dtype")
+        if isinstance(operation, keras.layers.Layer):
+            raise Unknown(f"the layer {name}")
+        if name == "ReLU" and (operation.negative_slope, operation.max_value, operation.threshold) != (0, None, 0):
+            raise Unknown("ReLU with options")
+        of_numbers = any(keras.backend.standardize_dtype(t.dtype) != "bool" for t in call.input_tensors)
+        if name in ("LogicalOr", "LogicalAnd") and of_numbers:
+            raise Unknown(f"{name} of numbers")
+        dtypes = {keras.backend.standardize_dtype(t.dtype) for t in call.output_tensors}
+        if dtypes != {"bool" if name in CONDITIONS else "float32"}:
+            raise Unknown(f"{name} of {', '.join(sorted(dtypes))}")
         inputs = [_value(argument, known) for argument in call.arguments.args]
         if name in ELEMENTWISE:
             result = ELEMENTWISE[name](*inputs)
