@@ -182,7 +182,7 @@ def _compiler() -> tuple[str, ...]:
 
 @functools.cache  # what is loaded is so for good; and two layers' methods, which are not equal, may be written alike
 def _compile(compiler: tuple[str, ...], written: str, flags: tuple[str, ...], load: Callable):
-    name = hashlib.sha256(written.encode()).hexdigest()[:32].translate(LETTERS)
+    name = hashlib.sha256(repr((compiler, written)).encode()).hexdigest()[:32].translate(LETTERS)
     try:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "kernel.c"
