@@ -1,6 +1,8 @@
 """The tests: `nox` runs them all, `nox -s 'tests(jax)'` one backend's, each in an environment of its own."""
 
 import platform
+import tempfile
+from pathlib import Path
 
 import nox
 
@@ -46,3 +48,22 @@ def examples(session: nox.Session) -> None:
     """The notebook, on the results in this repository."""
     session.install(*CONSTRAINTS, "ipykernel", "matplotlib", "nbclient", "pandas")
     session.run("jupyter", "execute", "examples/analysis.ipynb")
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """The packages that users install, built, checked, and used on each backend in an environment of its own."""
+    session.install(*CONSTRAINTS, "build", "twine")
+    for old in Path("dist").glob("keras_adaptact-*"):
+        old.unlink()
+    session.run("python", "-m", "build", "--outdir", "dist")
+    (built,), (source,) = Path("dist").glob("*.whl"), Path("dist").glob("*.tar.gz")
+    session.run("twine", "check", "--strict", str(built), str(source))
+    check = Path("tests", "wheel.py").resolve()
+    for backend, package in PACKAGES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            session.run("python", "-m", "venv", folder)
+            python = str(Path(folder, "bin", "python"))
+            session.run(python, "-m", "pip", "install", "-q", *CONSTRAINTS, str(built), package, external=True)
+            with session.chdir(folder):
+                session.run(python, str(check), env={"KERAS_BACKEND": backend} | QUIET, external=True)
