@@ -1,6 +1,7 @@
 """One entry of a search's space: the values it may have, and how KerasTuner draws them."""
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -81,6 +82,16 @@ class Entry(Strict):
         if self.choice:
             return [choice.label for choice in self.choices]
         return [False, True] if self.boolean else (self.int_ or self.float_ or [0.0, 1.0])
+
+    def holds(self, value: Any) -> bool:
+        """Whether it may have this value: of a simplex, whether one of its numbers may."""
+        if self.choice or self.boolean:
+            return any(type(value) is type(label) and value == label for label in self.ends)
+        low, high = self.int_ or self.float_ or (0.0, 1.0)
+        kinds = (int,) if self.int_ else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            return False
+        return low <= value <= high or math.isclose(value, low) or math.isclose(value, high)  # logarithms round
 
     def allowed(self, parent: str) -> list[Label]:
         labels = self.when[parent]

@@ -9,8 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner import space
-from tuner.outcome import Outcome
+from tuner import journal, records, space
+from tuner.outcome import OUTCOME, Outcome
+from tuner.records import AtWork, Described
 from zoo import config, results
 from zoo.errors import UserError
 
@@ -23,14 +24,17 @@ GROWS = ("notes", "trials")  # fields that a resumed search may have changed
 
 
 class Folder:
-    """`search.json`, `base.json`, `journal.json`, `best.json`; `trials/0000` and so on are the runs.
+    """`search.json`, `base.json`, `journal.jsonl`, `best.json`; `trials/0000` and so on are the runs.
 
-    Workers on other machines need to see it, too.
+    Workers on other machines need to see it, too. Names of trials and workers come over the network and out of files:
+    each is checked, and so is that the path it makes lies in the folder.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        self.base, self.journal, self.best = (path / f"{name}.json" for name in ("base", "journal", "best"))
+        self.base, self.best, self.journal = path / "base.json", path / "best.json", path / "journal.jsonl"
+        self._settled: set[str] = set()  # trials without weights
+        self._best = ""  # the trial of best.json
 
     def begin(self, file: Path, search: space.Search, data_dir: Path | None, backend: str, resumed: bool) -> None:
         """Writes down what is searched; or finds it there, where the search is resumed.
@@ -41,22 +45,21 @@ class Folder:
         found: dict[str, Any] = {"search": search.model_dump(by_alias=True, mode="json", exclude={"schema_"})}
         found |= {"backend": backend, "data_dir": str(data_dir.resolve()) if data_dir else None}
         base = config.read_object(file.parent / search.base)
-        if self.journal.exists() and not resumed:
+        self._check_inside(self.path / "trials")
+        if journal.exists(self.journal) and not resumed:
             raise UserError(f"{self.path}: this folder holds a search; --resume goes on with it, or give another --out")
-        if self.journal.exists():
+        if journal.exists(self.journal):
             then = self._described()
             changes = [
-                *_changes(then["search"], found["search"]),
+                *_changes(then.search, found["search"]),
                 *_changes(config.read_object(self.base), base, "base"),
             ]
-            changes += _changes({"backend": then["backend"]}, {"backend": backend})
+            changes += _changes({"backend": then.backend}, {"backend": backend})
             changes = [change for change in changes if change.split(":")[0] not in (*GROWS, "base.notes")]
             if changes:
                 raise UserError(f"{self.path}: this folder holds another search: {'; '.join(changes[:3])}")
-            if found["search"]["trials"] < then["search"]["trials"]:
-                raise UserError(
-                    f"{self.path}: trials can only grow: {then['search']['trials']} then, {search.trials} now"
-                )
+            if search.trials < (before := self._parsed(then).trials):
+                raise UserError(f"{self.path}: trials can only grow: {before} then, {search.trials} now")
         else:
             if not (self.path / "search.json").exists():
                 results.new_folder(self.path)
@@ -65,67 +68,82 @@ class Folder:
         results.write_json(self.base, base)
         results.write_json(self.path / "search.json", found)
 
-    def _described(self) -> dict[str, Any]:
-        path = self.path / "search.json"
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            return found if {"search", "backend", "data_dir"} <= found.keys() else found["search"]
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such file; expected the folder of a tuner.search") from None
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            raise UserError(f"{path}: not what tuner.search writes ({error!r})") from None
+    def _described(self) -> Described:
+        return records.read(self.path / "search.json", records.DESCRIBED)
 
-    def open(self) -> tuple[space.Search, dict[str, Any]]:
-        """The search that the folder holds, and its `backend` and `data_dir`."""
+    def _parsed(self, described: Described) -> space.Search:
+        return space.parse(described.search, str(self.path / "search.json"))
+
+    def open(self) -> tuple[space.Search, Described]:
+        """The search that the folder holds, and its backend and data."""
         found = self._described()
-        return space.parse(found["search"], str(self.path / "search.json")), found
+        return self._parsed(found), found
 
-    def events(self) -> list[dict[str, Any]]:
-        try:
-            return json.loads(self.journal.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.journal}: not what tuner.search writes ({error})") from None
+    def events(self) -> list[journal.Event]:
+        return journal.read(self.journal)
 
     # Trials
 
     def run(self, trial: str) -> Path:
-        return self.path / "trials" / trial
+        return self._of(trial, "")
+
+    def _of(self, trial: str, suffix: str) -> Path:
+        return self._check_inside(self.path / "trials" / f"{records.trial_name(trial)}{suffix}")
+
+    def _check_inside(self, path: Path) -> Path:
+        """
+        Raises:
+            UserError: where a link leads out of the search's folder.
+        """
+        if not path.resolve().is_relative_to(self.path.resolve()):
+            raise UserError(f"{path}: a link out of the search's folder; nothing is written there")
+        return path
 
     @contextlib.contextmanager
     def hold(self, trial: str) -> Iterator[None]:
         """Waits until no other process is at work on a trial."""
         import fcntl
 
-        with (self.path / "trials" / f".{trial}.lock").open("w") as file:
+        lock = self._of(trial, ".lock")
+        with self._check_inside(lock.with_name(f".{lock.name}")).open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
+    def clear(self, trial: str) -> None:
+        """Removes what a run wrote that was cut off before it began; anything else in its folder is left."""
+        if (run := self.run(trial)).exists():
+            results.remove_unfinished(run)
+            self._check_inside(run / "config.json").unlink(missing_ok=True)
+
     def write_outcome(self, trial: str, outcome: Outcome) -> None:
-        results.write_json(self.path / "trials" / f"{trial}.json", asdict(outcome))
+        results.write_json(self._of(trial, ".json"), asdict(outcome))
 
     def outcome(self, trial: str) -> Outcome | None:
-        path = self.path / "trials" / f"{trial}.json"
-        return Outcome(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+        path = self._of(trial, ".json")
+        return records.read(path, OUTCOME) if path.exists() else None
 
     def ended(self, trial: str) -> Outcome:
         return self.outcome(trial) or Outcome("failed", reason="its worker says it ended, and left no outcome")
 
     # Workers
 
+    def _worker(self, name: str) -> Path:
+        return self._check_inside(self.path / f"{records.worker_name(name)}.json")
+
     def at_work(self, worker: str, trial: str | None) -> None:
         """Writes down what a worker is at, for whoever sees it die."""
-        results.write_json(self.path / f"{worker}.json", {"trial": trial, "process": os.getpid()})
+        results.write_json(self._worker(worker), AtWork(trial=trial, process=os.getpid()).model_dump())
 
     def died(self, worker: str, how: str) -> None:
         """Counts the death of a worker against the trial that it was at."""
-        path = self.path / f"{worker}.json"
-        trial = json.loads(path.read_text(encoding="utf-8"))["trial"] if path.exists() else None
+        path = self._worker(worker)
+        trial = records.read(path, records.AT_WORK).trial if path.exists() else None
         if trial is not None:
-            results.write_json(self.path / "trials" / f"{trial}.deaths.json", [*self.deaths(trial), how])
+            results.write_json(self._of(trial, ".deaths.json"), [*self.deaths(trial), how])
 
     def deaths(self, trial: str) -> list[str]:
-        path = self.path / "trials" / f"{trial}.deaths.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        path = self._of(trial, ".deaths.json")
+        return records.read(path, records.DEATHS) if path.exists() else []
 
     # What is kept
 
@@ -135,15 +153,20 @@ class Folder:
         if not ranking:
             return
         best = ranking[0]
-        found = search.result(oracle.trials[best].hyperparameters.values, self.base)
-        labels = space.describe(search.labelled(oracle.trials[best].hyperparameters.values))
+        if best != self._best:
+            self._write_best(search, oracle, best)
+            self._best = best
+        for trial in oracle.outcomes.keys() - {best} - oracle.candidates() - self._settled:
+            for run in (self.run(trial), *self.run(trial).glob("seed-*")):
+                for name in LARGE:
+                    self._check_inside(run / name).unlink(missing_ok=True)
+            self._settled.add(trial)
+
+    def _write_best(self, search: space.Search, oracle: "Kept", best: str) -> None:
+        point = oracle.trials[best].hyperparameters.values
         value = f"{search.objective} {oracle.outcomes[best].value:.4f}"
-        notes = f"Trial {best} of {self.path}, the best with {value}: {labels}."
-        results.write_json(self.best, found.resolved() | {"notes": notes})
-        for trial in oracle.outcomes.keys() - {best} - oracle.candidates():
-            for name in LARGE:
-                for path in self.run(trial).rglob(name):
-                    path.unlink(missing_ok=True)
+        notes = f"Trial {best} of {self.path}, the best with {value}: {space.describe(search.labelled(point))}."
+        results.write_json(self.best, search.result(point, self.base).resolved() | {"notes": notes})
 
     def promote(self, trial: str, past: str) -> None:
         """Lets a trial go on from where another one ended, optimizer and all."""
@@ -151,7 +174,7 @@ class Folder:
             unfinished = self.run(trial).with_name(f".{trial}.unfinished")
             shutil.rmtree(unfinished, ignore_errors=True)
             ignored = shutil.ignore_patterns("metrics.json", "summary.json", "model.keras")
-            shutil.copytree(self.run(past), unfinished, ignore=ignored)
+            shutil.copytree(self.run(past), unfinished, symlinks=True, ignore=ignored)
             unfinished.replace(self.run(trial))
 
 

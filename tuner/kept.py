@@ -3,27 +3,28 @@
 KerasTuner 1.4.8 (https://github.com/keras-team/keras-tuner) writes its state to JSON files that a cut leaves broken,
 loses a grid's and the trials under way on a reload, takes seed 0 for none, draws the same Bayesian points again, ends
 a search after three failures in a row, and waits for a worker that died. Here an oracle writes nothing but a journal
-of what it handed out and what came back, whole each time; a restart hands the same trials out again and takes the same
+of what it handed out and what came back; a restart hands the same trials out again and takes the same
 results back, which brings any oracle to where it was.
 """
 
-import json
+import contextlib
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras_tuner
 import numpy as np
 from keras_tuner.engine import trial as kt_trial
+from keras_tuner.src.engine import oracle as kt_oracle
 
 from tuner.entry import Label
+from tuner.journal import Begun, Ended, Event, Journal, Released
 from tuner.outcome import Outcome, ranked
+from tuner.records import trial_name, worker_name
 from tuner.space import FINAL, Median
-from zoo import results
 from zoo.errors import UserError
 
 COMPLETED, FAILED, IDLE, RUNNING, STOPPED = "COMPLETED", "FAILED", "IDLE", "RUNNING", "STOPPED"
@@ -52,6 +53,7 @@ class Kept(keras_tuner.Oracle):
 
     hyperparameters: keras_tuner.HyperParameters
     trials: dict[str, kt_trial.Trial]
+    ongoing_trials: dict[str, kt_trial.Trial]
 
     def __init__(
         self,
@@ -65,7 +67,7 @@ class Kept(keras_tuner.Oracle):
         stopping: Median | None = None,
         contrast: tuple[str, Sequence[Label], Sequence[int]] | None = None,
         parts: Mapping[Label, keras_tuner.HyperParameters] | None = None,
-        on_event: Callable[[dict[str, Any]], None] = lambda event: None,
+        on_event: Callable[[Event], None] = lambda event: None,
         **options: Any,
     ):
         super().__init__(
@@ -77,22 +79,19 @@ class Kept(keras_tuner.Oracle):
             **options,
         )
         self.verbose = 0
-        self.outcome_of, self.maximize, self.limit, self.journal = outcome_of, maximize, trials, journal
+        self.outcome_of, self.maximize, self.limit, self.journal = outcome_of, maximize, trials, Journal(journal)
         self.stopping, self.contrast, self.parts, self.on_event = stopping, contrast, parts or {}, on_event
-        self.events: list[dict[str, Any]] = []
         self.outcomes: dict[str, Outcome] = {}
         self.is_over = False
+        self.trouble: UserError | None = None  # why it can't go on
         self.heard: dict[str, float] = {}  # when each worker last was, on the monotonic clock
+        self._workers: dict[str, str] = {}  # of each trial under way
         self._curves: dict[str, dict[int, float]] = {}
-        self._planned: dict[str, Any] = {}  # of the journal, while it is read
+        self._planned: Begun | None = None  # of the journal, while it is read
         self._exhausted = False
         self._lock = threading.RLock()
-        if journal is not None and journal.exists():
-            try:
-                events = json.loads(journal.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise UserError(f"{journal}: not what tuner.search writes ({error})") from None
-            self._replay(events)
+        kt_oracle.LOCKS[self] = _Open()
+        self._replay(self.journal.found)
 
     # KerasTuner's own files: none.
 
@@ -102,43 +101,57 @@ class Kept(keras_tuner.Oracle):
 
     def _save_trial(self, trial) -> None: ...
 
-    def _note(self, event: dict[str, Any]) -> None:
-        self.events.append(event)
-        if self._planned:
-            return
-        if self.journal is not None:
-            results.write_json(self.journal, self.events)
+    def _note(self, event: Event) -> None:
+        self.journal.add(event)
         self.on_event(event)
 
-    def _replay(self, events: Sequence[dict[str, Any]]) -> None:
+    def _replay(self, events: Sequence[Event]) -> None:
+        """Hands out and takes back again, each trial as if to a worker of its own."""
         for event in events:
-            self._planned = event
-            name = event["trial"]
-            if event["event"] == "begun":
-                trial = self.create_trial(event["worker"])
-                if (trial.trial_id, trial.hyperparameters.values) != (name, event["values"]):
+            if isinstance(event, Begun):
+                self._planned = event
+                trial = super().create_trial(event.trial)
+                if (trial.trial_id, trial.hyperparameters.values) != (event.trial, event.values):
                     raise UserError(
-                        f"{self.journal}: trial {name} can't be begun again as it was: another version of KerasTuner, "
-                        "or a changed file; start a new search"
+                        f"{self.journal.path}: trial {event.trial} can't be begun again as it was: another version of "
+                        "KerasTuner, or a changed file; start a new search"
                     )
-            elif event["event"] == "released":
-                self._release(name)
+                self._workers[event.trial] = event.worker
+            elif isinstance(event, Released):
+                self._retry_queue.append(self.ongoing_trials.pop(event.trial).trial_id)
+                del self._workers[event.trial]
             else:
-                self._end(self.trials[name], Outcome(**event["outcome"]))
-        self._planned = {}
+                self._take(self.trials[event.trial], event.outcome)
+        self._planned = None
+        self.ongoing_trials = {self._workers[name]: trial for name, trial in self.ongoing_trials.items()}
+        self.tuner_ids = set(self.ongoing_trials)
         self.heard = dict.fromkeys(self.ongoing_trials, time.monotonic())
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One call at a time; what keeps the search from going on is left for the chief to say."""
+        with self._lock:
+            if self.trouble:
+                raise self.trouble
+            try:
+                yield
+            except UserError as error:
+                self.trouble = error
+                raise
 
     # What workers ask for
 
     def create_trial(self, tuner_id: str):
         """The next trial for a worker, or the one it has."""
-        with self._lock:
+        worker_name(tuner_id)
+        with self._alone():
             self.heard[tuner_id] = time.monotonic()
             has = tuner_id in self.ongoing_trials
             trial = super().create_trial(tuner_id)
             if trial.status == RUNNING and not has:
                 values = dict(trial.hyperparameters.values)
-                self._note({"event": "begun", "trial": trial.trial_id, "worker": tuner_id, "values": values})
+                self._workers[trial.trial_id] = tuner_id
+                self._note(Begun(trial=trial.trial_id, worker=tuner_id, values=values))
             if trial.status == STOPPED:
                 self.is_over = not self.ongoing_trials
                 if not self.is_over:  # a trial under way may yet come back
@@ -148,8 +161,11 @@ class Kept(keras_tuner.Oracle):
 
     def update_trial(self, trial_id: str, metrics: Mapping[str, float], step: int = 0):
         """Takes the objective after an epoch; the trial that it returns is STOPPED where that is enough."""
-        with self._lock:
+        trial_name(trial_id)
+        with self._alone():
             self._hear(trial_id)
+            if trial_id not in self.trials or "objective" not in metrics:
+                return _named(trial_id)
             self._curves.setdefault(trial_id, {})[int(step)] = metrics["objective"]
             trial = _without_space(self.trials[trial_id])
             if self.stopping and not _is_final(trial) and self._is_poor(trial_id):
@@ -158,56 +174,55 @@ class Kept(keras_tuner.Oracle):
 
     def end_trial(self, trial) -> None:
         """Takes a trial's end; a second one, from a worker that was given up for dead, changes nothing."""
-        with self._lock:
-            if trial.trial_id not in self._running():
+        name = trial_name(trial.trial_id)
+        with self._alone():
+            if name not in self._workers:
                 return
-            self._hear(trial.trial_id)
-            self._end(self.trials[trial.trial_id], self.outcome_of(trial.trial_id))
+            self._hear(name)
+            outcome, worker = self.outcome_of(name), self._workers[name]
+            self._take(self.trials[name], outcome)
+            self._note(Ended(trial=name, worker=worker, outcome=outcome))
 
     def get_trial(self, trial_id: str):
-        """A trial; that somebody asks says that its worker lives."""
-        with self._lock:
-            self._hear(trial_id)
-            return _without_space(super().get_trial(trial_id))
+        """The sign that the trial's worker lives: it waits for no other call, however long that takes."""
+        self._hear(trial_name(trial_id))
+        return _named(trial_id)
 
     def _hear(self, trial_id: str) -> None:
-        if worker := self._running().get(trial_id):
+        if worker := self._workers.get(trial_id):
             self.heard[worker] = time.monotonic()
 
-    def _running(self) -> dict[str, str]:
-        return {trial.trial_id: worker for worker, trial in self.ongoing_trials.items()}
-
-    def _end(self, trial, outcome: Outcome) -> None:
-        worker = self._running()[trial.trial_id]
+    def _take(self, trial, outcome: Outcome) -> None:
         trial.status, trial.message = FAILED, outcome.reason
         if outcome.value is not None:
             trial.status = COMPLETED
             super().update_trial(trial.trial_id, {"objective": outcome.value})
         self.outcomes[trial.trial_id] = outcome
         super().end_trial(trial)
-        self._note({"event": "ended", "trial": trial.trial_id, "worker": worker, "outcome": asdict(outcome)})
+        del self._workers[trial.trial_id]
+        self._curves.pop(trial.trial_id, None)
 
     def release(self, seconds: float) -> list[str]:
         """Takes trials from workers that were silent for so long, for another to begin them again."""
-        with self._lock:
+        with self._alone():
             now = time.monotonic()
-            silent = [name for name, worker in self._running().items() if now - self.heard.get(worker, now) > seconds]
+            silent = [name for name, worker in self._workers.items() if now - self.heard.get(worker, now) > seconds]
             for name in silent:
                 self._release(name)
             return silent
 
     def release_others(self, workers: Sequence[str]) -> None:
         """Takes trials from workers other than these: there are none."""
-        with self._lock:
-            for name, worker in self._running().items():
+        with self._alone():
+            for name, worker in list(self._workers.items()):
                 if worker not in workers:
                     self._release(name)
 
     def _release(self, name: str) -> None:
-        worker = self._running()[name]
+        worker = self._workers.pop(name)
         self._retry_queue.append(self.ongoing_trials.pop(worker).trial_id)
         self.tuner_ids.discard(worker)
-        self._note({"event": "released", "trial": name})
+        self._note(Released(trial=name))
 
     def candidates(self) -> set[str]:
         """Trials that ended and may yet be trained for longer."""
@@ -282,13 +297,17 @@ class Kept(keras_tuner.Oracle):
         return self.trials[trial_id].hyperparameters.values[self.contrast[0]] if self.parts and self.contrast else None
 
 
-def is_poor(own: Sequence[float], others: Iterable[Sequence[float]], rule: Median, maximize: bool) -> bool:
+def is_poor(own: Sequence[float], others: Iterable[Sequence[float | None]], rule: Median, maximize: bool) -> bool:
     """Whether a trial is to end after the epochs of its curve, by the median rule: see `space.Median`."""
     epoch, sign = len(own), 1 if maximize else -1
-    means = [sign * statistics.fmean(curve[:epoch]) for curve in others if len(curve) >= epoch]
+    means = [sign * statistics.fmean(known) for curve in others if len(known := _finite(curve[:epoch])) == epoch]
     if epoch < rule.epochs or len(means) < rule.trials:
         return False
     return max(sign * value for value in own) < statistics.median(means)
+
+
+def _finite(curve: Sequence[float | None]) -> list[float]:
+    return [value for value in curve if value is not None]
 
 
 def _is_final(trial) -> bool:
@@ -300,3 +319,15 @@ def _without_space(trial):
     hp = keras_tuner.HyperParameters()
     hp.values = dict(trial.hyperparameters.values)
     return kt_trial.Trial(hp, trial.trial_id, trial.status)
+
+
+def _named(trial_id: str):
+    return kt_trial.Trial(keras_tuner.HyperParameters(), trial_id, RUNNING)
+
+
+class _Open:
+    """In the place of a lock of KerasTuner's, which stays closed for good where a call raises."""
+
+    def acquire(self) -> None: ...
+
+    def release(self) -> None: ...

@@ -1,7 +1,7 @@
 """KerasTuner's oracles, each in a thin subclass, with what it mends and why."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras_tuner
@@ -32,26 +32,13 @@ class GridOracle(Kept, keras_tuner.oracles.GridSearchOracle):
         return found
 
 
-class InOrder(Kept):
-    """The values of one hyperparameter, one after the other."""
-
-    def __init__(self, name: str, values: Sequence[str], outcome_of: Callable[[str], Outcome], **options):
-        hp = keras_tuner.HyperParameters()
-        hp.Choice(name, list(values))
-        super().__init__(hp, outcome_of, trials=len(values), max_trials=NO_LIMIT, **options)
-        self.name, self.values = name, values
-
-    def _next(self, trial_id: str, number: int) -> dict[str, Any]:
-        return {"status": RUNNING, "values": {self.name: self.values[number]}}
-
-
 class BayesianOracle(Kept, keras_tuner.oracles.BayesianOptimizationOracle):
     def __init__(self, *args, **options):
         super().__init__(*args, max_trials=NO_LIMIT, **options)
 
     def _next(self, trial_id: str, number: int) -> dict[str, Any]:
         if self._planned:  # the journal has the point: no need to fit the process again
-            return {"status": RUNNING, "values": dict(self._planned["values"])}
+            return {"status": RUNNING, "values": dict(self._planned.values)}
         self._random_state = np.random.RandomState([self.seed, number])
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # of a length that few points can't tell

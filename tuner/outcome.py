@@ -1,24 +1,44 @@
 """What became of a trial."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, FiniteFloat, TypeAdapter, model_validator
+from pydantic.dataclasses import dataclass
+
+Status = Literal["finished", "stopped", "diverged", "failed"]
 
 
-@dataclass(frozen=True)
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
 class Outcome:
     """Of one trial.
 
     Its status is "finished"; "stopped", early; "diverged"; or "failed". The value is the objective's, None for the
-    last two. The curve has the objective after each epoch of the first execution, and `values` the one of each
-    execution at its end.
+    last two. The curve has the objective after each epoch of the first execution, None where it isn't finite, and
+    `values` the one of each execution at its end.
     """
 
-    status: str
-    value: float | None = None
-    values: list[float] = field(default_factory=list)
-    curve: list[float] = field(default_factory=list)
+    status: Status
+    value: FiniteFloat | None = None
+    values: Sequence[FiniteFloat] = field(default_factory=list)
+    curve: Sequence[Annotated[FiniteFloat | None, BeforeValidator(_finite)]] = field(default_factory=list)
     reason: str = ""
-    seconds: float = 0.0
+    seconds: FiniteFloat = 0.0
+
+    @model_validator(mode="after")
+    def _has_a_value_where_it_trained(self):
+        if (self.value is None) != (self.status in ("diverged", "failed")):
+            raise ValueError(f"a trial that {self.status} has {'no' if self.value is not None else 'a'} value")
+        return self
+
+
+OUTCOME = TypeAdapter(Outcome)
 
 
 def ranked(outcomes: Mapping[str, Outcome], maximize: bool) -> list[str]:

@@ -13,6 +13,7 @@ from zoo.errors import UserError
 
 if TYPE_CHECKING:  # so that --help needs neither pydantic nor matplotlib
     from tuner.folder import Folder
+    from tuner.journal import Begun
     from tuner.outcome import Outcome
     from zoo.document import Figure, Heading, Paragraph, Table
 
@@ -37,23 +38,30 @@ class Found:
     """
 
     def __init__(self, folder: "Folder"):
-        from tuner.outcome import Outcome, ranked
+        from tuner.outcome import ranked
         from tuner.space import FINAL
 
         self.folder = folder
         self.search, self.described = folder.open()
-        points: dict[str, dict] = {}
+        points: dict[str, Mapping[str, Any]] = {}
         ended = []
-        for event in folder.events() if folder.journal.exists() else ():
-            if event["event"] == "begun":
-                points[event["trial"]] = event["values"]
-            elif event["event"] == "ended":
-                ended.append(Trial(event["trial"], points[event["trial"]], Outcome(**event["outcome"])))
+        for event in folder.events():
+            if event.event == "begun":
+                points[event.trial] = self._checked(event)
+            elif event.event == "ended":
+                ended.append(Trial(event.trial, points[event.trial], event.outcome))
         self.finals = [trial for trial in ended if FINAL + "of" in trial.point]
         self.trials = {trial.name: trial for trial in ended if FINAL + "of" not in trial.point}
         outcomes = {name: trial.outcome for name, trial in self.trials.items()}
         self.ranking = [self.trials[name] for name in ranked(outcomes, self.search.maximize)]
         self.whole = [trial for trial in self.ranking if trial.outcome.status == "finished"]
+
+    def _checked(self, begun: "Begun") -> Mapping[str, Any]:
+        try:
+            self.search.check(begun.values)
+        except ValueError as error:
+            raise UserError(f"{self.folder.journal}: trial {begun.trial}: {error}") from None
+        return begun.values
 
 
 def blocks(found: Found, note: str = "") -> "Iterator[Block]":
@@ -84,7 +92,7 @@ def _provenance(found: Found) -> str:
         f"{search.notes} Tuner: {search.tuner.name}, seed {search.seed}. Objective: {search.objective} on images held "
         f"out of the training images, after the last of {search.epochs} epochs; no trial looked at the test images. "
         f"Trials ended: {many}; all together they trained for {seconds / 60:.1f} minutes. Backend: "
-        f"{found.described['backend']}."
+        f"{found.described.backend}."
     )
     first = next((t for t in found.ranking if (found.folder.run(t.name) / "environment.json").exists()), None)
     if first:

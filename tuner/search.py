@@ -13,6 +13,7 @@ from zoo.errors import UserError
 
 if TYPE_CHECKING:  # so that --help needs neither a backend nor pydantic
     from tuner.folder import Folder
+    from tuner.journal import Event
     from tuner.space import Search
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before its import: it says in lines of its own what we say
@@ -69,25 +70,29 @@ def role() -> str | None:
     """What this process is by KerasTuner's variables: None, where they aren't set; "chief"; or a worker's name.
 
     Raises:
-        UserError: where only some are.
+        UserError: where only some are, or the name is none.
     """
     given = [name for name in KERASTUNER if os.environ.get(name)]
     if not given:
         return None
     if missing := [name for name in KERASTUNER if name not in given]:
         raise UserError(f"{given[0]} is set, and {' and '.join(missing)} not; on several machines all three are needed")
-    worker = os.environ["KERASTUNER_TUNER_ID"]
+    from tuner.records import worker_name
+
+    worker = worker_name(os.environ["KERASTUNER_TUNER_ID"])
     return "chief" if "chief" in worker else worker
 
 
 def follow(path: Path, name: str, on_death: Callable[[str, str], None]) -> int:
     """Keeps one worker of a chief elsewhere going; the exit status."""
+    from tuner import secret
     from tuner.folder import ENDED
     from tuner.service import PATIENCE
     from tuner.workers import Workers
 
+    secret.of(os.environ["KERASTUNER_ORACLE_IP"])
     deadline = time.monotonic() + PATIENCE
-    while not any((path / known).exists() for known in ("search.json", "workers.json")):
+    while not (path / "search.json").exists():
         if time.monotonic() > deadline:
             raise UserError(
                 f"{path}: no chief wrote down here what to do in {PATIENCE:.0f} s; do the machines share it?"
@@ -118,10 +123,10 @@ def lead(path: Path, oracle, workers: int, on_death: Callable[[str, str], None])
     from tuner.workers import Workers
 
     here = workers > 0
-    address = "127.0.0.1:0" if here else ":".join(os.environ[name] for name in KERASTUNER[1:])
-    chief = Chief(oracle, address)
+    host, port = ("127.0.0.1", "0") if here else (os.environ[name] for name in KERASTUNER[1:])
+    chief = Chief(oracle, host, port)
     if not here:
-        print(f"chief of {path} at {address}", flush=True)
+        print(f"chief of {path} at {host}:{port}", flush=True)
         try:
             return chief.serve(SILENT, lambda: not chief.is_forsaken())
         finally:
@@ -132,9 +137,9 @@ def lead(path: Path, oracle, workers: int, on_death: Callable[[str, str], None])
     kept = Workers(path, names, environment, on_death)
     before = oracle.on_event
 
-    def on_event(event: dict[str, Any]) -> None:
-        if event["event"] == "ended":
-            kept.lives(event["worker"])
+    def on_event(event: "Event") -> None:
+        if event.event == "ended":
+            kept.lives(event.worker)
         before(event)
 
     oracle.on_event = on_event
@@ -159,16 +164,16 @@ def _lead(folder: "Folder", search: "Search", workers: int) -> int:
 
     began = time.perf_counter()
 
-    def on_event(event: dict[str, Any]) -> None:
-        if event["event"] == "begun":
-            print(f"trial {event['trial']} begins: {_point(search, event['values'])}", flush=True)
-        if event["event"] == "ended":
-            outcome = oracle.outcomes[event["trial"]]
+    def on_event(event: "Event") -> None:
+        if event.event == "begun":
+            print(f"trial {event.trial} begins: {_point(search, event.values)}", flush=True)
+        if event.event == "ended":
+            outcome = event.outcome
             value = "" if outcome.value is None else f", {search.objective} {outcome.value:.4f}"
             ranking = oracle.ranking()
             best = f"; best: {oracle.outcomes[ranking[0]].value:.4f} of trial {ranking[0]}" if ranking else ""
             reason = f": {outcome.reason}" if outcome.reason else ""
-            print(f"trial {event['trial']} {outcome.status}{reason}{value}{best}", flush=True)
+            print(f"trial {event.trial} {outcome.status}{reason}{value}{best}", flush=True)
             folder.settle(search, oracle)
 
     oracle = oracles.of(search, folder.ended, journal=folder.journal, on_event=on_event)

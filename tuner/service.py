@@ -13,9 +13,11 @@ import keras_tuner
 from keras_tuner.src import protos
 from keras_tuner.src.distribute import oracle_chief, oracle_client
 
+from tuner import secret
 from tuner.kept import STOPPED, Kept
 from zoo.errors import UserError
 
+CALLS = 512  # at a time; workers have two each at most
 SILENT = 120.0  # seconds after which a worker that says nothing is taken for dead
 BEAT = 10.0  # seconds between two signs of life
 PATIENCE = 300.0  # seconds that a worker waits for a chief, and a chief for a worker
@@ -28,9 +30,11 @@ class Chief:
     KerasTuner's own loop waits for ever where a worker died, and 20 s where none did.
     """
 
-    def __init__(self, oracle: Kept, address: str):
-        self.oracle = oracle
-        self.server = grpc.server(futures.ThreadPoolExecutor(max_workers=1))  # one call at a time
+    def __init__(self, oracle: Kept, host: str, port: str):
+        self.oracle, address = oracle, f"{host}:{port}"
+        gate = secret.Gate(secret.of(host))
+        # The oracle takes one call at a time: the others wait, each in a thread, and signs of life overtake them.
+        self.server = grpc.server(futures.ThreadPoolExecutor(max_workers=CALLS), interceptors=[gate])
         servicer = oracle_chief.OracleServicer(oracle)
         protos.get_service_grpc().add_OracleServicer_to_server(servicer, self.server)
         try:
@@ -44,6 +48,8 @@ class Chief:
         """Until the search is over: true; or `tick`, asked all the time, says that there is no hope: false."""
         while not self.oracle.is_over:
             time.sleep(0.2)
+            if self.oracle.trouble:
+                raise self.oracle.trouble
             for name in self.oracle.release(silent):
                 print(
                     f"trial {name}: its worker was silent for {silent:.0f} s; another one begins it again", flush=True
@@ -66,6 +72,10 @@ class Chief:
 
 class _Client(oracle_client.OracleClient):
     """Asks again where the chief went away in mid-call: every call may be repeated."""
+
+    def __init__(self, oracle):
+        super().__init__(oracle)
+        self.stub: Any = secret.Carrying(self.stub, secret.of(os.environ["KERASTUNER_ORACLE_IP"]))
 
     def __getattribute__(self, name: str):
         found = super().__getattribute__(name)
@@ -103,6 +113,7 @@ class Worker(keras_tuner.engine.base_tuner.BaseTuner):
         oracle_client.TIMEOUT = PATIENCE  # KerasTuner waits for an hour
         self.oracle: Any = _Client(self.oracle._oracle)
         self.last_ask = 0.0
+        self.is_alone = False  # since a call went without an answer, until the trial's end
 
     def save(self) -> None: ...
 
@@ -117,7 +128,9 @@ class Worker(keras_tuner.engine.base_tuner.BaseTuner):
             super().search(*args, **kwargs)
         except grpc.RpcError as error:
             address = f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
-            raise UserError(f"{address}: no chief answers ({error.code().name})") from None
+            is_away = error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+            why = f"no chief answers ({error.code().name})" if is_away else f"refused: {error.details()}"
+            raise UserError(f"{address}: {why}") from None
 
     def pre_create_trial(self) -> None:
         # KerasTuner asks without a pause while other workers' trials must end first.
@@ -126,6 +139,7 @@ class Worker(keras_tuner.engine.base_tuner.BaseTuner):
 
     def _try_run_and_update_trial(self, trial, *args, **kwargs) -> None:
         self.at_work(trial.trial_id)
+        self.is_alone = False
         over = threading.Event()
         beat = threading.Thread(target=self._beat, args=(trial.trial_id, over), daemon=True)
         beat.start()
@@ -140,7 +154,13 @@ class Worker(keras_tuner.engine.base_tuner.BaseTuner):
         self.at_work(None)
 
     def _is_enough(self, trial_id: str, epoch: int, value: float) -> bool:
-        return self.oracle.update_trial(trial_id, {"objective": value}, step=epoch).status == STOPPED
+        if self.is_alone:
+            return False
+        try:
+            return self.oracle.update_trial(trial_id, {"objective": value}, step=epoch).status == STOPPED
+        except grpc.RpcError:  # the trial is trained to its end, and no failure
+            self.is_alone = True
+            return False
 
     def _beat(self, trial_id: str, over: threading.Event) -> None:
         while not over.wait(BEAT):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 TRIAL = {"metrics.test": False, "metrics.report_batch": None}  # no trial looks at the test images
 OWN = ("training.epochs", "training.seeds", "dataset.limit", "dataset.validation", "metrics")
+OTHERS = {"tuner/epochs": int, "tuner/trial_id": str, "final/seed": int, "final/of": str}  # that no entry makes
 FINAL = "final/"  # what the hyperparameters are called that only the last comparison has
 
 
@@ -188,9 +189,24 @@ class Search(Strict):
         found: list[Entry] = []
         for entry in self.space:
             parents = {e.name for e in found}
-            if all(parent in parents and point[parent] in entry.allowed(parent) for parent in entry.when):
+            if all(parent in parents and point.get(parent) in entry.allowed(parent) for parent in entry.when):
                 found.append(entry)
         return found
+
+    def check(self, point: Mapping[str, Any]) -> None:
+        """
+        Raises:
+            ValueError: where values are no point of this space.
+        """
+        for entry in self.space:
+            for name in entry.names:
+                if name in point and not entry.holds(point[name]):
+                    raise ValueError(f"{name}: {point[name]!r} is no value of this entry")
+                if name not in point and entry in self.active(point):
+                    raise ValueError(f"{name}: it has no value")
+        for name, kind in OTHERS.items():
+            if name in point and type(point[name]) is not kind:
+                raise ValueError(f"{name}: {point[name]!r} is no {kind.__name__}")
 
     def labelled(self, point: Mapping[str, Any]) -> dict[str, Any]:
         """A point as people read it: labels and numbers by entry, a simplex as its weights."""

@@ -2,7 +2,7 @@
 
 import csv
 import gc
-import shutil
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.folder import Folder
-from tuner.outcome import Outcome
+from tuner.outcome import Outcome, Status
 from tuner.space import Search
 from zoo import train
 from zoo.errors import UserError
@@ -56,6 +56,7 @@ def run(
 
 
 def _trained(folder, search, data_dir, trial, point, is_enough, began) -> Outcome:
+    search.check(point)
     settings = search.trial(point, folder.base)
     epochs = point.get("tuner/epochs", search.epochs)
     alone = len(settings.training.seeds) == 1
@@ -66,10 +67,10 @@ def _trained(folder, search, data_dir, trial, point, is_enough, began) -> Outcom
 
     if past := point.get("tuner/trial_id"):
         folder.promote(trial, past)
-    try:
+    if (out / "environment.json").exists():
         found = train.resume(out, data_dir, is_enough=enough)
-    except UserError:  # there is none yet, or it was cut off before it began
-        shutil.rmtree(out, ignore_errors=True)
+    else:
+        folder.clear(trial)
         found = train.run(settings, out, data_dir, is_enough=enough)
     seconds = round(time.perf_counter() - began, 3)
     runs = [out] if alone else [out / f"seed-{metrics['seed']}" for metrics in found]
@@ -79,7 +80,9 @@ def _trained(folder, search, data_dir, trial, point, is_enough, began) -> Outcom
             reason = f"seed {metrics['seed']}: the loss is no number after epoch {metrics['epochs']}"
             return Outcome("diverged", curve=curves[0], reason=reason, seconds=seconds)
     values = [curve[-1] for curve in curves]
-    status = "finished" if len(curves[0]) >= epochs else "stopped"
+    if not all(map(math.isfinite, values)):
+        return Outcome("diverged", curve=curves[0], reason=f"{search.objective} is not finite", seconds=seconds)
+    status: Status = "finished" if len(curves[0]) >= epochs else "stopped"
     return Outcome(status, statistics.fmean(values), values, curves[0], seconds=seconds)
 
 

@@ -1,4 +1,4 @@
-"""A worker, as `tuner.search` and `tuner.sweep` start it: `python -m tuner.worker FOLDER`."""
+"""A worker, as `tuner.search` starts it: `python -m tuner.worker FOLDER`."""
 
 import sys
 from pathlib import Path
@@ -10,15 +10,10 @@ from zoo.errors import UserError
 def main(argv: list[str]) -> int:
     workers.end_with_parent()
     workers.take_share()
-    path = Path(argv[0])
     try:
-        if (path / "search.json").exists():
-            return _search(path)
-        from tuner import sweep
-
-        return sweep.work(path)
+        return _search(Path(argv[0]))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return workers.GAVE_UP
 
 
@@ -30,12 +25,12 @@ def _search(path: Path) -> int:
 
     folder = Folder(path)
     search, found = folder.open()
-    backend.choose(found["backend"])
+    backend.choose(found.backend)
 
     from tuner import trial
     from tuner.service import Worker
 
-    data_dir = Path(found["data_dir"]) if found["data_dir"] else None
+    data_dir = Path(found.data_dir) if found.data_dir else None
     name = os.environ["KERASTUNER_TUNER_ID"]
 
     def run(number, point, is_enough):
