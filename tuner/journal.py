@@ -8,7 +8,7 @@ import errno
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
@@ -65,7 +65,7 @@ class Journal:
     def __init__(self, path: Path | None):
         self.path = path
         self.found = compact(read(path)) if path else []
-        self._file: Any = None
+        self._is_whole = False  # since it was opened
 
     def add(self, event: Event) -> None:
         """Writes an event down, so that a kill or a crash of the machine right after doesn't lose it.
@@ -75,24 +75,25 @@ class Journal:
         """
         if self.path is None:
             return
-        file, line = self._file or self._begin(), _line(event)
-        size = file.seek(0, os.SEEK_END)
+        if not self._is_whole:
+            self._begin()
+        line, size = _line(event), self.path.stat().st_size
         try:
-            if file.write(line) < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(file.fileno())
+            with self.path.open("ab", buffering=0) as file:
+                if file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
         except OSError as error:
             os.truncate(self.path, size)
             raise UserError(f"{self.path}: can't be written: {error.strerror or error}") from None
 
-    def _begin(self):
-        """Writes the compacted events anew, whole or not at all, and opens the file to grow."""
+    def _begin(self) -> None:
+        """Writes the compacted events anew, whole or not at all."""
         assert self.path
         lines = b"".join(map(_line, [Opened(), *self.found]))
         results.write_whole(self.path, lambda unfinished: unfinished.write_bytes(lines))
         _older(self.path).unlink(missing_ok=True)
-        self._file = self.path.open("ab", buffering=0)
-        return self._file
+        self._is_whole = True
 
 
 def _line(event: Opened | Event) -> bytes:
