@@ -11,7 +11,8 @@ from keras import ops
 
 from keras_adaptact.activations import PELU, AdaptiveActivation, AReLU, ASigmoid, ATanh, FReLU, Swish
 from keras_adaptact.base import TrainableActivation
-from keras_adaptact.graphs import copy_model, is_graph, rebuilt, walk
+from keras_adaptact.copies import copy_model, rebuilt
+from keras_adaptact.graphs import is_graph, walk
 from keras_adaptact.mixtures import Mixture, layer_of
 
 _WITH_KERNELS = (keras_layers.Dense, keras_layers.Conv1D, keras_layers.Conv2D, keras_layers.Conv3D)

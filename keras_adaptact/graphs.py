@@ -1,13 +1,10 @@
-"""The parts of an existing model: walked through, and copied with their weights."""
+"""The parts of an existing model, walked through."""
 
 import inspect
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
-import numpy as np
-from keras import ops
 
 from keras_adaptact.base import TrainableActivation
 
@@ -24,10 +21,10 @@ def is_graph(model) -> bool:
     if not isinstance(model, keras.Model) or not isinstance(model, keras.Sequential | keras.Function):
         return False
     kind: Any = type(model)
-    return kind.call is _keras_class(model).call
+    return kind.call is keras_class(model).call
 
 
-def _keras_class(model: keras.Model) -> Any:
+def keras_class(model: keras.Model) -> Any:
     """Keras's own class of a model, or the nearest above it."""
     return next(cls for cls in type(model).__mro__ if cls.__module__.startswith("keras."))
 
@@ -68,84 +65,6 @@ def every_layer(model: keras.Model) -> list[keras.layers.Layer]:
 def activations_of(model: keras.Model) -> list[keras.layers.Layer]:
     """The trainable activations of a model: the library's, and Keras's PReLU."""
     return [layer for layer in every_layer(model) if isinstance(layer, TrainableActivation | keras.layers.PReLU)]
-
-
-def copy_model(model: keras.Model, make: Callable[[Any], Any], call: Callable | None = None) -> keras.Model:
-    """A copy of a graph of layers: `make(layer)` gives a new layer, or None for one like the old; weights are kept.
-
-    Variables are carried over from each layer to its copy, but for those of activations in what `make` gave.
-    """
-    copies: dict[int, tuple[Any, Any]] = {}
-    made: set[int] = set()
-
-    def clone(operation):
-        if id(operation) not in copies:
-            if is_graph(operation):
-                new = _copy_graph(operation, clone, call)
-            else:
-                new = make(operation)
-                if new is None:
-                    new = rebuilt(operation)
-                else:
-                    made.add(id(operation))
-            copies[id(operation)] = operation, new
-        return copies[id(operation)][1]
-
-    copied = _copy_graph(model, clone, call)
-    for old, new in copies.values():
-        if isinstance(old, keras.layers.Layer) and not is_graph(old):
-            _carry(old, new, id(old) in made)
-    return copied
-
-
-def _copy_graph(model, clone, call) -> keras.Model:
-    if type(model) is not _keras_class(model):
-        warnings.warn(
-            f"The copy of {model.name} is a plain Keras model, without what {type(model).__name__} adds to one.",
-            stacklevel=2,
-        )
-    compiled, model.compiled = model.compiled, False  # or Keras would compile the copy, and fail on a loss of one's own
-    try:
-        options = {} if call is None or isinstance(model, keras.Sequential) else {"call_function": call}
-        copied = keras.models.clone_model(model, clone_function=clone, **options)
-    finally:
-        model.compiled = compiled
-    if not model.trainable:
-        copied.trainable = False
-    return copied
-
-
-def rebuilt(operation, **changes):
-    """A new layer or operation of the configuration of one, with some arguments changed."""
-    if isinstance(operation, keras.layers.Lambda):
-        return operation  # has no weights, and its function is not always to be had from a configuration
-    try:
-        return type(operation).from_config(operation.get_config() | changes)
-    except Exception as error:
-        raise ValueError(
-            f"{operation.name} can't be rebuilt from its configuration; {type(operation).__name__} needs a "
-            f"`get_config` that gives its constructor's arguments. Received: {error}"
-        ) from error
-
-
-def _carry(old: keras.layers.Layer, new: keras.layers.Layer, made: bool) -> None:
-    """Gives a layer the variables of another; where it was made, but for those of its activation."""
-    before, after = (_without_activation(layer) if made else layer.variables for layer in (old, new))
-    if len(before) != len(after):
-        raise ValueError(f"{old.name} has {len(before)} variables, and its copy {len(after)}. Received: {old!r}")
-    for source, target in zip(before, after, strict=True):
-        target.assign(np.array(ops.convert_to_numpy(source.value)))  # JAX would share, then give away, the buffer
-        target.trainable, target.regularizer = source.trainable, source.regularizer
-    if hasattr(new, "finalize_state"):
-        new.finalize_state()  # preprocessing layers compute from their variables what they use
-
-
-def _without_activation(layer) -> list:
-    if is_activation(layer):
-        return []
-    inner = getattr(layer, "activation", None)
-    left_out = {id(v) for v in inner.variables} if isinstance(inner, keras.layers.Layer) else ()
-    return [v for v in layer.variables if id(v) not in left_out]
 
 
 def is_activation(layer) -> bool:

@@ -10,7 +10,8 @@ import numpy as np
 from keras import ops
 
 from keras_adaptact.base import TrainableActivation
-from keras_adaptact.graphs import copy_model, function_at, is_activation, rebuilt, walk
+from keras_adaptact.copies import copy_model, rebuilt
+from keras_adaptact.graphs import function_at, is_activation, walk
 from keras_adaptact.registry import Spec, get, lookup
 
 _GATES = ("sigmoid", "hard_sigmoid", "softmax")  # what gates and heads are made of

@@ -1,0 +1,226 @@
+"""Copies of models and layers, with all of their state: variables, what is saved as assets, what is tied."""
+
+import functools
+import types
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_adaptact.graphs import is_graph, keras_class
+from keras_adaptact.states import build, carry_saved, numbers, paired, tie, track_again, variables_of_both
+
+
+def copy_model(
+    model: keras.Model, make: Callable[[Any], Any], values: Mapping[int, np.ndarray] | None = None
+) -> keras.Model:
+    """A copy of a graph of layers: `make(layer)` gives a new layer, or None for one like the old; weights are kept.
+
+    All state is carried over from each layer to its copy, but for that of activations in what `make` gave. A variable
+    that several layers have is one in the copy, too.
+
+    Args:
+        values: what some variables of the original, by id, are worth in the copy.
+    """
+    copier = _Copier(make, values or {})
+    copied = copier.graph(model)
+    copier.finish()
+    _call_once(copied)
+    return copied
+
+
+def _call_once(model) -> None:
+    """Calls a model symbolically: Keras exports only what has been called."""
+    if isinstance(model, keras.Sequential):
+        inputs = model.inputs[0] if model.built and model._functional is not None else None
+    else:
+        inputs = model.input
+    if inputs is not None:
+        model(keras.tree.map_structure(lambda x: keras.KerasTensor(x.shape, x.dtype, x.sparse), inputs))
+
+
+class _Copier:
+    """Copies of layers by the id of the original; of shared ones there is one."""
+
+    def __init__(self, make, values):
+        self.make, self.values = make, values
+        self.copies: dict[int, Any] = {}
+        self.models: list[tuple[Any, Any]] = []
+        self.waiting: list[tuple[Any, Any, bool]] = []
+        self.carried: list[tuple[Any, Any]] = []
+        self.variables: dict[int, Any] = {}
+        self.tied = False
+
+    def graph(self, model: keras.Model) -> keras.Model:
+        place = len(self.models)
+        self.models.append((model, None))  # an outer one comes before those in it
+        copied = _copy_graph(model, self.copy, self.call)
+        self.models[place] = model, copied
+        return copied
+
+    def copy(self, operation):
+        if id(operation) not in self.copies:
+            self.copies[id(operation)] = self.graph(operation) if is_graph(operation) else self._leaf(operation)
+        return self.copies[id(operation)]
+
+    def _leaf(self, operation):
+        new = self.make(operation)
+        changed = new is not None
+        new = new if changed else rebuilt(operation)
+        if isinstance(operation, keras.layers.Layer):
+            build(operation, new)
+            if operation.built and not new.built:
+                self.waiting.append((operation, new, changed))
+            else:
+                self._carry(operation, new, changed)
+        return new
+
+    def call(self, layer, *args, **kwargs):
+        """Calls a copy; a variable among the arguments is that of the copy."""
+
+        def own(x):
+            return self.variables.get(id(x), x) if isinstance(x, keras.Variable) else x
+
+        args, kwargs = keras.tree.map_structure(own, (args, kwargs))
+        return layer(*args, **kwargs)
+
+    def finish(self) -> None:
+        for pair in self.waiting:
+            self._carry(*pair)
+        for old, new in self.models + self.carried:  # owners come before what is in them
+            if new.trainable != old.trainable:  # setting it reaches all of them
+                new.trainable = old.trainable
+        for old, new in self.carried:
+            for source, target in variables_of_both(old, new):
+                target.trainable = source.trainable
+        if self.tied:
+            track_again(self.models[0][1])
+
+    def _carry(self, old, new, changed: bool) -> None:
+        for source, target in paired(old, new, changed):
+            self.carried.append((source, target))
+            build(source, target)
+            carry_saved(source, target)
+            for before, after in variables_of_both(source, target):
+                first = self.variables.setdefault(id(before), after)
+                if first is not after:
+                    tie(target, after, first)
+                    self.tied = True
+                    continue
+                after.regularizer = before.regularizer
+                given = self.values.get(id(before))
+                after.assign(numbers(before) if given is None else given)
+
+
+def _copy_graph(model, clone, call) -> keras.Model:
+    if type(model) is not keras_class(model):
+        warnings.warn(
+            f"The copy of {model.name} is a plain Keras model, without what {type(model).__name__} adds to one.",
+            stacklevel=2,
+        )
+    options: dict[str, Any] = {}
+    if not isinstance(model, keras.Sequential):
+        options = {"call_function": call, "input_tensors": keras.tree.map_structure(_fresh_input, model.input)}
+    compiled, model.compiled = model.compiled, False  # or Keras would compile the copy, and fail on a loss of one's own
+    try:
+        return keras.models.clone_model(model, clone_function=clone, **options)
+    finally:
+        model.compiled = compiled
+
+
+def _fresh_input(tensor) -> keras.KerasTensor:
+    layer = getattr(tensor, "_keras_history", (None,))[0]
+    optional = getattr(layer, "optional", False)
+    return keras.Input(
+        batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name, sparse=tensor.sparse, optional=optional
+    )
+
+
+# A layer like another
+
+
+def rebuilt(operation, **changes):
+    """A new layer or operation of the configuration of one, with some arguments changed.
+
+    Functions in it are the same objects, even where Keras could not find them again (lambdas, say). An operation that
+    is no layer has no state, and is copied as it is.
+    """
+    if not isinstance(operation, keras.layers.Layer):
+        return _again(operation)
+    try:
+        with _functions_by_name(operation) as restore:
+            made = type(operation).from_config(operation.get_config() | changes)
+            restore(made)
+    except Exception as error:
+        raise ValueError(
+            f"{operation.name} can't be rebuilt from its configuration; {type(operation).__name__} needs a "
+            f"`get_config` that gives its constructor's arguments. Received: {_first_line(error)}"
+        ) from error
+    made.autocast = operation.autocast
+    return made
+
+
+def _again(operation):
+    """The same operation, called by nobody."""
+    made = object.__new__(type(operation))
+    made.__dict__.update(vars(operation) | {"_inbound_nodes": [], "_outbound_nodes": []})
+    return made
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+@contextmanager
+def _functions_by_name(layer) -> Iterator[Callable]:
+    """While a configuration is written and read, functions that Keras couldn't find again go by names of their own."""
+    functions: dict[str, Callable] = {}
+    stands: dict[int, Callable] = {}
+    changed: list[tuple[Any, str, Callable]] = []
+
+    def restore(made):
+        for part, name, value in _attributes(made):
+            if id(value) in stands:
+                object.__setattr__(part, name, stands[id(value)])
+
+    try:
+        for part, name, value in _attributes(layer):
+            if _is_lost(value):
+                stand_in = _stand_in(value, f"keras_adaptact_function_{len(functions)}")
+                functions[stand_in.__name__], stands[id(stand_in)] = value, value
+                changed.append((part, name, value))
+                object.__setattr__(part, name, stand_in)  # past Keras, which locks layers
+        with keras.saving.CustomObjectScope(functions):
+            yield restore
+    finally:
+        for part, name, value in changed:
+            object.__setattr__(part, name, value)
+
+
+def _attributes(layer) -> list[tuple[Any, str, Any]]:
+    """Attributes of a layer and of those in it, but for the methods that Keras wraps."""
+    parts = layer._flatten_layers() if isinstance(layer, keras.layers.Layer) else ()
+    return [(part, k, v) for part in parts for k, v in list(vars(part).items()) if not hasattr(type(part), k)]
+
+
+def _is_lost(value) -> bool:
+    """Whether a value is a function that Keras can't find by what it writes of it."""
+    if not callable(value) or isinstance(value, type | keras.Operation) or hasattr(value, "get_config"):
+        return False
+    if not isinstance(value, types.FunctionType):
+        return not hasattr(value, "__name__")
+    if value.__module__.split(".")[0] == "keras":
+        return False
+    return keras.saving.get_registered_object(keras.saving.get_registered_name(value)) is not value
+
+
+def _stand_in(function: Callable, name: str) -> Callable:
+    def stand_in(*args, **kwargs):
+        return function(*args, **kwargs)
+
+    functools.update_wrapper(stand_in, function, assigned=())
+    stand_in.__name__ = stand_in.__qualname__ = name
+    return stand_in

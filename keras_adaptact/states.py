@@ -1,0 +1,141 @@
+"""The state of a layer: what it has beside its configuration, carried over to another one like it."""
+
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_adaptact.graphs import is_activation
+
+_BOOKKEEPING = ("_trainable_variables", "_non_trainable_variables", "_layers", "_metrics", "_seed_generators")
+
+
+def build(old, new) -> None:
+    """Builds a layer for the shapes that another was built for, unless a call has to do it."""
+    overridden = type(old).build_from_config is not keras.layers.Layer.build_from_config
+    if not old.built or new.built or isinstance(old, keras.Model):
+        return
+    if getattr(type(old).build, "_is_default", False) and not overridden:
+        return
+    config = old.get_build_config()
+    if config and type(old) is type(new):
+        new.build_from_config(config)
+        new.built = True
+
+
+def paired(old, new, changed: bool, seen: set | None = None) -> Iterator[tuple[Any, Any]]:
+    """A layer and its copy, and those in them; but for activations, where they were changed."""
+    seen = set() if seen is None else seen
+    if (id(old), id(new)) in seen or (changed and is_activation(old)):
+        return
+    seen.add((id(old), id(new)))
+    yield old, new
+    build(old, new)
+    before, after = (
+        [inner for inner in layer._layers if not (changed and inner is getattr(layer, "activation", None))]
+        for layer in (old, new)
+    )
+    if [type(layer) for layer in before] != [type(layer) for layer in after]:
+        raise ValueError(
+            f"{old.name} has other layers in it than one that is made of its configuration. "
+            f"Received: {[layer.name for layer in before]} and {[layer.name for layer in after]}"
+        )
+    for pair in zip(before, after, strict=True):
+        yield from paired(*pair, changed, seen)
+
+
+def carry_saved(old, new) -> None:
+    """What a layer saves in a way of its own: vocabularies, boundaries, tables."""
+    if type(old).save_own_variables is not keras.layers.Layer.save_own_variables or (
+        type(old).load_own_variables is not keras.layers.Layer.load_own_variables
+    ):
+        store = _Store()
+        old.save_own_variables(store)
+        if store:
+            new.load_own_variables(store)
+    if hasattr(old, "save_assets") and hasattr(new, "load_assets"):
+        with tempfile.TemporaryDirectory() as folder:
+            old.save_assets(folder)
+            new.load_assets(folder)
+
+
+class _Store(dict):
+    """Where a layer saves to, as Keras's files are: it holds arrays, not variables."""
+
+    def __setitem__(self, key, value):
+        super().__setitem__(key, np.array(ops.convert_to_numpy(value)))
+
+
+def numbers(variable) -> np.ndarray:
+    return np.array(ops.convert_to_numpy(variable.value))  # JAX would share, then give away, the buffer
+
+
+def _held(layer) -> dict[tuple, Any]:
+    """The variables that a layer itself has, by where: an attribute, or a place in a list."""
+    found: dict[tuple, Any] = {}
+    for name, value in vars(layer).items():
+        if name in _BOOKKEEPING:
+            continue
+        if isinstance(value, keras.random.SeedGenerator):
+            found[name, "state"] = value.state
+        elif isinstance(value, keras.Variable):
+            found[(name,)] = value
+        elif isinstance(value, list | tuple | dict):
+            for path, item in keras.tree.flatten_with_path(value):
+                if isinstance(item, keras.Variable):
+                    found[name, *path] = item
+    return found
+
+
+def variables_of_both(old, new) -> list[tuple[Any, Any]]:
+    """The variables of a layer and of its copy, in pairs."""
+    before, after = _held(old), _held(new)
+    pairs = [(before[place], after[place]) for place in before if place in after]
+    known = {id(v) for pair in pairs for v in pair}
+    rest, others = (
+        [v for v in _own(layer, held) if id(v) not in known] for layer, held in ((old, before), (new, after))
+    )
+    for variable in rest:
+        match = next((v for v in others if _kind(v) == _kind(variable)), None)
+        if match is not None:
+            pairs.append((variable, match))
+            others = [v for v in others if v is not match]
+        elif any(variable is v for v in before.values()):
+            raise ValueError(f"{old.name} has a variable that its copy lacks. Received: {variable.path}")
+    wrong = others or [v for v, w in pairs if _kind(v)[1:] != _kind(w)[1:]]
+    if wrong:
+        raise ValueError(f"{old.name} and its copy have other variables. Received: {', '.join(v.path for v in wrong)}")
+    return pairs
+
+
+def _own(layer, held: dict[tuple, Any]) -> list:
+    tracked = [*layer._trainable_variables, *layer._non_trainable_variables, *held.values()]
+    return list({id(v): v for v in tracked}.values())
+
+
+def _kind(variable) -> tuple:
+    return variable.name, tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype)
+
+
+def tie(layer, own, shared) -> None:
+    """Gives a layer the variable of another in the place of its own."""
+    for (name, *path), variable in _held(layer).items():
+        if variable is own and not path:
+            was_locked = layer._tracker.locked
+            layer._untrack_variable(own)
+            layer._tracker.unlock()
+            setattr(layer, name, shared)
+            if was_locked:
+                layer._tracker.lock()
+            return
+    raise ValueError(f"{layer.name} shares a variable with another layer, not as an attribute. Received: {own.path}")
+
+
+def track_again(model) -> None:
+    """Tells torch which parameters there are, now that layers share some."""
+    for layer in model._flatten_layers():
+        if hasattr(layer, "_torch_params"):
+            layer._track_variables()
