@@ -1,7 +1,7 @@
 """The parts of an existing model, walked through."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -60,6 +60,44 @@ def every_layer(model: keras.Model) -> list[keras.layers.Layer]:
     """
     require_layer(model)
     return list(model._flatten_layers(include_self=False))
+
+
+def inside(owner: keras.layers.Layer, path: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
+    """The layers in a layer, each once and before those in it, with the path of each: how a site is named everywhere.
+
+    A path is made of names of layers in models, and of attributes in layers of other kinds: `block/dense`. What is
+    passed as `activation=` goes by the path of its owner.
+    """
+    seen: set[int] = set()
+
+    def visit(owner, path: str):
+        for layer in owner._flatten_layers(include_self=False, recursive=False):  # `Model.layers`, of any layer
+            if id(layer) not in seen:
+                seen.add(id(layer))
+                place = "/".join(filter(None, (path, *_place(owner, layer))))
+                yield place, layer
+                yield from visit(layer, place)
+
+    return visit(owner, path)
+
+
+def _place(owner: keras.layers.Layer, layer: keras.layers.Layer) -> tuple[str, ...]:
+    """Where a layer is in its owner; nowhere of its own, as its owner's `activation`."""
+    attributes = vars(owner) | vars(owner).get("_modules", {})  # where torch keeps them
+    for name, value in attributes.items():
+        if name.startswith("_"):
+            continue
+        if value is layer:
+            return () if name == "activation" else (name,)
+        items: Iterable = ()
+        if isinstance(value, list | tuple):
+            items = enumerate(value)
+        elif isinstance(value, dict):
+            items = value.items()
+        for key, item in items:
+            if item is layer:
+                return (name, str(key))
+    return (layer.name,)
 
 
 def activations_of(model: keras.Model) -> list[keras.layers.Layer]:

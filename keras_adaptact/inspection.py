@@ -1,7 +1,7 @@
 """What the activations of a model have learned, as tables; and which inputs they see."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -10,7 +10,7 @@ from keras import ops
 
 from keras_adaptact import backends
 from keras_adaptact.base import TrainableActivation, channel_axis
-from keras_adaptact.graphs import require_layer
+from keras_adaptact.graphs import inside, require_layer
 from keras_adaptact.mixtures import Mixture
 
 Record = dict[str, Any]
@@ -176,21 +176,7 @@ def sites(model: keras.layers.Layer) -> dict[str, TrainableActivation]:
     require_layer(model)
     if isinstance(model, TrainableActivation):
         return {model.name: model}
-    found: dict[str, TrainableActivation] = {}
-    seen: set[int] = set()
-
-    def walk(owner, path: tuple[str, ...]):
-        for layer in owner._flatten_layers(include_self=False, recursive=False):  # `Model.layers`, of any layer
-            if id(layer) not in seen:
-                seen.add(id(layer))
-                place = (*path, *_place(owner, layer))
-                if isinstance(layer, TrainableActivation):
-                    found["/".join(place)] = layer
-                else:
-                    walk(layer, place)
-
-    walk(model, ())
-    return found
+    return {path: layer for path, layer in inside(model) if isinstance(layer, TrainableActivation)}
 
 
 def arguments(layer: TrainableActivation) -> dict[str, np.ndarray]:
@@ -215,25 +201,6 @@ def _shape(layer: TrainableActivation) -> tuple[int, ...]:
     """Of one of its parameters: () or (channels,)."""
     layer._require_variables()
     return layer._shape or ()
-
-
-def _place(owner: keras.layers.Layer, layer: keras.layers.Layer) -> tuple[str, ...]:
-    """Where a layer is in its owner; nowhere of its own, as its owner's `activation`."""
-    attributes = vars(owner) | vars(owner).get("_modules", {})  # where torch keeps them
-    for name, value in attributes.items():
-        if name.startswith("_"):
-            continue
-        if value is layer:
-            return () if name == "activation" else (name,)
-        items: Iterable = ()
-        if isinstance(value, list | tuple):
-            items = enumerate(value)
-        elif isinstance(value, dict):
-            items = value.items()
-        for key, item in items:
-            if item is layer:
-                return (name, str(key))
-    return (layer.name,)
 
 
 def _by_channel(values: np.ndarray) -> list[tuple[int | None, float]]:

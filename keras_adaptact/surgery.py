@@ -1,18 +1,16 @@
 """The activations of an existing model: found, listed, and replaced in a copy that keeps its weights."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
 
 import keras
-import numpy as np
-from keras import ops
 
-from keras_adaptact.base import TrainableActivation
+from keras_adaptact.base import TrainableActivation, channel_axis
 from keras_adaptact.copies import copy_model, rebuilt
-from keras_adaptact.graphs import function_at, is_activation, walk
-from keras_adaptact.registry import Spec, get, lookup
+from keras_adaptact.matching import compared, matcher, same
+from keras_adaptact.registry import Spec, get
+from keras_adaptact.sites import Site, Sites, Survey
 
 _GATES = ("sigmoid", "hard_sigmoid", "softmax")  # what gates and heads are made of
 _MULTIPLY = ("Multiply", "Dot", "Matmul", "Einsum")
@@ -20,50 +18,40 @@ _MOVE = (  # what a gate goes through on its way
     *("Reshape", "Flatten", "Permute", "Transpose", "ExpandDims", "Squeeze", "RepeatVector", "BroadcastTo"),
     *("UpSampling1D", "UpSampling2D", "Cast", "Dropout", "Identity"),
 )
-_RANGE = np.concatenate([10.0 ** np.arange(-30, 39, 4), [3.4e38], np.linspace(0, 20, 81)])
-_GRID = np.concatenate([-_RANGE[::-1], _RANGE]).astype("float32")
 
 
-@dataclass(frozen=True)
-class Site:
-    """A place of a model where an activation is computed, and what a replacement does to it.
+@dataclass(frozen=True, kw_only=True)
+class Replacement(Site):
+    """A site, and what a replacement does to it.
 
     Attributes:
-        name: of the layer, behind those of the models that it lies in: `"backbone/conv1"`.
-        kind: the class of the layer, or of the Keras operation.
-        function: the name of the activation there.
         replaced: whether it is replaced.
         why: the reason, in a few words.
         starts_equal: whether the new activation starts as the old one, to the bit in float32; None where none is new.
         starts_close: whether it does to 1e-5, as it is where a compiler orders operations anew; None as above.
+        spec: what the new activation is made of.
     """
 
-    name: str
-    kind: str
-    function: str
     replaced: bool
     why: str
     starts_equal: bool | None = None
     starts_close: bool | None = None
-    layer: Any = field(default=None, repr=False, compare=False)
     spec: Spec = field(default=None, repr=False, compare=False)
 
 
-class Sites(list[Site]):
-    """A list of sites that prints as a table."""
+class Replacements(Sites[Replacement]):
+    """A list of sites and what becomes of them, which prints as a table."""
 
-    def __str__(self):
-        heads = ("site", "kind", "function", "replaced", "starts as the old one", "why")
-        rows = [(s.name, s.kind, s.function, "yes" if s.replaced else "no", _starts(s), s.why) for s in self]
-        widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in (heads, *rows)]
-        return "\n".join([*lines, f"{sum(s.replaced for s in self)} of {len(self)} replaced"])
+    heads = ("site", "kind", "function", "replaced", "starts as the old one", "why")
 
+    def row(self, site):
+        starts = ""
+        if site.starts_equal is not None:
+            starts = "yes" if site.starts_equal else "to 1e-5" if site.starts_close else "no"
+        return site.name, site.kind, site.function, "yes" if site.replaced else "no", starts, site.why
 
-def _starts(site: Site) -> str:
-    if site.starts_equal is None:
-        return ""
-    return "yes" if site.starts_equal else "to 1e-5" if site.starts_close else "no"
+    def last(self):
+        return f"{sum(site.replaced for site in self)} of {len(self)} replaced"
 
 
 def replace_activations(
@@ -120,12 +108,8 @@ def replace_activations(
         site = chosen.get(id(layer))
         if site is None:
             return None
-        fresh = _fresh(layer, site.spec)
-        if is_activation(layer):
-            return fresh
-        if not fresh.built and _outputs(layer):
-            fresh.build(_outputs(layer)[0].shape)  # the layer that it will be in won't
-        return rebuilt(layer, activation=fresh)
+        fresh = _fresh(site, site.spec)
+        return rebuilt(layer, activation=fresh) if site.attribute else fresh
 
     return copy_model(model, make)
 
@@ -137,28 +121,35 @@ def plan_replacement(
     *,
     layers: str | Sequence[str] | None = None,
     choose: Callable[[keras.layers.Layer], Spec] | None = None,
-) -> Sites:
+) -> Replacements:
     """Every activation site of a model, and what `replace_activations` would do with it; nothing is changed.
 
     Arguments and errors are those of `replace_activations`. Prints as a table: `print(ka.plan_replacement(...))`.
     """
     rule = _Rule(source, new, layers, choose)
-    parts = list(walk(model))
-    rule.learn({name_of(f) for _, layer, _ in parts if (f := function_at(layer, "activation"))})
-    found = Sites()
-    for name, layer, parent in parts:
-        found += _unseen(name, layer)
-        kind = type(layer).__name__
-        if (function := function_at(layer, "activation")) is not None:
-            spec, why = rule.decide(name, layer, function, parent)
-            bits, close = None, None
-            if spec is not None:
-                bits, close = _compared(function, _fresh(layer, spec, dtype="float32"), _channels(layer))
-            found.append(Site(name, kind, name_of(function), spec is not None, why, bits, close, layer, spec))
-        if (function := function_at(layer, "recurrent_activation")) is not None:
-            why = "a gate of a recurrent layer"
-            found.append(Site(f"{name}.recurrent_activation", kind, name_of(function), False, why))
-    return found
+    survey = Survey(model)
+    rule.learn({site.function for site in survey.sites})
+    return Replacements(_decided(site, rule, survey) for site in survey.sites)
+
+
+def _decided(site: Site, rule: "_Rule", survey: Survey) -> Replacement:
+    spec, why = rule.decide(site, survey)
+    equal, close = None, None
+    if spec is not None:
+        try:
+            fresh = _fresh(site, spec, dtype="float32")
+        except _Unknown as error:
+            spec, why = None, str(error)
+        else:
+            equal, close = compared(site.activation, fresh, _channels(site))
+    return Replacement(
+        **{name: getattr(site, name) for name in Site.__dataclass_fields__},
+        replaced=spec is not None,
+        why=why,
+        starts_equal=equal,
+        starts_close=close,
+        spec=spec,
+    )
 
 
 class _Rule:
@@ -183,150 +174,105 @@ class _Rule:
 
     def learn(self, present: set[str]) -> None:
         """Takes the names of the activations in the model, which `source` may be one of."""
-        self.matches = _matcher(self.source, present)
+        self.matches = matcher(self.source, present)
 
-    def decide(self, name: str, layer, function, parent) -> tuple[Spec, str]:
+    def decide(self, site: Site, survey: Survey) -> tuple[Spec, str]:
         """What the new activation is, or None, and why."""
+        if site.attribute == "recurrent_activation" or id(site.layer) not in survey.names or site.function == "?":
+            return None, site.kept or ""  # no pattern and no choice reaches it
+        spec, why = self._wish(site, survey)
+        return (None, site.kept) if spec is not None and site.kept else (spec, why)
+
+    def _wish(self, site: Site, survey: Survey) -> tuple[Spec, str]:
+        layer = site.layer
         if self.choose is not None:
             spec = self.choose(layer)
             return spec, "not chosen" if spec is None else "chosen"
-        if self.patterns is not None and not any(fnmatchcase(n, p) for n in (name, layer.name) for p in self.patterns):
+        names = (site.name, layer.name)
+        if self.patterns is not None and not any(fnmatchcase(n, p) for n in names for p in self.patterns):
             return None, "its name doesn't match"
-        if not self.matches(function):
+        if not self.matches(site.activation):
             return None, "another function"
-        if self.patterns is None and (gate := _gate(layer, function, parent)):
+        if self.patterns is None and (gate := _gate(site, survey)):
             return None, gate
-        if not is_activation(layer) and "activation" not in layer.get_config():
-            return None, "its configuration has no `activation`"
         return self.new, "matches"
 
 
-def _unseen(name: str, layer) -> list[Site]:
-    """Sites in what can't be taken apart: layers that only another one's code calls, and such code itself."""
-    if not isinstance(layer, keras.layers.Layer):
-        return []
-    kind = type(layer).__name__
-    found = [
-        Site(f"{name}/{hidden.name}", type(hidden).__name__, name_of(hidden), False, f"inside a {kind}")
-        for hidden in _hidden(layer)
-    ]
-    is_own = isinstance(layer, keras.layers.Lambda) or not type(layer).__module__.startswith("keras.")
-    if is_own and function_at(layer, "activation") is None:
-        found.append(Site(name, kind, "?", False, "what its own code calls can't be seen"))
-    return found
-
-
-def _hidden(layer) -> list[keras.layers.Layer]:
-    """Activations, and layers with one, that lie inside another layer; a recurrent layer and its cell are one."""
-    inner = list(layer._flatten_layers(include_self=False))
-    every = [layer, *inner]
-    known = {id(getattr(each, name, None)) for each in every for name in ("activation", "cell")}
-    return [part for part in inner if id(part) not in known and function_at(part, "activation") is not None]
-
-
-def name_of(function) -> str:
-    """The name by which a person knows an activation."""
-    function = getattr(function, "activation", function)
-    return getattr(function, "__name__", type(function).__name__)
-
-
-def _matcher(source: Spec, present: set[str]) -> Callable[[Callable], bool]:
-    """What tells the activations that are meant; `present` are the names of those in the model."""
-    if source is None:
-        return lambda function: True
-    if isinstance(source, str):
-        try:
-            source = lookup(source)
-        except ValueError:
-            if source not in present:
-                raise
-            return lambda function: name_of(function) == source
-    if isinstance(source, type) and issubclass(source, keras.layers.PReLU):
-        source = keras.layers.PReLU  # the library's is one of Keras's
-    if isinstance(source, type) and issubclass(source, TrainableActivation | keras.layers.PReLU):
-        return lambda function: isinstance(function, source)
-    reference = get(source)
-    known: dict[int, bool] = {}
-
-    def matches(function):
-        if getattr(function, "variables", None):
-            return False
-        if id(function) not in known:
-            known[id(function)] = _same(function, reference)
-        return known[id(function)]
-
-    return matches
-
-
-def _same(function: Callable, other: Callable) -> bool:
-    return _compared(function, other)[0]
-
-
-def _compared(function: Callable, other: Callable, channels: int = 2) -> tuple[bool, bool]:
-    """Whether two activations give the same numbers from 1e-30 to 3e38 on both sides: to the bit, and to 1e-5."""
-    z = np.broadcast_to(_GRID[:, None], (len(_GRID), channels)).copy()
-    try:
-        with np.errstate(all="ignore"):
-            first, second = (ops.convert_to_numpy(_in_float32(f)(ops.array(z))) for f in (function, other))
-    except Exception:  # of a model's own function, which may ask for tensors of another rank
-        return False, False
-    if np.array_equal(first, second, equal_nan=True):
-        return True, True
-    if first.shape != z.shape:
-        return False, False
-    first, second, size = (values.astype("float64") for values in (first, second, np.abs(z)))
-    return False, np.allclose(first, second, 1e-5, 1e-5 * size, equal_nan=True)
-
-
-def _in_float32(function: Callable) -> Callable:
-    """An activation of low precision as it is in float32, if it has no numbers of its own."""
-    if isinstance(function, keras.layers.Layer) and not function.variables and function.compute_dtype != "float32":
-        return rebuilt(function, dtype="float32")
-    return function
-
-
-def _gate(layer, function, parent: keras.Model) -> str | None:
+def _gate(site: Site, survey: Survey) -> str | None:
     """Why a sigmoid or softmax is no activation between layers, if so."""
-    if not any(_same(function, keras.activations.get(name)) for name in _GATES):
+    if not any(same(site.activation, keras.activations.get(name)) for name in _GATES):
         return None
-    carriers = [layer]  # of its output
+    calls, parent = survey.calls, survey.parents[id(site.layer)]
+    carriers = [site.layer]  # of its output
     for carrier in carriers:
-        users = [node.operation for node in carrier._outbound_nodes]
+        users = [node.operation for node in calls.users(carrier)]
         if any(type(user).__name__ in _MULTIPLY for user in users):
             return "a gate: its output is multiplied"
         carriers += [user for user in users if type(user).__name__ in _MOVE and user not in carriers]
-    ends = {id(tensor) for tensor in getattr(parent, "outputs", ())}  # a Sequential may have none yet
-    is_last = isinstance(parent, keras.Sequential) and parent.layers[-1] in carriers
-    if is_last or any(id(made) in ends for carrier in carriers for made in _outputs(carrier)):
-        return f"an output of {parent.name}"
-    return None
+    is_last = isinstance(parent, keras.Sequential) and parent.layers[-1] in carriers  # it may have no graph yet
+    return f"an output of {parent.name}" if is_last or any(map(calls.leaves, carriers)) else None
 
 
-def _outputs(layer) -> list:
-    return [tensor for node in layer._inbound_nodes for tensor in node.output_tensors]
+class _Unknown(Exception):
+    """Why a site can't have the activation that it should."""
 
 
-def _channels(layer) -> int:
-    """How many channels a layer puts out, where it is known."""
-    made = _outputs(layer)
-    if not made:
-        return getattr(layer, "units", None) or getattr(layer, "filters", None) or 1
-    axis = 1 if getattr(layer, "data_format", None) == "channels_first" else -1
-    return made[0].shape[axis] or 1
-
-
-def _fresh(layer, spec: Spec, **changes) -> keras.layers.Layer:
-    """A new activation for a layer or operation: named and typed after it, with as many channels where it asks."""
-    inside = not is_activation(layer)
-    made = get(spec, name=f"{layer.name}_activation" if inside else layer.name)
+def _fresh(site: Site, spec: Spec, **changes) -> keras.layers.Layer:
+    """A new activation for a site: named and typed after its layer, with as many channels where it asks."""
+    layer = site.layer
+    made = get(spec, name=f"{layer.name}_activation" if site.attribute else layer.name)
     if isinstance(layer, keras.layers.Layer):
         policy = layer.dtype_policy
         if policy.quantization_mode is not None:
             policy = policy.get_config()["source_name"]  # an activation has nothing to quantize
         changes = {"dtype": policy, "trainable": layer.trainable} | changes
-    if inside and getattr(made, "granularity", None) == "channel" and isinstance(made, TrainableActivation):
-        changes = {
-            "channels": _channels(layer),
-            "data_format": getattr(layer, "data_format", "channels_last"),
-        } | changes
-    return type(made).from_config(made.get_config() | changes)
+    shape = _shape(site)
+    if getattr(made, "granularity", None) == "channel":
+        data_format = _data_format(site, made, spec)
+        changes = {"data_format": data_format} | changes
+        if site.attribute and isinstance(made, TrainableActivation):
+            changes = {"channels": shape and shape[channel_axis(data_format, len(shape))]} | changes
+    made = type(made).from_config(made.get_config() | changes)
+    if site.attribute and not made.built and not getattr(type(made).build, "_is_default", False):
+        if shape is None:
+            raise _Unknown("what its own code gives an activation isn't known, and this one has weights for a shape")
+        made.build(shape)  # the layer that it will be in won't
+    return made
+
+
+def _shape(site: Site) -> tuple[int | None, ...] | None:
+    """Of what the activation of a site is given, where it is known."""
+    if site.place != "inside" and site.shape is not None:
+        return site.shape
+    layer = site.layer
+    width = getattr(layer, "units", None) or getattr(layer, "filters", None)
+    is_recurrent = isinstance(layer, keras.layers.RNN) and type(layer).__module__.startswith("keras.")
+    if width is None or (site.place == "inside" and not is_recurrent):
+        return None
+    rank = getattr(layer, "rank", 0)  # of convolutions, recurrent ones too
+    if getattr(layer, "data_format", None) == "channels_first":
+        return (None, width) + (None,) * rank
+    return (None,) * (1 + rank) + (width,)
+
+
+def _data_format(site: Site, made, spec: Spec) -> str:
+    """Where the channels of a site are: as the spec says, or else as the model does."""
+    default = keras.config.image_data_format()
+    if made.data_format != default or (isinstance(spec, Mapping) and "data_format" in spec):
+        return made.data_format
+    shape, axis = _shape(site), site.axis
+    if site.place == "inside" or (axis is None and shape is not None and site.attribute):
+        return getattr(site.layer, "data_format", None) or "channels_last"
+    if axis is None or shape is None:
+        return default
+    if axis not in (1, len(shape) - 1):
+        raise _Unknown(f"its channels are on axis {axis} of {len(shape)}")
+    return "channels_last" if axis == len(shape) - 1 else "channels_first"
+
+
+def _channels(site: Site) -> int:
+    """How many channels a site has, where it is known."""
+    shape = _shape(site)
+    if shape is None:
+        return 1
+    return shape[-1 if site.axis is None else site.axis] or 1
