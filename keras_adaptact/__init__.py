@@ -10,6 +10,8 @@ from keras_adaptact.activations import FReLU as FReLU
 from keras_adaptact.activations import PReLU as PReLU
 from keras_adaptact.activations import Swish as Swish
 from keras_adaptact.base import TrainableActivation as TrainableActivation
+from keras_adaptact.divergence import Divergence as Divergence
+from keras_adaptact.divergence import StopOnDivergence as StopOnDivergence
 from keras_adaptact.folding import fold_activations as fold_activations
 from keras_adaptact.health import check as check
 from keras_adaptact.history import ActivationHistory as ActivationHistory

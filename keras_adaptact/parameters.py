@@ -36,14 +36,14 @@ class Parameter:
 
 @keras.saving.register_keras_serializable(package="keras_adaptact")
 class Between(keras.constraints.Constraint):
-    """Constraint ``w <- min(max(w, minimum), maximum)``; a NaN becomes the minimum, so that it can't stay."""
+    """Constraint ``w <- min(max(w, minimum), maximum)``; a NaN stays one, as it tells of a divergence."""
 
     def __init__(self, minimum: float, maximum: float = 1e4):
         self.minimum, self.maximum = minimum, maximum
 
     def __call__(self, w):
-        finite = ops.nan_to_num(w, nan=self.minimum, posinf=self.maximum, neginf=self.minimum)
-        return ops.clip(finite, self.minimum, self.maximum)
+        w = ops.convert_to_tensor(w)
+        return ops.where(ops.isnan(w), w, ops.clip(w, self.minimum, self.maximum))
 
     def get_config(self):
         return {"minimum": self.minimum, "maximum": self.maximum}
