@@ -70,7 +70,7 @@ def test_looks_every_so_many_steps_and_at_the_end_of_an_epoch():
 
 
 def test_refuses_an_interval_below_one():
-    with pytest.raises(ValueError, match="`every` must be an integer of 1 or more. Received: 0"):
+    with pytest.raises(ValueError, match=r"`every` must be an integer of 1 or more\. Received: 0"):
         ka.StopOnDivergence(every=0)
 
 
