@@ -16,7 +16,12 @@ def data(n=64):
 def network(activation, **layer):
     keras.utils.set_random_seed(0)
     return keras.Sequential(
-        [keras.Input((8,)), keras.layers.Dense(16, name="hidden"), activation, keras.layers.Dense(2, name="out", **layer)]
+        [
+            keras.Input((8,)),
+            keras.layers.Dense(16, name="hidden"),
+            activation,
+            keras.layers.Dense(2, name="out", **layer),
+        ]
     )
 
 
