@@ -13,6 +13,7 @@ from keras_adaptact.base import TrainableActivation as TrainableActivation
 from keras_adaptact.divergence import Divergence as Divergence
 from keras_adaptact.divergence import StopOnDivergence as StopOnDivergence
 from keras_adaptact.folding import fold_activations as fold_activations
+from keras_adaptact.folding import plan_folding as plan_folding
 from keras_adaptact.health import check as check
 from keras_adaptact.history import ActivationHistory as ActivationHistory
 from keras_adaptact.inspection import activation_table as activation_table

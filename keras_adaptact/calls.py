@@ -153,7 +153,7 @@ def _said(layer, rank: int) -> int | None:
     if rank == 2:
         return 1
     if isinstance(data_format, str):
-        steps = 1 if isinstance(layer, keras.layers.RNN) and rank == layer.rank + 3 else 0  # of a recurrent convolution
+        steps = rank == getattr(getattr(layer, "cell", None), "rank", 0) + 3  # of a recurrent convolution
         return 1 + steps if data_format == "channels_first" else rank - 1
     return rank - 1 if type(layer).__name__ in _AT_THE_END else None
 

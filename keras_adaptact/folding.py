@@ -1,7 +1,6 @@
 """A trained model for shipping: what its activations learned goes into the layers around them where that is exact."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -9,18 +8,58 @@ import numpy as np
 from keras import layers as keras_layers
 from keras import ops
 
-from keras_adaptact.activations import PELU, AdaptiveActivation, AReLU, ASigmoid, ATanh, FReLU, Swish
-from keras_adaptact.base import TrainableActivation
+from keras_adaptact.base import TrainableActivation, channel_axis
+from keras_adaptact.calls import takes_one_tensor
 from keras_adaptact.copies import copy_model, rebuilt
-from keras_adaptact.graphs import is_graph, walk
-from keras_adaptact.mixtures import Mixture, layer_of
+from keras_adaptact.forms import Form, form_of, frozen, layer_of_form
+from keras_adaptact.graphs import function_at
+from keras_adaptact.sites import Site, Sites, Survey, name_of
 
+# Exact classes: what a subclass computes is its own affair.
 _WITH_KERNELS = (keras_layers.Dense, keras_layers.Conv1D, keras_layers.Conv2D, keras_layers.Conv3D)
-_MAXIMA = ("MaxPooling", "GlobalMaxPooling")
-_MEANS = ("AveragePooling", "GlobalAveragePooling")
-_SAME = ("Dropout", "SpatialDropout", "Flatten", "Reshape")
-_FAR = 100.0  # a kink further from 0 than this would cost digits to move
-_CLOSE = 1e-3  # so would slopes that differ by less, relative to the larger
+_SAME = tuple(  # the identity in inference
+    getattr(keras_layers, name)
+    for name in (
+        *("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "AlphaDropout", "GaussianDropout"),
+        *("GaussianNoise", "ActivityRegularization", "Identity"),
+    )
+)
+_MOVED = (keras_layers.Flatten, keras_layers.Reshape)  # elements stay, and channels don't
+_POOLS, _GLOBAL_POOLS = (
+    {getattr(keras_layers, f"{prefix}{kind}Pooling{n}D"): kind for kind in ("Max", "Average") for n in (1, 2, 3)}
+    for prefix in ("", "Global")
+)
+_PRECISE = ("float32", "float64")
+_LEAST, _MOST = 1e-6, 1e6  # of what a kernel is multiplied with
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folding(Site):
+    """A site of a trainable activation, and what becomes of it.
+
+    Attributes:
+        becomes: what stays at the site: the name of a function, or the class of a layer.
+        moved: what went where, in a few words: `"a, c into conv1; b, d into conv2"`.
+        why: the reason why the rest stays; empty where all of it went.
+    """
+
+    becomes: str
+    moved: str
+    why: str
+    fresh: Any = field(default=None, repr=False, compare=False)
+
+
+class Foldings(Sites[Folding]):
+    """A list of sites and what folding makes of them, which prints as a table."""
+
+    heads = ("site", "kind", "function", "becomes", "moved", "why the rest stays")
+    values: dict[int, np.ndarray]
+
+    def row(self, site):
+        return site.name, site.kind, site.function, site.becomes, site.moved, site.why
+
+    def last(self):
+        return f"{sum(bool(site.moved) for site in self)} of {len(self)} folded into other layers"
 
 
 def fold_activations(model: keras.Model) -> keras.Model:
@@ -34,8 +73,9 @@ def fold_activations(model: keras.Model) -> keras.Model:
     * A mixture loses members of weight 0, and keeps its weights as fixed numbers; one with a single member left is
       that member.
 
-    Only what is exact is done: an offset stays in front of a convolution that pads with zeros, say. Outputs agree to
-    1e-5, relative to their size, in float32. What stays of the library's layers is frozen.
+    Only what is proven to be exact is done, between layers of Keras's own classes; `plan_folding` lists what stays,
+    and why. Outputs in inference agree to 1e-5, relative to their size, in float32. What stays of the library's
+    layers is frozen. Regularizers of a kernel that was scaled see other numbers, should the copy be trained.
 
     ```python
     ka.fold_activations(model).export("model")
@@ -47,231 +87,249 @@ def fold_activations(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: for a subclassed model, or a layer that can't be rebuilt from its configuration.
     """
-    next(walk(model))  # refuses what can't be copied
-    copy = copy_model(model, lambda layer: None)
-    made: dict[int, Any] = {}
-    for _, layer, parent in list(walk(copy)):
-        site = layer if isinstance(layer, TrainableActivation) else getattr(layer, "activation", None)
-        if isinstance(site, TrainableActivation) and site._shape is not None:
-            graph = _Graph(parent)
-            before = layer if site is not layer else graph.before(layer)
-            fresh = _folded(site, before, layer, graph)
-            made[id(layer)] = fresh if site is layer else rebuilt(layer, activation=fresh)
-    return copy_model(copy, lambda layer: made.get(id(layer)))
+    plan = plan_folding(model)
+    chosen = {id(site.layer): site for site in plan if site.fresh is not None}
 
-
-@dataclass(frozen=True)
-class _Form:
-    """``b f(a z + c) + d`` with NumPy numbers of shape () or (channels,); f is a leaky ReLU where it has a slope."""
-
-    function: Any
-    a: np.ndarray
-    b: np.ndarray
-    c: np.ndarray
-    d: np.ndarray
-    slope: np.ndarray | None = None
-
-
-def _form(layer: TrainableActivation, values: dict[str, np.ndarray]) -> _Form | None:
-    """A layer with some values of its parameters as an affine activation, if it is one."""
-    values = {name: value.astype("float64") for name, value in values.items()}
-    one, zero = (np.full(next(iter(values.values())).shape, number) for number in (1.0, 0.0))
-    if isinstance(layer, ASigmoid | ATanh | AdaptiveActivation):
-        name = {ASigmoid: "sigmoid", ATanh: "tanh"}.get(type(layer)) or layer.function
-        return _Form(name, **values)
-    if isinstance(layer, FReLU):
-        return _Form("relu", one, one, zero, values["b"])
-    if isinstance(layer, PELU):
-        return _Form("elu", 1 / values["b"], values["a"], zero, zero)
-    if isinstance(layer, Swish) and np.all(values["beta"] != 0):
-        return _Form("silu", values["beta"], 1 / values["beta"], zero, zero)
-    return _leaky(**values) if isinstance(layer, AReLU) else None
-
-
-def _leaky(a, b, c, d) -> _Form | None:
-    """``max(a z + c, b z + d)`` about its kink: ``v + p leaky(z - z0)``, or mirrored where both slopes fall."""
-    if np.any(np.abs(a - b) < _CLOSE * np.maximum(np.abs(a), np.abs(b))):
-        return None
-    kink = (d - c) / (a - b)
-    if np.any(np.abs(kink) > _FAR):
-        return None
-    high, low = np.maximum(a, b), np.minimum(a, b)
-    rises = high > 0
-    slope = np.where(rises, low, high) / np.where(rises, high, low)
-    sign = np.where(rises, 1.0, -1.0)
-    return _Form("relu", sign, np.where(rises, high, -low), -sign * kink, a * kink + c, slope)
-
-
-def _folded(site: TrainableActivation, before, layer, graph: "_Graph") -> keras.layers.Layer:
-    """What a site becomes, once the layers around it took what they can."""
-    if isinstance(site, Mixture):
-        kept = _lean(site)
-        if isinstance(kept, keras.layers.Layer):
-            return kept
-        form: _Form | None = kept
-    else:
-        form = _form(site, site.get_parameters())
-    if form is None or (form.slope is not None and np.any(form.b <= 0)):
-        return _frozen(site, type(site).from_config(site.get_config()), site.get_parameters())
-    form = _into_before(form, before, site)
-    form = _into_after(form, graph.after(layer), site)
-    return _layer(form, site)
-
-
-def _into_before(form: _Form, before, site) -> _Form:
-    if isinstance(before, keras_layers.BatchNormalization) and before.center and before.scale:
-        weight, bias = before.gamma, before.beta
-    elif isinstance(before, _WITH_KERNELS):
-        weight, bias = before.kernel, before.bias
-    else:
-        return form
-    if not _is_plain(weight) or (np.ndim(form.a) and form.a.shape != weight.shape[-1:]):
-        return form
-    _scale(weight, form.a)
-    if bias is None:
-        return replace(form, a=np.ones_like(form.a))
-    _scale(bias, form.a, form.c)
-    return replace(form, a=np.ones_like(form.a), c=np.zeros_like(form.c))
-
-
-def _into_after(form: _Form, chain: Sequence[Any], site) -> _Form:
-    """Through layers that b and d commute with, into a dense layer or convolution at the end of the chain."""
-    *between, last = chain or [None]
-    by_channel = np.ndim(form.b) > 0
-    if not isinstance(last, _WITH_KERNELS) or np.any(form.b == 0):
-        return form
-    for layer in between:
-        kind = type(layer).__name__
-        if (kind.startswith(_MAXIMA) and np.any(form.b < 0)) or (kind in ("Flatten", "Reshape") and by_channel):
-            return form
-    kernel = last.kernel
-    if not _is_plain(kernel) or (by_channel and form.b.shape[0] != kernel.shape[-2]):
-        return form
-    pads = any(
-        getattr(layer, "padding", "valid") != "valid" for layer in chain if "MaxPool" not in type(layer).__name__
-    )
-    old = ops.convert_to_numpy(kernel).astype("float64")
-    _scale(kernel, form.b[:, None] if by_channel else form.b)
-    if last.bias is None or pads:
-        return replace(form, b=np.ones_like(form.b), d=form.d / form.b)
-    offset = (old * (form.d[:, None] if by_channel else form.d)).sum(tuple(range(old.ndim - 1)))
-    _scale(last.bias, 1.0, offset)
-    return replace(form, b=np.ones_like(form.b), d=np.zeros_like(form.d))
-
-
-def _is_plain(weight) -> bool:
-    """Whether a weight is a variable that can be scaled: no sum with LoRA's, and no integers of a quantized layer."""
-    return isinstance(weight, keras.Variable) and keras.backend.is_float_dtype(weight.dtype)
-
-
-def _scale(variable, factor, offset=0.0) -> None:
-    old = ops.convert_to_numpy(variable).astype("float64")
-    variable.assign((old * factor + offset).astype("float32"))
-
-
-def _layer(form: _Form, site: TrainableActivation) -> keras.layers.Layer:
-    """The plainest layer that computes a form."""
-    named = {"name": site.name, "dtype": site.dtype_policy, "trainable": False}
-    rests = np.any(form.a != 1) or np.any(form.b != 1) or np.any(form.c != 0) or np.any(form.d != 0)
-    slope = np.zeros(()) if form.slope is None else form.slope
-    if not rests and not np.any(slope):
-        return keras_layers.Activation(form.function, **named)
-    if not rests and np.ndim(slope) == 0 and slope > 0:
-        return keras_layers.LeakyReLU(negative_slope=float(slope), **named)
-    channels = {"granularity": site.granularity, "data_format": site.data_format}
-    channels |= {"channels": site._shape[0]} if site._shape else {}
-    if form.slope is not None:
-        steep, flat = form.b, form.b * slope
-        values = {"a": steep * form.a, "c": steep * form.c + form.d, "b": flat * form.a, "d": flat * form.c + form.d}
-        return _frozen(site, AReLU(**channels, **named), values)
-    values = {"a": form.a, "b": form.b, "c": form.c, "d": form.d}
-    return _frozen(site, AdaptiveActivation(form.function, **channels, **named), values)
-
-
-def _lean(mixture: Mixture) -> "keras.layers.Layer | _Form | None":
-    """A mixture without members of weight 0: a form where one member is left, else a mixture with fixed weights."""
-    weights = mixture.mixing_weights
-    values = mixture.get_parameters()
-    kept = [i for i, weight in enumerate(weights) if np.any(weight != 0)] or [0]
-    own = [
-        {slot.name: values[name] for slot, name in zip(member.slots, _names(mixture, i), strict=True)}
-        for i, member in enumerate(mixture._members)
-    ]
-    if len(kept) == 1:
-        (i,) = kept
-        form = _member_form(mixture, mixture._members[i], own[i])
-        if form is not None:
-            weight = weights[i].astype("float64")
-            return replace(form, b=form.b * weight, d=form.d * weight)
-    channels = {"granularity": mixture.granularity, "data_format": mixture.data_format}
-    channels |= {"channels": mixture._shape[0]} if mixture._shape else {}
-    named = {"name": mixture.name, "dtype": mixture.dtype_policy, "trainable": False}
-    members = [mixture._members[i].source for i in kept]
-    fresh = Mixture(members, normalization="none", weights_trainable=False, **channels, **named)
-    numbers: dict[str, np.ndarray] = {"weights": weights[kept]}
-    for place, i in enumerate(kept):
-        for name, value in zip(_names(fresh, place), own[i].values(), strict=True):
-            numbers[name] = value
-    return _frozen(mixture, fresh, numbers)
-
-
-def _names(mixture: Mixture, index: int) -> list[str]:
-    """What the parameters of a member are called in its mixture."""
-    start = sum(len(member.slots) for member in mixture._members[:index])
-    return [slot.name for slot in mixture._slots[start : start + len(mixture._members[index].slots)]]
-
-
-def _member_form(mixture: Mixture, member, values: dict[str, np.ndarray]) -> _Form | None:
-    if not member.slots:
-        one, zero = np.ones(mixture._shape or ()), np.zeros(mixture._shape or ())
-        return _Form(member.source, one, one, zero, zero)
-    layer: Any = layer_of(member.source)
-    return _form(layer, values)
-
-
-def _frozen(site, fresh: TrainableActivation, values) -> TrainableActivation:
-    fresh.set_parameters(**{name: np.asarray(value, "float32") for name, value in values.items()})
-    fresh.trainable = False
-    return fresh
-
-
-class _Graph:
-    """Which layer of a functional or sequential model stands before which."""
-
-    def __init__(self, model: keras.Model):
-        self.outputs = {id(tensor) for tensor in model.outputs}
-        self.befores: dict[int, list[Any]] = {}
-        self.afters: dict[int, list[Any]] = {}
-        self.made: dict[int, list[Any]] = {}
-        inner = model._functional if isinstance(model, keras.Sequential) else model
-        for node in (node for nodes in inner._nodes_by_depth.values() for node in nodes):
-            self.made.setdefault(id(node.operation), []).extend(node.output_tensors)
-            for parent in node.parent_nodes:
-                self.befores.setdefault(id(node.operation), []).append(parent.operation)
-                self.afters.setdefault(id(parent.operation), []).append(node.operation)
-
-    def _is_called_once(self, layer) -> bool:
-        return len(self.made.get(id(layer), ())) == 1
-
-    def _only_after(self, layer):
-        """The one layer that uses a layer's output."""
-        users = self.afters.get(id(layer), [])
-        leaves = any(id(tensor) in self.outputs for tensor in self.made.get(id(layer), ()))
-        return users[0] if len(users) == 1 and not leaves and self._is_called_once(layer) else None
-
-    def before(self, layer):
-        """The layer whose output a site alone uses, if that has no activation of its own."""
-        found = self.befores.get(id(layer), [])
-        if len(found) != 1 or self._only_after(found[0]) is not layer:
+    def make(layer):
+        site = chosen.get(id(layer))
+        if site is None:
             return None
-        activation = getattr(found[0], "activation", None)
-        return found[0] if activation in (None, keras.activations.linear) else None
+        return rebuilt(layer, activation=site.fresh) if site.attribute else site.fresh
 
-    def after(self, layer) -> list[Any]:
-        """The layers after a site that b and d may pass through, and the one behind them."""
-        chain: list[Any] = []
-        while (layer := self._only_after(layer)) is not None and self._is_called_once(layer) and not is_graph(layer):
-            chain.append(layer)
-            if not type(layer).__name__.startswith((*_MAXIMA, *_MEANS, *_SAME)):
-                break
-        return chain
+    return copy_model(model, make, plan.values)
+
+
+def plan_folding(model: keras.Model) -> Foldings:
+    """Every trainable activation of a model, and what `fold_activations` would make of it; nothing is changed.
+
+    ```python
+    print(ka.plan_folding(model))
+    ```
+
+    Argument and errors are those of `fold_activations`.
+    """
+    survey = Survey(model)
+    weights = _Weights()
+    plan = Foldings(
+        _folded(site, survey, weights) for site in survey.sites if isinstance(site.activation, TrainableActivation)
+    )
+    plan.values = weights.values
+    return plan
+
+
+def _folded(site: Site, survey: Survey, weights: "_Weights") -> Folding:
+    activation = site.activation
+    is_built = activation._shape is not None and survey.calls.of(site.layer)
+    if site.kept or not is_built:
+        return _result(site, None, "", site.kept or "the model isn't built yet")
+    if activation.compute_dtype not in _PRECISE:
+        return _result(site, frozen(activation), "", f"it computes in {activation.compute_dtype}")
+    form = form_of(activation)
+    if not isinstance(form, Form):
+        why = "a mixture" if form is not None else "its numbers or its formula can't be taken apart"
+        return _result(site, form or frozen(activation), "", why)
+    before = _Before(site, survey)
+    form, into_before = before.take(form, weights)
+    after = _After(site, survey, form)
+    form, into_after = after.take(form, weights)
+    fresh = layer_of_form(form, activation)
+    if not into_before and not into_after and isinstance(fresh, TrainableActivation):
+        fresh = frozen(activation)
+    rests = isinstance(fresh, TrainableActivation)
+    reasons = dict.fromkeys(reason for reason in (before.why, after.why) if reason and rests)
+    return _result(site, fresh, "; ".join(filter(None, (into_before, into_after))), "; ".join(reasons))
+
+
+def _result(site: Site, fresh, moved: str, why: str) -> Folding:
+    known = {name: getattr(site, name) for name in Site.__dataclass_fields__}
+    becomes = site.function if fresh is None else name_of(fresh)
+    return Folding(**known, becomes=becomes, moved=moved, why=why, fresh=fresh)
+
+
+class _Weights:
+    """The weights of layers as they will be in the copy, by the id of the variable."""
+
+    def __init__(self):
+        self.values: dict[int, np.ndarray] = {}
+
+    def of(self, variable) -> np.ndarray:
+        if id(variable) not in self.values:
+            return ops.convert_to_numpy(variable.value).astype("float64")
+        return self.values[id(variable)]
+
+    def scale(self, variable, factor, offset=0.0) -> None:
+        self.values[id(variable)] = self.of(variable) * factor + offset
+
+
+class _Before:
+    """The layer before a site that takes a and c, or the reason why there is none."""
+
+    def __init__(self, site: Site, survey: Survey):
+        self.site, self.survey = site, survey
+        self.weights: Any = None
+        found = self._found()
+        self.layer: Any = None if isinstance(found, str) else found
+        self.why = found if isinstance(found, str) else ""
+
+    def _found(self) -> Any:
+        site: Any = self.site
+        calls = self.survey.calls
+        if site.place == "inside":
+            return f"where a {site.kind} computes it isn't known"
+        layer: Any = site.layer
+        if site.place == "itself":
+            makers = calls.makers(layer)
+            if len(calls.of(layer)) != 1 or len(makers) != 1:
+                return "it is called more than once" if makers else "nothing is before it"
+            layer = makers[0]
+            if not isinstance(layer, keras_layers.Layer) or function_at(layer, "activation") is not None:
+                return f"{layer.name} before it takes no scale"
+            if len(calls.users(layer)) != 1 or calls.leaves(layer):
+                return f"others use what {layer.name} gives"
+        self.weights = _weights_before(layer)
+        return layer if (why := _unfit(layer, self.survey, self.weights)) is None else why
+
+    def take(self, form: Form, weights: _Weights) -> tuple[Form, str]:
+        """What is left of a form, and what went."""
+        if self.layer is None:
+            return form, ""
+        weight, bias = self.weights
+        if np.ndim(form.a) and not self._is_aligned(weight):
+            self.why = f"{self.layer.name} has its channels on another axis"
+            return form, ""
+        if not _in_range(form.a):
+            self.why = "its scale is too large or too small"
+            return form, ""
+        went = ["a"] if np.any(form.a != 1) else []
+        weights.scale(weight, form.a)
+        form, a = replace(form, a=np.ones_like(form.a)), form.a
+        if bias is None:
+            self.why = f"{self.layer.name} has no bias"
+        else:
+            weights.scale(bias, a, form.c)
+            went += ["c"] if np.any(form.c != 0) else []
+            form = replace(form, c=np.zeros_like(form.c))
+        return form, f"{', '.join(went)} into {self.layer.name}" if went else ""
+
+    def _is_aligned(self, weight) -> bool:
+        """Whether the numbers of each channel meet the same channel in the layer."""
+        rank = len(self.survey.calls.outputs(self.layer)[0].shape)
+        axis = channel_axis(self.site.activation.data_format, rank)
+        return axis == _feature_axis(self.layer, rank) and self.site.activation._shape == tuple(weight.shape[-1:])
+
+
+class _After:
+    """The dense layer or convolution after a site, what is between, and the reason why b or d can't go there."""
+
+    def __init__(self, site: Site, survey: Survey, form: Form):
+        self.site, self.survey = site, survey
+        self.by_channel = np.ndim(form.b) > 0
+        self.pads = False
+        found = "" if site.place == "inside" else self._found(form)
+        self.layer: Any = None if isinstance(found, str) else found
+        self.why = found if isinstance(found, str) else ""
+
+    def _found(self, form: Form) -> Any:
+        site: Any = self.site
+        calls = self.survey.calls
+        layer: Any = site.layer
+        rank = len(calls.outputs(layer)[0].shape) if calls.outputs(layer) else 0
+        axis = channel_axis(self.site.activation.data_format, rank) if self.by_channel else None
+        while True:
+            users = calls.users(layer)
+            if len(calls.of(layer)) != 1 or len(users) != 1 or calls.leaves(layer):
+                return "what it gives is an output of the model, or used elsewhere"
+            node, before = users[0], layer
+            layer = node.operation
+            if not takes_one_tensor(node):
+                return f"the call of {layer.name} has other arguments"
+            if type(layer) in _WITH_KERNELS:
+                return self._end(layer, calls.outputs(before)[0], axis)
+            why, axis = self._through(layer, axis, len(calls.outputs(before)[0].shape), form)
+            if why:
+                return why
+
+    def _through(self, layer, axis: int | None, rank: int, form: Form) -> tuple[str, int | None]:
+        """Why b and d don't commute with a layer, if so, and on which axis the channels are behind it."""
+        kind: Any = type(layer)
+        if getattr(layer, "compute_dtype", "float32") not in _PRECISE:
+            return f"{layer.name} computes in {layer.compute_dtype}, which would round anew", axis
+        if kind in _SAME:
+            return "", axis
+        if kind in _MOVED:
+            return (f"{layer.name} moves the channels" if self.by_channel else ""), axis
+        pool = _POOLS.get(kind) or _GLOBAL_POOLS.get(kind)
+        if pool is None:
+            return f"{layer.name} after it is no layer that they go through", axis
+        if pool == "Max" and np.any(form.b <= 0):
+            return f"a negative scale doesn't go through {layer.name}", axis
+        if self.by_channel and axis != _feature_axis(layer, rank):
+            return f"{layer.name} pools over the channels", axis
+        if kind in _GLOBAL_POOLS:
+            return "", axis if layer.keepdims else 1
+        self.pads |= pool == "Average" and layer.padding != "valid"
+        return "", axis
+
+    def _end(self, layer, tensor, axis: int | None) -> Any:
+        why = _unfit(layer, self.survey, (layer.kernel, layer.bias))
+        if why is None and self.by_channel:
+            aligned = axis == _feature_axis(layer, len(tensor.shape)) and getattr(layer, "groups", 1) == 1
+            if not aligned or self.site.activation._shape != tuple(layer.kernel.shape[-2:-1]):
+                why = f"{layer.name} has its channels on another axis, or in groups"
+        self.pads |= getattr(layer, "padding", "valid") != "valid"
+        return layer if why is None else why
+
+    def take(self, form: Form, weights: _Weights) -> tuple[Form, str]:
+        """What is left of a form, and what went."""
+        if self.layer is None:
+            return form, ""
+        if not _in_range(form.b):
+            self.why = "its scale is too large or too small"
+            return form, ""
+        kernel, bias = self.layer.kernel, self.layer.bias
+        b, d = (value[:, None] if self.by_channel else value for value in (form.b, form.d))
+        went = ["b"] if np.any(form.b != 1) else []
+        offset = (weights.of(kernel) * d).sum(tuple(range(len(kernel.shape) - 1)))
+        weights.scale(kernel, b)
+        form, rest = replace(form, b=np.ones_like(form.b), d=np.zeros_like(form.d)), form.d / form.b
+        if bias is None or self.pads:
+            self.why = f"{self.layer.name} has no bias" if bias is None else f"{self.layer.name} pads with zeros"
+            form = replace(form, d=rest)
+        else:
+            weights.scale(bias, 1.0, offset)
+            went += ["d"] if np.any(rest != 0) else []
+        return form, f"{', '.join(went)} into {self.layer.name}" if went else ""
+
+
+def _weights_before(layer) -> tuple[Any, Any] | None:
+    """What of a layer takes a scale, and what an offset."""
+    if type(layer) is keras_layers.BatchNormalization:
+        return (layer.gamma, layer.beta) if layer.center and layer.scale else None
+    return (layer.kernel, layer.bias) if type(layer) in _WITH_KERNELS and layer.built else None
+
+
+def _unfit(layer, survey: Survey, weights: tuple[Any, Any] | None) -> str | None:
+    """Why the weights of a layer must stay what they are, if so."""
+    if weights is None:
+        return f"a {type(layer).__name__} takes no scale"
+    if survey.calls.is_shared(layer):
+        return f"{layer.name} is used elsewhere"
+    if not all(takes_one_tensor(node) for node in survey.calls.of(layer)):
+        return f"the call of {layer.name} has other arguments"
+    if layer.quantization_mode is not None or not all(w is None or isinstance(w, keras.Variable) for w in weights):
+        return f"{layer.name} has no plain weights: it is quantized, or has LoRA's"
+    if layer.compute_dtype not in _PRECISE or layer.compute_dtype != layer.variable_dtype:
+        return f"{layer.name} computes in {layer.compute_dtype}, which would round anew"
+    return None
+
+
+def _feature_axis(layer, rank: int) -> int:
+    """On which axis of a tensor of a rank a layer has its channels."""
+    if type(layer) is keras_layers.BatchNormalization:
+        return layer.axis % rank
+    is_first = getattr(layer, "data_format", None) == "channels_first"
+    return 1 if is_first else rank - 1
+
+
+def _in_range(factor: np.ndarray) -> bool:
+    return bool(np.all((np.abs(factor) >= _LEAST) & (np.abs(factor) <= _MOST)))

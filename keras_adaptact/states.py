@@ -77,7 +77,7 @@ def _held(layer) -> dict[tuple, Any]:
     """The variables that a layer itself has, by where: an attribute, or a place in a list."""
     found: dict[tuple, Any] = {}
     for name, value in vars(layer).items():
-        if name in _BOOKKEEPING:
+        if name in _BOOKKEEPING or name.startswith("_self_"):  # as TensorFlow calls its own
             continue
         if isinstance(value, keras.random.SeedGenerator):
             found[name, "state"] = value.state

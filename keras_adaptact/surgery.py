@@ -249,7 +249,7 @@ def _shape(site: Site) -> tuple[int | None, ...] | None:
     is_recurrent = isinstance(layer, keras.layers.RNN) and type(layer).__module__.startswith("keras.")
     if width is None or (site.place == "inside" and not is_recurrent):
         return None
-    rank = getattr(layer, "rank", 0)  # of convolutions, recurrent ones too
+    rank = getattr(getattr(layer, "cell", layer), "rank", 0)  # of convolutions, recurrent ones too
     if getattr(layer, "data_format", None) == "channels_first":
         return (None, width) + (None,) * rank
     return (None,) * (1 + rank) + (width,)
