@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # it imports Keras
 
 LARGE = ("model.keras", "checkpoint.npz")
 ENDED = "ended.json"  # tells a worker that comes late that there is nothing left to do
-GROWS = ("notes", "trials")  # fields that a resumed search may have changed
+GROWS = ("notes", "trials", "confirm")  # fields that a resumed search may have changed
 
 
 class Folder:
@@ -63,7 +63,8 @@ class Folder:
         else:
             if not (self.path / "search.json").exists():
                 results.new_folder(self.path)
-            (self.path / "trials").mkdir(exist_ok=True)
+        for part in ("trials", "confirm"):
+            self._check_inside(self.path / part).mkdir(exist_ok=True)
         (self.path / ENDED).unlink(missing_ok=True)
         results.write_json(self.base, base)
         results.write_json(self.path / "search.json", found)
@@ -87,8 +88,8 @@ class Folder:
     def run(self, trial: str) -> Path:
         return self._of(trial, "")
 
-    def _of(self, trial: str, suffix: str) -> Path:
-        return self._check_inside(self.path / "trials" / f"{records.trial_name(trial)}{suffix}")
+    def _of(self, trial: str, suffix: str, part: str = "trials") -> Path:
+        return self._check_inside(self.path / part / f"{records.trial_name(trial)}{suffix}")
 
     def _check_inside(self, path: Path) -> Path:
         """
@@ -109,9 +110,9 @@ class Folder:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def clear(self, trial: str) -> None:
+    def clear(self, run: Path) -> None:
         """Removes what a run wrote that was cut off before it began; anything else in its folder is left."""
-        if (run := self.run(trial)).exists():
+        if run.exists():
             results.remove_unfinished(run)
             self._check_inside(run / "config.json").unlink(missing_ok=True)
 
@@ -124,6 +125,18 @@ class Folder:
 
     def ended(self, trial: str) -> Outcome:
         return self.outcome(trial) or Outcome("failed", reason="its worker says it ended, and left no outcome")
+
+    # Confirmations: runs of the best trials' settings as the final run would be
+
+    def confirmation_run(self, trial: str) -> Path:
+        return self._of(trial, "", "confirm")
+
+    def write_confirmation(self, trial: str, outcome: Outcome) -> None:
+        results.write_json(self._of(trial, ".json", "confirm"), asdict(outcome))
+
+    def confirmation(self, trial: str) -> Outcome | None:
+        path = self._of(trial, ".json", "confirm")
+        return records.read(path, OUTCOME) if path.exists() else None
 
     # Workers
 
@@ -148,15 +161,25 @@ class Folder:
     # What is kept
 
     def settle(self, search: space.Search, oracle: "Kept") -> None:
-        """After a trial: best.json says which is best, and the weights of the others go."""
-        ranking = oracle.ranking()
-        if not ranking:
-            return
-        best = ranking[0]
-        if best != self._best:
+        """After a trial: the weights of those that can't be the best go, and best.json says which is, if none is to be
+        confirmed."""
+        chosen = candidates(search, oracle)
+        if chosen and not search.confirm:
+            self.hand_over(search, oracle, chosen[0])
+        elif chosen:
+            self._remove_weights(oracle, set(chosen))
+
+    def hand_over(self, search: space.Search, oracle: "Kept", best: str | None) -> None:
+        """Writes best.json, or removes it where no trial was confirmed; only the best keeps its weights."""
+        if best is None:
+            self.best.unlink(missing_ok=True)
+        elif best != self._best:
             self._write_best(search, oracle, best)
-            self._best = best
-        for trial in oracle.outcomes.keys() - {best} - oracle.candidates() - self._settled:
+        self._best = best or ""
+        self._remove_weights(oracle, {best} if best else set(candidates(search, oracle)))
+
+    def _remove_weights(self, oracle: "Kept", kept: set[str]) -> None:
+        for trial in oracle.outcomes.keys() - kept - oracle.candidates() - self._settled:
             for run in (self.run(trial), *self.run(trial).glob("seed-*")):
                 for name in LARGE:
                     self._check_inside(run / name).unlink(missing_ok=True)
@@ -165,7 +188,8 @@ class Folder:
     def _write_best(self, search: space.Search, oracle: "Kept", best: str) -> None:
         point = oracle.trials[best].hyperparameters.values
         value = f"{search.objective} {oracle.outcomes[best].value:.4f}"
-        notes = f"Trial {best} of {self.path}, the best with {value}: {space.describe(search.labelled(point))}."
+        proved = ", confirmed by a run of its own" if search.confirm else ""
+        notes = f"Trial {best} of {self.path}, the best with {value}{proved}: {space.describe(search.labelled(point))}."
         results.write_json(self.best, search.result(point, self.base).resolved() | {"notes": notes})
 
     def promote(self, trial: str, past: str) -> None:
@@ -176,6 +200,15 @@ class Folder:
             ignored = shutil.ignore_patterns("metrics.json", "summary.json", "model.keras")
             shutil.copytree(self.run(past), unfinished, symlinks=True, ignore=ignored)
             unfinished.replace(self.run(trial))
+
+
+def candidates(search: space.Search, oracle: "Kept") -> list[str]:
+    """The best trials, of different settings: those that may be confirmed, or the one best."""
+    found: dict[str, str] = {}
+    for trial in oracle.ranking():
+        fields = search.fields(oracle.trials[trial].hyperparameters.values)
+        found.setdefault(repr(sorted(fields.items())), trial)
+    return list(found.values())[: max(1, search.confirm)]
 
 
 def _changes(then: Any, now: Any, where: str = "") -> list[str]:

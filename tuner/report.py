@@ -54,6 +54,8 @@ class Found:
         self.trials = {trial.name: trial for trial in ended if FINAL + "of" not in trial.point}
         outcomes = {name: trial.outcome for name, trial in self.trials.items()}
         self.ranking = [self.trials[name] for name in ranked(outcomes, self.search.maximize)]
+        tried = {trial.name: folder.confirmation(trial.name) for trial in self.ranking}
+        self.confirmed = {name: outcome for name, outcome in tried.items() if outcome}
         self.whole = [trial for trial in self.ranking if trial.outcome.status == "finished"]
 
     def _checked(self, begun: "Begun") -> Mapping[str, Any]:
@@ -70,6 +72,9 @@ def blocks(found: Found, note: str = "") -> "Iterator[Block]":
     yield Paragraph(f"{note} {_provenance(found)}".strip())
     yield Heading("Ranking")
     yield from _ranking(found)
+    if found.confirmed:
+        yield Heading("Trained as the final run would be")
+        yield _confirmed(found)
     if found.search.contrast:
         yield Heading(f"Which {found.search.contrast.by}")
         yield from _contrast(found)
@@ -123,14 +128,24 @@ def _ranking(found: Found) -> "Iterator[Block]":
         state = outcome.status if outcome.status in ("finished", "diverged") else f"{outcome.status}: {outcome.reason}"
         rows.append([str(place), trial.name, value, *cells, str(len(outcome.curve)), state.rstrip(": ")])
     names = [entry.name for entry in search.space]
-    best = found.ranking[0] if found.ranking else None
     caption = f"Trials, the best first: {search.objective}" + (", mean ± std" if search.executions > 1 else "")
     yield Table("ranking", caption, ["", "trial", search.objective, *names, "epochs", "state"], rows)
+    proved = [name for name, outcome in found.confirmed.items() if outcome.status == "finished"]
+    best = found.ranking[0].name if found.ranking and not search.confirm else next(iter(proved), None)
     if best:
         yield Paragraph(
-            f"The best is trial {best.name}. `best.json` is its config, with all training images and the epochs of the "
-            f"base: `python -m zoo.train {found.folder.best}` is the final run, and the one look at the test images."
+            f"The best{' that was confirmed' if proved else ''} is trial {best}. `best.json` is its config, with all "
+            f"training images and the epochs of the base: `python -m zoo.train {found.folder.best}` is the final run, "
+            "and the one look at the test images."
         )
+
+
+def _confirmed(found: Found) -> "Table":
+    from zoo.document import Table
+
+    rows = [[name, outcome.status, outcome.reason] for name, outcome in found.confirmed.items()]
+    caption = "The best trials' settings with the epochs and images of the base and a fresh seed, until one finished"
+    return Table("confirmed", caption, ["trial", "state", "reason"], rows)
 
 
 def _contrast(found: Found) -> "Iterator[Block]":

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # so that --help needs neither a backend nor pydantic
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before its import: it says in lines of its own what we say
 FAILED = 1  # exit status of a search that could not be ended, or whose trials all failed
+UNPROVED = 3  # exit status of a search none of whose best trials finished as the final run would be
 LATE = 30.0  # seconds that a worker gives a chief who starts beside it, to go on with what has ended
 KERASTUNER = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
 
@@ -199,7 +200,32 @@ def _lead(folder: "Folder", search: "Search", workers: int) -> int:
         return FAILED
     best = oracle.outcomes[ranking[0]]
     print(f"{counts}; best is trial {ranking[0]}, {search.objective} {best.value:.4f}:")
-    print(f"  {_point(search, oracle.trials[ranking[0]].hyperparameters.values)}")
+    print(f"  {_point(search, oracle.trials[ranking[0]].hyperparameters.values)}", flush=True)
+    return _hand_over(folder, search, oracle) if search.confirm else _say_what_next(folder)
+
+
+def _hand_over(folder: "Folder", search: "Search", oracle) -> int:
+    """Confirms the best trials, best first, and makes the first that finishes the result; the exit status."""
+    from tuner.confirm import confirm
+
+    try:
+        proved = confirm(folder, search, oracle)
+    except KeyboardInterrupt:
+        print(f"the same command with --resume goes on with what is in {folder.path}", file=sys.stderr)
+        raise
+    folder.hand_over(search, oracle, proved)
+    if proved is None:
+        print(
+            f"error: none of the best trials finished when trained as the final run would be: no {folder.best} is "
+            "written; lower the space's learning rates",
+            file=sys.stderr,
+        )
+        return UNPROVED
+    print(f"trial {proved} finished as the final run would be; it is {folder.best}")
+    return _say_what_next(folder)
+
+
+def _say_what_next(folder: "Folder") -> int:
     print(f"python -m tuner.report {folder.path} tells the rest; python -m zoo.train {folder.best} is the final run")
     return 0
 

@@ -97,6 +97,11 @@ class Search(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="of the search, and of the first execution")
     stopping: Median | None = Field(None, description="ends poor trials early; null: none")
     contrast: Contrast | None = None
+    confirm: Annotated[int, Field(ge=0, le=3)] = Field(
+        3,
+        description="after the search its best trials, so many at most, are trained with the base's epochs and images "
+        "and a fresh seed; the first that finishes is best.json. 0: the best trial is, untried",
+    )
 
     @model_validator(mode="after")
     def _entries_fit_together(self):
@@ -222,6 +227,10 @@ class Search(Strict):
     def result(self, point: Mapping[str, Any], base: Path) -> Config:
         """The config of the one run that looks at the test images: all training images, none held out."""
         return _load(base, self.set | self.fields(point) | {"dataset.validation": 0.0})
+
+    def proof(self, point: Mapping[str, Any], base: Path, seed: int) -> Config:
+        """The config that tries a result: its epochs and images but for those held out, and no look at test images."""
+        return _load(base, self.set | self.fields(point) | TRIAL | {"training.seeds": [seed]})
 
     def corners(self) -> Iterator[dict[str, Any]]:
         """A point for each end and choice of each entry, the others at their first."""

@@ -70,7 +70,7 @@ def _trained(folder, search, data_dir, trial, point, is_enough, began) -> Outcom
     if (out / "environment.json").exists():
         found = train.resume(out, data_dir, is_enough=enough)
     else:
-        folder.clear(trial)
+        folder.clear(out)
         found = train.run(settings, out, data_dir, is_enough=enough)
     seconds = round(time.perf_counter() - began, 3)
     runs = [out] if alone else [out / f"seed-{metrics['seed']}" for metrics in found]
