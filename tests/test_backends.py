@@ -1,6 +1,7 @@
 """The fast way to run a formula: what it keeps, that it equals the plain one, and where it must work."""
 
 import copy
+import functools
 import pickle
 import runpy
 import threading
@@ -384,6 +385,64 @@ if BACKEND == "tensorflow":
         model.export(tmp_path / "saved", verbose=False)
         loaded = tf.saved_model.load(tmp_path / "saved")
         np.testing.assert_allclose(loaded.serve(Z), expected, rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("training", [False, True])
+    @pytest.mark.parametrize("granularity", ["layer", "channel"])
+    @pytest.mark.parametrize("how", ["directly", "in a function", "of a function", "compiled", "over reverse"])
+    def test_forward_mode(how, granularity, training):
+        """Derivatives of tanh(1.5 z + 0.25) along a direction, by z and by the parameter a."""
+        layer = ka.ATanh(granularity=granularity, a_initializer=1.5, c_initializer=0.25)
+        layer.build(Z.shape)
+        direction = np.cos(Z)
+        call = functools.partial(layer, training=training)
+        call = tf.function(call) if how == "of a function" else call
+
+        def derivatives(z, direction):
+            parameters = layer._packed.value
+            by_a = tf.concat([tf.ones_like(parameters[:1]), tf.zeros_like(parameters[1:])], 0)
+            found = []
+            for of, along in ((z, direction), (parameters, by_a)):
+                with tf.autodiff.ForwardAccumulator(of, along) as forward, tf.GradientTape() as tape:
+                    tape.watch(z)
+                    y = call(z)
+                    if how == "over reverse":
+                        with tape.stop_recording():
+                            y = tape.gradient(y, z)
+                found.append(forward.jvp(y))
+            return found
+
+        run = {"in a function": tf.function, "compiled": functools.partial(tf.function, jit_compile=True)}
+        by_z, by_a = run.get(how, lambda function: function)(derivatives)(tf.constant(Z), tf.constant(direction))
+        u = 1.5 * Z.astype("float64") + 0.25
+        slope, curvature = np.cosh(u) ** -2, -2 * np.tanh(u) * np.cosh(u) ** -2
+        expected = slope * 1.5 * direction, slope * Z
+        if how == "over reverse":
+            expected = 1.5**2 * curvature * direction, slope + 1.5 * curvature * Z
+        np.testing.assert_allclose(by_z, expected[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(by_a, expected[1], rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("size", [8, 64], ids=["small", "large"])
+    @pytest.mark.parametrize("training", [False, True])
+    def test_a_function_traced_before_it_is_saved_runs_elsewhere(size, training, tmp_path):
+        """Nothing of ours is left in it, nor what only XLA runs."""
+        model = keras.Sequential([layers.Input((size, size, 3)), layers.Conv2D(4, 3, activation=ka.Method1())])
+        x = np.ones((16, size, size, 3), "float32")
+        traced = tf.function(
+            lambda x: model(x, training=training), input_signature=[tf.TensorSpec((None, *x.shape[1:]))]
+        )
+        expected = traced(x)
+        archive = keras.export.ExportArchive()
+        archive.track(model)
+        archive.add_endpoint("serve", traced)
+        archive.write_out(tmp_path / "archive", verbose=False)
+        module = tf.Module()
+        module.model, module.serve = model, traced
+        tf.saved_model.save(module, tmp_path / "module")
+        for name in ("archive", "module"):
+            written = (tmp_path / name / "saved_model.pb").read_bytes()
+            assert b"KerasAdaptact" not in written and b"_XlaMustCompile\x12\x02(\x01" not in written
+            loaded = tf.saved_model.load(tmp_path / name)
+            np.testing.assert_allclose(loaded.serve(x), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow's own way of shipping")

@@ -10,6 +10,8 @@ On the CPU a formula in float32, with one value of each parameter for the whole 
 large tensors time goes into memory there, not into arithmetic, and each backend has its own way to go over them once
 (see `jax`, `torch` and `tensorflow` beside this).
 
+A backend of Keras's that has no module here, or whose module can't be imported, runs the formula as it stands.
+
 All of them take `run(form, z, variables, training)`:
 
 * `form`, a `Form`: the formula, how a layer's variables become its parameters, and the dtype that is computed in, in
@@ -18,26 +20,20 @@ All of them take `run(form, z, variables, training)`:
 * `variables`: tensors of shape (parameters,) or (parameters, channels).
 """
 
+from types import ModuleType
+
 import keras
 
 from keras_adaptact import config
-from keras_adaptact.backends.common import Form, Rows
-
-match keras.backend.backend():
-    case "jax":
-        from keras_adaptact.backends.jax import run as _fast
-        from keras_adaptact.backends.jax import tell, wait
-    case "tensorflow":
-        from keras_adaptact.backends.common import tell, wait
-        from keras_adaptact.backends.tensorflow import run as _fast
-    case "torch":
-        from keras_adaptact.backends.common import tell, wait
-        from keras_adaptact.backends.torch import run as _fast
+from keras_adaptact.backends import common
+from keras_adaptact.backends.common import Form, Rows, optional
 
 __all__ = ["Form", "Rows", "run", "tell", "wait"]
 
+MODULES = ("jax", "tensorflow", "torch")  # those beside this one that run formulas
 
-def run(form: Form, z, variables, training: bool = False):
+
+def run(form, z, variables, training: bool = False):
     """``form(z, *variables)`` with a gradient that keeps z alone.
 
     Outside of training what is called directly, not in a compiled or traced function, is to the bit what the
@@ -46,4 +42,23 @@ def run(form: Form, z, variables, training: bool = False):
     """
     if config.implementation() == "plain":
         return form(z, *variables)
-    return _fast(form, z, variables, training)
+    return _of_backend("run")(form, z, variables, training)
+
+
+def tell(take, z) -> None:
+    """Hands the values of a tensor to `take`, as NumPy; inside a loop of JAX's by the end of `wait`."""
+    _of_backend("tell")(take, z)
+
+
+def wait() -> None:
+    """Until everything told has been taken."""
+    _of_backend("wait")()
+
+
+def _of_backend(name: str):
+    """A function of the backend's module, or the one for every backend."""
+    return getattr(_module(keras.config.backend()), name, None) or getattr(common, name)
+
+
+def _module(backend: str) -> ModuleType:
+    return (optional(backend) if backend in MODULES else None) or common

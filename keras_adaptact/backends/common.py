@@ -1,7 +1,11 @@
 """What the backends have in common."""
 
+import functools
+import importlib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 
 from keras import ops
 
@@ -70,6 +74,25 @@ def _product(sizes) -> int:
     for size in sizes:
         total *= size
     return total
+
+
+@functools.cache
+def optional(name: str) -> ModuleType | None:
+    """A module beside this one; None, said once, where this version of a backend lacks a private name that it needs."""
+    try:
+        return importlib.import_module(f"keras_adaptact.backends.{name}")
+    except (ImportError, AttributeError) as error:
+        warnings.warn(
+            f"keras_adaptact can't use its {name} with this version of the backend ({error}); activations are slower "
+            "than they need be.",
+            stacklevel=2,
+        )
+        return None
+
+
+def run(form, z, variables, training):
+    """The formula as it stands, differentiated by the backend."""
+    return form(z, *variables)
 
 
 def tell(take: Callable, z) -> None:

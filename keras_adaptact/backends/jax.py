@@ -13,8 +13,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from keras_adaptact.backends import jax_primitive
-from keras_adaptact.backends.common import canonical, plain
+from keras_adaptact.backends.common import canonical, optional, plain
 
 NATIVE = 0  # elements from which the kernels pay
 CHUNK = 2**17  # elements; measured best of 2**16 to 2**19, by benchmarks/activations.py
@@ -28,18 +27,23 @@ def run(form, z, variables, training):
     sharded = bool(getattr(jax.sharding.get_abstract_mesh(), "manual_axes", ()))
     on_cpu = known and not sharded and jax.default_backend() == "cpu"
     if on_cpu and traced and z.size >= NATIVE and _has_kernels(form, z, variables):
-        return jax_primitive.run(form, z, tuple(variables), training)
+        return _primitives().run(form, z, tuple(variables), training)
     function = (_chunked if on_cpu and z.size >= LARGE else _checkpointed)(form.formula, form.dtype)
     return function(z, *form.parameters(*variables))
 
 
+def _primitives():
+    """The kernels as JAX's primitives, which take private names of JAX's; None where this version has others."""
+    return optional("jax_primitive")
+
+
 def _has_kernels(form, z, variables) -> bool:
-    if any(x.dtype != "float32" for x in (z, *variables)) or jax.config.jax_disable_jit:
+    if _primitives() is None or any(x.dtype != "float32" for x in (z, *variables)) or jax.config.jax_disable_jit:
         return False
     shardings = (getattr(x.aval, "sharding", None) for x in (z, *variables))
     if any(getattr(getattr(sharding, "mesh", None), "explicit_axes", ()) for sharding in shardings):
         return False  # JAX's own rules say how each result is sharded
-    return jax_primitive.kernels(form, tuple(x.shape for x in variables)) is not None
+    return _primitives().kernels(form, tuple(x.shape for x in variables)) is not None
 
 
 @functools.lru_cache(maxsize=256)

@@ -5,65 +5,45 @@ function with `jit_compile=True` inside it is one program, whose backward goes o
 sums over everything are slow on CPU, so that scalars are spread over lanes and summed along the leading axis.
 
 Such a program is compiled for each shape (under a second), so that small tensors go without. What is called outside a
-graph goes without either, and gives to the bit what TensorFlow's own operations give.
+graph goes without either, and gives to the bit what TensorFlow's own operations give. So does a graph that no tape
+records: it may be saved, or converted for a runtime that has no such operation. What is recorded and saved all the same
+is refused by TensorFlow, by the namespace of our operations.
 """
 
 import functools
-import inspect
 import math
 
 import tensorflow as tf
 
 from keras_adaptact.backends import native
 from keras_adaptact.backends.common import canonical, plain
+from keras_adaptact.backends.tensorflow_private import has_tangent, is_for_xla, is_recorded
 
 CHUNK = 2**17  # elements
 LANES = 64
 LARGE = 2**18  # elements from which a compiled program pays
 NATIVE = 0  # elements from which the kernels pay
-NAMES = tuple(f'-D{way.upper()}="KerasAdaptact{way.capitalize()}@NAME@"' for way in ("forward", "backward"))
+NAMES = tuple(f'-D{way.upper()}="KerasAdaptact>{way.capitalize()}@NAME@"' for way in ("forward", "backward"))
 BATCH = 64  # what an unknown batch size counts as
 
 
 def run(form, z, variables, training):
-    traced_for = _traced_for()
-    if traced_for == "export":
-        return plain(form.formula, form.dtype)(z, *form.parameters(*variables))
+    variables = [tf.convert_to_tensor(variable) for variable in variables]
+    inputs = [z, *variables]
+    if has_tangent(inputs):
+        return form(*inputs)
+    recorded_on_cpu = not tf.executing_eagerly() and is_recorded(inputs) and not tf.config.list_physical_devices("GPU")
     size = 0 if z.shape.rank is None else math.prod(BATCH if n is None else n for n in z.shape)
-    on_cpu = not tf.executing_eagerly() and not tf.config.list_physical_devices("GPU")
-    # In training alone: what is traced without may go to runtimes that have no such operation.
-    if (
-        training
-        and on_cpu
-        and size >= NATIVE
-        and traced_for != "XLA"
-        and all(x.dtype == tf.float32 for x in (z, *variables))
-    ):
+    if recorded_on_cpu and training and size >= NATIVE and _may_have_kernels(inputs):
         operation = _operation(form, tuple(tuple(x.shape) for x in variables))
         if operation is not None:
-            return operation(z, *variables)
-    large = size >= LARGE and on_cpu
-    function = (_compiled if large else _recomputed)(form.formula, form.dtype)
+            return operation(*inputs)
+    function = (_compiled if recorded_on_cpu and size >= LARGE else _recomputed)(form.formula, form.dtype)
     return function(z, *form.parameters(*variables))
 
 
-def _traced_for() -> str | None:
-    """ "export" where a model is traced to be written for another runtime, "XLA" where to be compiled by it.
-
-    Neither takes operations of our own, and the first no programs of XLA's either. TensorFlow says so nowhere but on
-    the stack.
-    """
-    if tf.executing_eagerly():
-        return None
-    frame, found = inspect.currentframe(), None
-    while frame is not None:
-        module = frame.f_globals.get("__name__", "")
-        if module.startswith(("keras.src.export", "tensorflow.python.saved_model")):
-            return "export"
-        if getattr(frame.f_locals.get("self"), "_jit_compile", None):  # of a `tf.function`
-            found = "XLA"
-        frame = frame.f_back
-    return found
+def _may_have_kernels(inputs) -> bool:
+    return all(x.dtype == tf.float32 for x in inputs) and not is_for_xla()
 
 
 @functools.lru_cache(maxsize=256)
@@ -78,12 +58,12 @@ def _operation(form, shapes):
     if name not in _differentiable:
         _differentiable.add(name)
 
-        @tf.RegisterGradient(f"KerasAdaptactForward{name}")
+        @tf.RegisterGradient(f"KerasAdaptact>Forward{name}")
         def _first_order(operation, gradient):
             z, *variables = operation.inputs
             return run_backward(z, gradient, *variables)
 
-        @tf.RegisterGradient(f"KerasAdaptactBackward{name}")
+        @tf.RegisterGradient(f"KerasAdaptact>Backward{name}")
         def _second_order(operation, *cotangents):
             z, gradient, *variables = operation.inputs
             by_gradient, by_z, *by_variables = _second(form, gradient, (z, *variables), cotangents)
@@ -96,11 +76,8 @@ _differentiable: set[str] = set()  # the operations with a gradient, which one i
 
 
 def _second(function, gradient, inputs, cotangents):
-    """Gradients of the gradients, by all that they are computed from, by TensorFlow's own differentiation."""
-    with tf.GradientTape() as tape:
-        tape.watch((gradient, *inputs))
-        first = _pull(function, inputs, gradient)
-    return tape.gradient(first, (gradient, *inputs), cotangents, unconnected_gradients="zero")
+    """Gradients of the gradients, by all that they are computed from."""
+    return _differentiate(lambda gradient, *inputs: _pull(function, inputs, gradient), (gradient, *inputs), cotangents)
 
 
 @functools.lru_cache(maxsize=256)
@@ -150,11 +127,20 @@ def _programs(formula, dtype, rank, parameter_shape):
 
 
 def _pull(function, inputs, gradient):
-    """Gradients by z and the parameters, by TensorFlow's own differentiation."""
-    with tf.GradientTape() as tape:
-        tape.watch(inputs)
-        y = function(*inputs)
-    return tape.gradient(y, inputs, gradient, unconnected_gradients="zero")
+    """Gradients by z and the parameters."""
+    return _differentiate(function, inputs, gradient)
+
+
+def _differentiate(function, inputs, gradients):
+    """By all inputs, by TensorFlow's own differentiation."""
+    if tf.executing_eagerly():
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            y = function(*inputs)
+        return tape.gradient(y, inputs, gradients, unconnected_gradients="zero")
+    at = [tf.identity(x) for x in inputs]  # of this graph, and not of one around it
+    # No tape, which records nothing while TensorFlow differentiates a function forward.
+    return tf.gradients(function(*at), at, gradients, unconnected_gradients="zero")
 
 
 def _loop(function, gradient, z, *parameters):

@@ -20,9 +20,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from keras_adaptact.backends import native
+from keras_adaptact.backends.torch_private import compiler_parts, has_memory, is_traced
 
-PLAIN = (torch.Tensor, torch.nn.Parameter)  # whose memory holds their values, unlike that of other classes
-_is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
 NATIVE = 0  # elements from which the kernels pay
 CHUNK = 2**17  # elements
 LARGE = 2**18  # elements from which a compiled program, or a kernel for the value, pays
@@ -38,7 +37,7 @@ ONE_PASS = {
 
 
 def run(form, z, variables, training):
-    if _is_traced(z, *variables):
+    if is_traced(z, *variables):
         return form(z, *variables)
     needs_gradient = torch.is_grad_enabled() and any(x.requires_grad for x in (z, *variables))
     kernel = _kernel(form, z, variables)
@@ -54,22 +53,6 @@ def run(form, z, variables, training):
     if program is not None:
         return layout.restore(program(layout.flatten(z), *variables))
     return _over_chunks(layout, z, variables) if layout.size >= LARGE else form(z, *variables)
-
-
-def _is_traced(*tensors) -> bool:
-    return (
-        torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
-        or torch._C._len_torch_dispatch_stack() > 0  # which sees operations, not what is written past them
-        or any(x.is_meta or type(x) not in PLAIN or _is_wrapped(x) or _has_tangent(x) for x in tensors)
-    )
-
-
-def _has_tangent(x) -> bool:
-    """Whether a derivative goes forward with x, which only torch's own operations hand on."""
-    return (
-        torch.autograd.forward_ad._current_level >= 0 and torch.autograd.forward_ad.unpack_dual(x).tangent is not None
-    )
 
 
 class _Kernel:
@@ -139,7 +122,7 @@ class _Native(torch.autograd.Function):
         z, *variables = ctx.saved_tensors
         if torch.is_grad_enabled():
             return None, None, None, *_pull_again(ctx.form, gradient, z, *variables)
-        if gradient.layout != torch.strided or not torch._C._has_storage(gradient):  # as in a batch of gradients
+        if not has_memory(gradient):
             return None, None, None, *_pull(ctx.form, gradient, z, *variables)
         return None, None, None, *ctx.kernel.backward(z, gradient, variables)
 
@@ -204,11 +187,9 @@ def _compile(form, dtype, device, rank, shapes, backward):
     Not by `torch.compile`, whose guards and wrappers take longer than a small tensor's arithmetic; all that they
     could find changed is in the key.
     """
-    from torch._inductor import standalone_compile
-    from torch.fx.experimental.proxy_tensor import make_fx  # half a second to import
-
     from keras_adaptact.backends.torch_vector import REPLACED
 
+    make_fx, standalone_compile, _ = compiler_parts()
     sizes = {1: (999983,), 2: (16381, 61), 3: (127, 61, 131)}[rank]  # any, but large: the compiler chooses by them
     z = torch.ones(sizes, dtype=dtype, device=device)
     variables = [torch.ones((rows, *sizes[1:2])[:axes], dtype=of, device=device) for rows, axes, of in shapes]
@@ -223,11 +204,10 @@ def _compile(form, dtype, device, rank, shapes, backward):
 def _has_compiler() -> bool:
     """Whether `torch.compile` can compile here; where it can't, that is said once."""
     try:
+        _, _, get_cpp_compiler = compiler_parts()
         if torch.cuda.is_available():
             import triton  # noqa: F401
         else:
-            from torch._inductor.cpp_builder import get_cpp_compiler
-
             get_cpp_compiler()
     except Exception as error:
         warnings.warn(

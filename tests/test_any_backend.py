@@ -1,0 +1,87 @@
+"""A backend without a fast way here, or whose private names are others, runs the formulas as they stand."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from cases import CASES, evaluate
+from keras import layers, ops
+
+import keras_adaptact as ka
+from keras_adaptact.backends import common
+
+BACKEND = keras.backend.backend()
+PRIVATE = {"jax": "jax_primitive", "tensorflow": "tensorflow_private", "torch": "torch_private"}[BACKEND]
+Z = np.random.default_rng(0).normal(0, 2, (4, 3)).astype("float32")
+
+
+@pytest.fixture
+def forget():
+    """Has the backend's modules imported anew; afterwards, too."""
+    common.optional.cache_clear()
+    yield
+    common.optional.cache_clear()
+
+
+def hide(monkeypatch, name):
+    """Lets the import of a module beside the backends' fail, as it does where a private name is missing."""
+    monkeypatch.delitem(sys.modules, f"keras_adaptact.backends.{BACKEND}", raising=False)
+    monkeypatch.setitem(sys.modules, f"keras_adaptact.backends.{name}", None)
+
+
+def test_without_the_private_names_everything_works_and_one_line_says_so(monkeypatch, forget):
+    hide(monkeypatch, PRIVATE)
+    model = keras.Sequential([layers.Input((3,)), layers.Dense(4, activation=ka.Method1()), ka.PELU(), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    before = model.layers[1].get_parameters()
+    with pytest.warns(UserWarning, match="with this version of the backend") as said:
+        history = model.fit(Z, Z[:, :1], epochs=2, verbose=0)
+    assert len(said) == 1
+    assert np.isfinite(history.history["loss"]).all() and model.layers[1].get_parameters() != before
+    y = ops.convert_to_numpy(ka.ATanh(a_initializer=1.5)(Z))
+    np.testing.assert_allclose(y, np.tanh(1.5 * Z.astype("float64")), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
+def test_a_backend_of_another_name_runs_the_formula(case, monkeypatch):
+    monkeypatch.setattr(keras.config, "backend", lambda: "another")
+    layer = ka.get({"name": case.spec} if isinstance(case.spec, str) else case.spec)
+    layer.set_parameters(**case.trained)
+    y = ops.convert_to_numpy(layer(Z, training=True))
+    np.testing.assert_allclose(y, evaluate(case, Z, case.trained)[0], rtol=1e-5, atol=1e-5)
+
+
+def test_the_numpy_backend_predicts_what_another_one_saved(tmp_path):
+    """Activations of each kind inside layers and as layers, by layer and by channel, then folded and replaced there."""
+    model = keras.Sequential(
+        [
+            layers.Input((6, 6, 3)),
+            layers.Conv2D(4, 3, activation=ka.AReLU(c_initializer=0.5)),
+            ka.Method1(granularity="channel"),
+            layers.Conv2D(4, 3, activation="relu"),
+            ka.PELU(a_initializer=1.5),
+            ka.get("prelu"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(2, activation=ka.Mixture(["gelu", "atanh"], normalization="softmax")),
+        ]
+    )
+    model.save(tmp_path / "model.keras")
+    x = np.random.default_rng(1).normal(size=(2, 6, 6, 3)).astype("float32")
+    np.savez(tmp_path / "data.npz", x=x, y=ops.convert_to_numpy(model(x)))
+    program = """
+import keras, numpy as np, keras_adaptact as ka
+assert keras.config.backend() == "numpy"
+model, data = keras.saving.load_model("model.keras"), np.load("data.npz")
+for each in (model, ka.fold_activations(model), ka.replace_activations(model, "relu", "arelu")):
+    np.testing.assert_allclose(each.predict(data["x"], verbose=0), data["y"], rtol=1e-4, atol=1e-5)
+"""
+    path = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"KERAS_BACKEND": "numpy", "PYTHONPATH": path}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
