@@ -157,8 +157,8 @@ def _check_options(key: str, options: dict, known: dict[str, inspect.Parameter])
 def _options_of(cls: type) -> dict[str, inspect.Parameter]:
     """The options of a layer class: its constructor's own arguments, and those that it hands on."""
 
-    def arguments(of: type):
-        found = inspect.signature(of).parameters.values()
+    def arguments(of: Any):
+        _, *found = inspect.signature(of.__init__).parameters.values()  # of a class it is its metaclass's under flax
         return {p.name: p for p in found if p.kind is not p.VAR_KEYWORD}
 
     known = arguments(cls)

@@ -40,7 +40,7 @@ def test_without_the_private_names_everything_works_and_one_line_says_so(monkeyp
     before = model.layers[1].get_parameters()
     with pytest.warns(UserWarning, match="with this version of the backend") as said:
         history = model.fit(Z, Z[:, :1], epochs=2, verbose=0)
-    assert len(said) == 1
+    assert sum("with this version of the backend" in str(warning.message) for warning in said) == 1
     assert np.isfinite(history.history["loss"]).all() and model.layers[1].get_parameters() != before
     y = ops.convert_to_numpy(ka.ATanh(a_initializer=1.5)(Z))
     np.testing.assert_allclose(y, np.tanh(1.5 * Z.astype("float64")), rtol=1e-5, atol=1e-6)
