@@ -23,10 +23,10 @@ class Affine:
     function: Callable
 
     def __call__(self, z, a, b, c, d):
-        return functional.affine(self.function, z, a, b, c, d)
+        return functional.affine(functional.portable(self.function), z, a, b, c, d)
 
     def weighted(self, z, w, a, b, c, d):
-        return functional.weighted_affine(self.function, z, w, a, b, c, d)
+        return functional.weighted_affine(functional.portable(self.function), z, w, a, b, c, d)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,12 @@
 broadcasts against `z`. A NaN in `z` comes out as NaN.
 """
 
+import math
+
+import keras
 from keras import ops
+
+from keras_adaptact.backends.common import is_portable
 
 
 def affine(function, z, a, b, c, d):
@@ -53,7 +58,33 @@ def pelu(z, a, b):
     """
     positive = z >= 0
     below = ops.where(positive, ops.zeros_like(z), z)
-    return ops.where(positive, (a / b) * z, a * ops.expm1(below / b))
+    return ops.where(positive, (a / b) * z, a * _expm1(below / b))
+
+
+def _expm1(z):
+    """``exp(z) - 1`` to the last digits near 0, too, for z of 0 and less; ``tanh(z/2) (exp(z) + 1)`` where portable"""
+    return ops.tanh(z / 2) * (ops.exp(z) + 1) if is_portable() else ops.expm1(z)
+
+
+def _celu(z):
+    """``max(z, 0) + exp(min(z, 0)) - 1``"""
+    return ops.maximum(z, 0) + _expm1(ops.minimum(z, 0)) if is_portable() else keras.activations.celu(z)
+
+
+def _gelu(z):
+    """``z (1 + erf(z / sqrt(2))) / 2``"""
+    return 0.5 * z * (1 + ops.erf(z * math.sqrt(0.5))) if is_portable() else keras.activations.gelu(z)
+
+
+_PORTABLE = {keras.activations.celu: _celu, keras.activations.gelu: _gelu}
+
+
+def portable(function):
+    """A plain function, which other runtimes have all operations of where it is run for them.
+
+    Converters have no operation for what TensorFlow makes of `celu` and `gelu`, and torch of `expm1`.
+    """
+    return _PORTABLE.get(function, function)
 
 
 def normalize_sum(raw):

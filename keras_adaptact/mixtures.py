@@ -86,7 +86,7 @@ class WeightedSum:
         for (formula, count), weight in zip(self.members, weights, strict=True):
             own = [next(parameters) for _ in range(count)]
             weighted = getattr(formula, "weighted", None)
-            terms.append(weighted(z, weight, *own) if weighted else weight * formula(z, *own))
+            terms.append(weighted(z, weight, *own) if weighted else weight * functional.portable(formula)(z, *own))
         return functools.reduce(operator.add, terms)
 
 

@@ -4,10 +4,12 @@ import keras
 import numpy as np
 import pytest
 from autodiff import by_name, differentiate
-from cases import CASES, evaluate
+from cases import CASES, evaluate, gelu, gelu_slope
 from keras import ops
 
 import keras_adaptact as ka
+from keras_adaptact import config
+from keras_adaptact.backends import common
 
 POINTS = {
     "generic": np.random.default_rng(1).normal(0, 2, (6, 5)),
@@ -132,3 +134,32 @@ def test_low_precision_keeps_parameters_and_gradients_in_float32(case, policy):
         if name != "z":  # 6,144 terms: a sum in low precision would be off by percents
             size = np.abs(slope).sum(axis=(0, 1))
             assert np.all(np.abs(found[name] - slope.sum(axis=(0, 1))) <= 1e-4 * size), name
+
+
+def pelu(z):
+    below = np.minimum(z, 0) / 0.75
+    return np.where(z > 0, 2 * z, 1.5 * np.expm1(below)), np.where(z > 0, 2.0, 2 * np.exp(below))
+
+
+def celu(z):
+    return np.where(z > 0, z, np.expm1(np.minimum(z, 0))), np.exp(np.minimum(z, 0))
+
+
+@pytest.mark.parametrize(
+    "spec, exact, lost",
+    [
+        ({"name": "pelu", "a_initializer": 1.5, "b_initializer": 0.75}, pelu, 0),
+        ({"name": "adaptive", "function": "celu"}, celu, 0),
+        ({"name": "adaptive", "function": "gelu"}, lambda z: (gelu(z), gelu_slope(z)), 3e-7),  # of 1 + erf(z)
+    ],
+)
+def test_what_other_runtimes_get_is_as_exact(spec, exact, lost, monkeypatch):
+    """To the last digits of float32 near 0, too, where `exp(z) - 1` would leave none; and so are its slopes."""
+    z = np.concatenate([np.geomspace(1e-30, 80, 400), [0.0]]).astype("float32")
+    z = np.concatenate([z, -z])
+    monkeypatch.setattr(config, "_implementation", "plain")
+    y, by_z, _ = common.portably(differentiate, ka.get(spec), z, np.ones_like(z))
+    value, slope = exact(z.astype("float64"))
+    np.testing.assert_array_less(np.abs(ops.convert_to_numpy(y) - value), (lost + 1e-6 * np.abs(value)) + 1e-37)
+    inside = z != 0  # the backends differ on the slope of a maximum of equals
+    np.testing.assert_allclose(ops.convert_to_numpy(by_z)[inside], slope[inside], rtol=1e-5, atol=1e-6)

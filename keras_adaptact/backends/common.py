@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -74,6 +75,23 @@ def _product(sizes) -> int:
     for size in sizes:
         total *= size
     return total
+
+
+_thread = threading.local()
+
+
+def is_portable() -> bool:
+    """Whether formulas are to be written in operations that the converters of other runtimes know."""
+    return getattr(_thread, "is_portable", False)
+
+
+def portably(function: Callable, *inputs):
+    """A function's value, in such operations."""
+    before, _thread.is_portable = is_portable(), True
+    try:
+        return function(*inputs)
+    finally:
+        _thread.is_portable = before
 
 
 @functools.cache

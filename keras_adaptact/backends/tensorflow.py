@@ -16,7 +16,7 @@ import math
 import tensorflow as tf
 
 from keras_adaptact.backends import native
-from keras_adaptact.backends.common import canonical, plain
+from keras_adaptact.backends.common import canonical, plain, portably
 from keras_adaptact.backends.tensorflow_private import has_tangent, is_for_xla, is_recorded
 
 CHUNK = 2**17  # elements
@@ -39,7 +39,10 @@ def run(form, z, variables, training):
         if operation is not None:
             return operation(*inputs)
     function = (_compiled if recorded_on_cpu and size >= LARGE else _recomputed)(form.formula, form.dtype)
-    return function(z, *form.parameters(*variables))
+    arguments = z, *form.parameters(*variables)
+    if tf.executing_eagerly() or is_recorded(inputs):
+        return function(*arguments)
+    return portably(function, *arguments)
 
 
 def _may_have_kernels(inputs) -> bool:

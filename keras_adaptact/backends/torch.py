@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from keras_adaptact.backends import native
+from keras_adaptact.backends.common import portably
 from keras_adaptact.backends.torch_private import compiler_parts, has_memory, is_traced
 
 NATIVE = 0  # elements from which the kernels pay
@@ -37,6 +38,8 @@ ONE_PASS = {
 
 
 def run(form, z, variables, training):
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+        return portably(form, z, *variables)
     if is_traced(z, *variables):
         return form(z, *variables)
     needs_gradient = torch.is_grad_enabled() and any(x.requires_grad for x in (z, *variables))

@@ -14,7 +14,6 @@ def is_traced(*tensors) -> bool:
     """Whether operations on tensors are watched or transformed, so that none may be written past them."""
     return (
         torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
         or _len_torch_dispatch_stack() > 0
         or any(x.is_meta or type(x) not in PLAIN or is_functorch_wrapped_tensor(x) or _has_tangent(x) for x in tensors)
     )
