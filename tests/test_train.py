@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import keras_adaptact as ka
-from zoo import backend, config, data, metrics, models, results
+from zoo import backend, config, data, environment, metrics, models, results
 from zoo.errors import UserError
 from zoo.train import main, run
 
@@ -23,7 +23,7 @@ SMALL = ["dataset.limit=200", "dataset.test_limit=64", "training.epochs=2"]
 FILES = {
     "config.json", "environment.json", "preprocessing.json", "history.csv", "timing.csv", "mixing_weights.csv",
     "parameters.csv",
-    "checkpoint.npz", "metrics.json", "model.keras"
+    "checkpoint.npz", "metrics.json", "model.keras", "predictions.npz"
 }  # fmt: skip
 
 
@@ -42,9 +42,10 @@ def test_a_run_leaves_its_folder(tmp_path, capsys):
     resolved = json.loads((out / "config.json").read_text())
     assert resolved["training"]["epochs"] == 2 and resolved["dataset"]["standardize"] == "channel"
     assert config.load(out / "config.json").resolved() == resolved
-    environment = json.loads((out / "environment.json").read_text())
-    assert environment["backend"] == keras.backend.backend() and environment["versions"]["keras"] == keras.__version__
-    assert environment["command"].startswith("python -m zoo.train ") and "training.epochs=2" in environment["command"]
+    made = json.loads((out / "environment.json").read_text())
+    assert made["backend"] == keras.backend.backend() and made["versions"]["keras"] == keras.__version__
+    assert made["command"].startswith("python -m zoo.train ") and "training.epochs=2" in made["command"]
+    assert made["processor"] and made["code"].keys() == {"keras_adaptact", "zoo"}
 
     history = read_csv(out / "history.csv")
     assert [row["epoch"] for row in history] == ["1", "2"]
@@ -118,8 +119,38 @@ def test_a_run_without_validation_or_report_measure(tmp_path):
         "epoch",
         "loss",
         "accuracy",
+        "cross_entropy",
         "learning_rate",
     ]
+
+
+def test_predictions_give_the_accuracy_again(tmp_path):
+    (found,) = run(config.load(QUICK, [*SMALL[:2], "training.epochs=1"]), tmp_path / "run")
+    with np.load(tmp_path / "run" / "predictions.npz", allow_pickle=False) as file:
+        arrays = dict(file)
+    assert sorted(arrays) == ["test", "test_labels", "validation", "validation_labels"]
+    for split, images in (("test", 64), ("validation", 20)):
+        right = arrays[split] == arrays[f"{split}_labels"]
+        assert right.shape == (images,) and right.mean() == found[f"{split}_accuracy"]
+    assert results.read_json(tmp_path / "run" / "environment.json", "images")["images"] == {
+        "train": 180,
+        "validation": 20,
+        "test": 64,
+    }
+
+
+def test_code_is_known_by_its_tree_and_what_changed_in_it(monkeypatch):
+    said = {"rev-parse": "tree", "diff": ""}
+    monkeypatch.setattr(environment, "_git", lambda what, *_: said[what])
+    assert environment.code("zoo") == "tree"
+    said["diff"] = "- one line"
+    changed = environment.code("zoo")
+    assert changed.startswith("tree+")
+    said["diff"] = "- another"
+    assert environment.code("zoo") not in ("tree", changed)
+    said["rev-parse"] = None
+    monkeypatch.setattr(environment, "version", lambda package: "0.2.0")
+    assert environment.code("zoo") == "0.2.0"
 
 
 def refusal(capsys, *arguments) -> str:
@@ -184,7 +215,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path, capsys):
     out = tmp_path / "run"
     rate = "training.optimizer.learning_rate=1e30"
     assert main([QUICK, "--set", *SMALL, rate, "training.seeds=[0,1]", "--out", str(out)]) == 3
-    assert {path.name for path in (out / "seed-1").iterdir()} == FILES
+    assert {path.name for path in (out / "seed-1").iterdir()} == FILES - {"predictions.npz"}
     found = json.loads((out / "seed-0" / "metrics.json").read_text())
     assert found["status"] == "diverged" and found["epochs"] == 1 and "test_loss" not in found
     assert [row["loss"] for row in read_csv(out / "seed-0" / "history.csv")] == ["nan"]

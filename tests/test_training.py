@@ -1,6 +1,7 @@
 """What a run computes: its batches, its recipe, its checkpoints, and that a cut makes no difference."""
 
 import csv
+import json
 import math
 import os
 import subprocess
@@ -158,7 +159,9 @@ def test_low_precision_trains(dtype, tmp_path):
 
 def test_the_loss_on_a_fixed_batch_is_cross_entropy():
     """One step's loss, without dropout, against NumPy on the logits before it."""
-    made = trainer("model.dropout=0.0", "training.label_smoothing=0.2")
+    made = trainer("model.dropout=0.0", "training.label_smoothing=0.2", "training.weight_decay=0.1")
+    kernels = [ops.convert_to_numpy(v) for v in made.model.trainable_variables if v.name == "kernel"]
+    penalty = 0.05 * sum((kernel.astype("float64") ** 2).sum() for kernel in kernels)
     plan = pipeline.plan(108, 32, seed=0, epoch=1)
     logits = made.engine.predict(made.dataset.train.images[plan.parts[0][0]]).astype("float64")
     labels = made.dataset.train.labels[plan.parts[0][0]]
@@ -168,7 +171,8 @@ def test_the_loss_on_a_fixed_batch_is_cross_entropy():
     logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     smooth = 0.8 * np.eye(10)[labels] + 0.02
     found = {name: float(value) for name, value in made.model.get_metrics_result().items()}
-    assert found["loss"] == pytest.approx(-(smooth * logs).sum(1).mean(), rel=1e-4)
+    assert found["loss"] == pytest.approx(-(smooth * logs).sum(1).mean() + penalty, rel=1e-4)
+    assert found["cross_entropy"] == pytest.approx(-logs[range(32), labels].mean(), rel=1e-4)
     assert found["accuracy"] == pytest.approx((logits.argmax(1) == labels).mean())
 
 
@@ -206,6 +210,40 @@ def test_a_run_that_was_cut_ends_as_one_that_was_not(where, tmp_path, monkeypatc
     before = (tmp_path / "cut" / "metrics.json").stat().st_mtime_ns
     resume(tmp_path / "cut")  # finished: stays
     assert (tmp_path / "cut" / "metrics.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("where", ["_save", "_held_out"], ids=["after the first epoch", "in the first epoch"])
+def test_a_run_that_version_0_1_0_began_resumes(tmp_path, monkeypatch, where):
+    """Its checkpoint holds no cross-entropy, and so its history gets none; all else is as it would have been."""
+    settings = config.load(QUICK, small(f"training.checkpoint_minutes={1e-9 if where == '_held_out' else 10}"))
+    run(settings, tmp_path / "whole")
+    original, calls = getattr(training.Trainer, where), []
+
+    def cut(self, *arguments):
+        calls.append(1)
+        if len(calls) == {"_save": 2, "_held_out": 1}[where]:
+            raise Cut
+        return original(self, *arguments)
+
+    with monkeypatch.context() as patched, pytest.raises(Cut):
+        patched.setattr(training.Trainer, where, cut)
+        run(settings, tmp_path / "cut")
+    path = tmp_path / "cut" / checkpoint.NAME
+    with np.load(path) as file:
+        arrays = dict(file)
+    record = json.loads(arrays.pop(checkpoint.RECORD).tobytes())
+    del record["recorded"]["left_out"]
+    for row in record["recorded"]["history"]:
+        del row["cross_entropy"]
+    for name in sorted(arrays)[-2:]:
+        del arrays[name]
+    arrays[checkpoint.RECORD] = np.frombuffer(json.dumps(record).encode(), "uint8")
+    np.savez(path, **arrays)
+    resume(tmp_path / "cut")
+    whole, found = (read_csv(tmp_path / name / "history.csv") for name in ("whole", "cut"))
+    assert found == [{k: v for k, v in row.items() if k != "cross_entropy"} for row in whole]
+    pairs = zip(weights(tmp_path / "whole"), weights(tmp_path / "cut"), strict=True)
+    assert all(a.tobytes() == b.tobytes() for a, b in pairs)
 
 
 def test_a_diverged_run_that_was_cut_goes_no_further(tmp_path, monkeypatch):

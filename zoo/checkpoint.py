@@ -23,8 +23,13 @@ def save(folder: Path, variables: Sequence, record: dict[str, Any]) -> None:
     results.write_whole(folder / NAME, lambda path: np.savez(path, **arrays))
 
 
-def load(folder: Path, variables: Sequence) -> dict[str, Any] | None:
+def load(folder: Path, variables: Sequence, added: int) -> dict[str, Any] | None:
     """Gives the variables their saved values and returns the record; None where nothing was saved yet.
+
+    Args:
+        folder: of the run.
+        variables: those that were saved.
+        added: so many of the last ones, which keep their values where version 0.1.0, which had none of them, saved.
 
     Raises:
         UserError: for a file that is damaged, or of another network.
@@ -39,10 +44,12 @@ def load(folder: Path, variables: Sequence) -> dict[str, Any] | None:
         record = json.loads(arrays.pop(RECORD).tobytes())
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: the checkpoint can't be read ({error}); delete it to start this run again") from None
-    shapes = {name: tuple(v.shape) for name, v in zip(names, variables, strict=True)}
+    if len(arrays) == len(names) - added:
+        names = names[:-added]
+    shapes = {name: tuple(v.shape) for name, v in zip(names, variables, strict=False)}
     if {name: array.shape for name, array in arrays.items()} != shapes:
         raise UserError(f"{path}: the checkpoint is of another network than {folder / 'config.json'} describes")
-    for name, variable in zip(names, variables, strict=True):
+    for name, variable in zip(names, variables, strict=False):
         variable.assign(arrays[name])
     return record
 

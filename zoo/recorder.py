@@ -12,6 +12,9 @@ import keras_adaptact as ka
 from zoo import results
 from zoo.events import Events
 
+CROSS_ENTROPY = "cross_entropy"  # of the training batches: the loss without penalty and label smoothing
+ADDED = [CROSS_ENTROPY]  # columns that a run of version 0.1.0 has none of, and gets none of when it resumes
+
 
 class Recorder:
     """After each epoch, writes history.csv, timing.csv, mixing_weights.csv and parameters.csv.
@@ -26,22 +29,24 @@ class Recorder:
         self.folder, self.tensorboard = folder, tensorboard
         self.events: Events | None = None
         self.history: list[dict[str, Any]] = []
+        self.left_out: list[str] = []  # columns of the history
         self.timing: list[tuple[int, float, float, float]] = []
         self.mixing: list[tuple] = []
         self.parameters: list[tuple] = []
 
     def state(self) -> dict[str, Any]:
         """Everything recorded so far, as JSON holds it."""
-        return {name: getattr(self, name) for name in ("history", "timing", "mixing", "parameters")}
+        return {name: getattr(self, name) for name in ("history", "left_out", "timing", "mixing", "parameters")}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.history = state["history"]
+        self.left_out = state.get("left_out", ADDED)
         for name in ("timing", "mixing", "parameters"):
             setattr(self, name, [tuple(row) for row in state[name]])
 
     def epoch(self, row: dict[str, Any], seconds: float, training: float, images: int) -> None:
         """Takes an epoch's history, and how long all of it and its training part took, for so many images."""
-        self.history.append(row)
+        self.history.append({name: value for name, value in row.items() if name not in self.left_out})
         if self.tensorboard:
             self._for_tensorboard(row)
         rate = round(images / training, 1)

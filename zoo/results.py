@@ -5,19 +5,15 @@ import io
 import json
 import math
 import os
-import platform
-import shlex
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.errors import UserError
+import numpy as np
 
-ROOT = Path(__file__).parents[1]
-PACKAGES = ("keras", "jax", "torch", "tensorflow", "tensorflow-cpu", "numpy", "scikit-learn", "pydantic")
+from zoo.environment import environment as environment
+from zoo.errors import UserError
 
 
 def read_json(path: Path, *keys: str) -> Any:
@@ -112,21 +108,10 @@ def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) 
     write_text(path, text.getvalue())
 
 
-def environment(provenance: str, argv: Sequence[str] | None) -> dict[str, Any]:
-    """Where and how a run was made."""
-    import keras
-
-    return {
-        "command": shlex.join(argv) if argv is not None else None,
-        "backend": keras.config.backend(),
-        "device": _device(keras.config.backend()),
-        "versions": {"python": platform.python_version()} | _versions(),
-        "platform": platform.platform(),
-        "processors": os.cpu_count(),
-        "git_commit": _git("rev-parse", "HEAD"),
-        "git_changed_files": (_git("status", "--porcelain", "--untracked-files=no") or "").splitlines(),
-        "data": provenance,
-    }
+def write_classes(path: Path, classes: Mapping[str, np.ndarray]) -> None:
+    """Arrays of class numbers, compressed, a byte each: `numpy.load(path)["test"]` reads one again."""
+    small: dict[str, Any] = {name: np.asarray(found, "uint8") for name, found in classes.items()}
+    write_whole(path, lambda unfinished: np.savez_compressed(unfinished, **small))
 
 
 def peak_memory() -> float:
@@ -158,36 +143,3 @@ def peak_memory() -> float:
         import resource
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _device(backend: str) -> str:
-    if backend == "jax":
-        import jax
-
-        return jax.devices()[0].device_kind
-    if backend == "torch":
-        import torch
-
-        return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    import tensorflow as tf
-
-    gpus = tf.config.list_physical_devices("GPU")
-    return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "gpu") if gpus else "cpu"
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.rstrip()

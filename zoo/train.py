@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from zoo.command import run_command
 from zoo.errors import UserError
 
+SPLITS = ("train", "validation", "test")
 DIVERGED, STOPPED = 3, 4  # exit status where a loss became no number, and after SIGTERM
 
 if TYPE_CHECKING:  # so that --help needs neither a backend nor pydantic
@@ -54,6 +55,7 @@ def run(
     environment = results.environment(dataset.provenance, argv) | {
         "data_dir": str(data_dir.resolve()) if data_dir else None,
         "data_digest": dataset.digest(),
+        "images": {name: len(part.labels) for name in SPLITS if (part := getattr(dataset, name))},
     }
     results.write_json(out / "config.json", config.resolved())
     results.write_json(out / "environment.json", environment)

@@ -13,7 +13,7 @@ from zoo.config import Config, ConfigError, Steps
 from zoo.engine import Engine
 from zoo.pipeline import Pipeline, fast_format, plan, steps_of_an_epoch
 from zoo.progress import Progress
-from zoo.recorder import Recorder
+from zoo.recorder import CROSS_ENTROPY, Recorder
 
 CLASSES = 10  # of both data sets
 LONG = 2.0  # seconds that a chunk of steps takes, between two looks at the clock
@@ -57,10 +57,11 @@ class Trainer:
         size = len(dataset.train.labels)
         steps = steps_of_an_epoch(size, settings.batch_size)
         penalize_kernels(self.model, settings.weight_decay)
+        self.cross_entropy = keras.metrics.CategoricalCrossentropy(CROSS_ENTROPY, from_logits=True)
         self.model.compile(
             optimizer_of(self.config, steps, self.model),
             keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=settings.label_smoothing),
-            metrics=["accuracy"],
+            metrics=["accuracy", self.cross_entropy],
         )
         self.model.optimizer.build(self.model.trainable_variables)
         self.model.compute_metrics(None, np.eye(CLASSES, dtype="float32"), np.eye(CLASSES, dtype="float32"))
@@ -97,7 +98,8 @@ class Trainer:
         recorder = Recorder(folder, self.config.metrics.tensorboard)
         epochs = self.config.training.epochs
         self._start(seed)
-        found = checkpoint.load(folder, self._variables()) or {"epoch": 0, "step": 0, "seconds": 0.0}
+        added = len(self.cross_entropy.variables)
+        found = checkpoint.load(folder, self._variables(), added) or {"epoch": 0, "step": 0, "seconds": 0.0}
         if "recorded" in found:
             recorder.restore(found["recorded"])
         else:
@@ -197,14 +199,19 @@ class Trainer:
         status = "diverged" if diverged else "finished" if epochs == self.config.training.epochs else "stopped"
         found = {"seed": seed, "epochs": epochs, "status": status}
         found["parameters"] = self.model.count_params()
+        predictions: dict[str, np.ndarray] = {}
         for name in ("validation", "test") if self.config.metrics.test else ("validation",):
             split = getattr(self.dataset, name)
             if split is not None and not diverged:
-                found |= metrics.sound(self.engine.predict(split.images), split.labels, self.dataset.classes, name)
+                logits = self.engine.predict(split.images)
+                found |= metrics.sound(logits, split.labels, self.dataset.classes, name)
+                predictions |= {name: logits.argmax(axis=1), f"{name}_labels": split.labels}
         found |= recorder.report_measure()
         found |= {"seconds": round(recorder.seconds(), 3), "images_per_second": recorder.images_per_second()}
         found["peak_memory_mb"] = round(results.peak_memory(), 1)
         results.write_whole(folder / "model.keras", self.model.save)
+        if predictions:
+            results.write_classes(folder / "predictions.npz", predictions)
         results.write_json(folder / "metrics.json", found)
         return found
 

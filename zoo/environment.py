@@ -1,0 +1,100 @@
+"""Where and how a run is made: what it takes to repeat it, and to tell whether two runs may be compared."""
+
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("keras", "jax", "torch", "tensorflow", "tensorflow-cpu", "numpy", "scipy", "scikit-learn", "pydantic")
+CODE = ("keras_adaptact", "zoo")  # what a run's numbers come from
+SETTINGS = ("OMP_NUM_THREADS", "KERAS_ADAPTACT_IMPLEMENTATION", "XLA_FLAGS", "CC")  # of the shell, that change them
+
+
+def environment(provenance: str, argv: Sequence[str] | None) -> dict[str, Any]:
+    """Where and how a run was made."""
+    import keras
+
+    changed = (_git("status", "--porcelain", "--untracked-files=no") or "").splitlines()
+    return {
+        "command": shlex.join(argv) if argv is not None else None,
+        "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ},
+        "backend": keras.config.backend(),
+        "device": _device(keras.config.backend()),
+        "versions": {"python": platform.python_version()} | _versions(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "processors": os.cpu_count(),
+        "compiler": _compiler(),
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_changed_files": changed,
+        "code": {package: code(package) for package in CODE},
+        "data": provenance,
+    }
+
+
+def code(package: str) -> str:
+    """What tells the code of a package from another: its git tree and changes to it, or else its version."""
+    tree = _git("rev-parse", f"HEAD:{package}")
+    if tree is None:
+        return _versions(("keras-adaptact",)).get("keras-adaptact", "unknown")
+    changes = _git("diff", "HEAD", "--", package)
+    return f"{tree}+{hashlib.blake2b(changes.encode(), digest_size=6).hexdigest()}" if changes else tree
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):  # not Linux, or a processor without a name
+        return platform.processor() or platform.machine()
+
+
+def _compiler() -> str | None:
+    """The first line of what the C compiler of the kernels says of its version."""
+    named = shlex.split(os.environ.get("CC", "")) or [name for name in ("cc", "gcc", "clang") if shutil.which(name)][:1]
+    return (_said([*named, "--version"]) or "").partition("\n")[0] or None if named else None
+
+
+def _versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    found = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _device(backend: str) -> str:
+    if backend == "jax":
+        import jax
+
+        return jax.devices()[0].device_kind
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    return tf.config.experimental.get_device_details(gpus[0]).get("device_name", "gpu") if gpus else "cpu"
+
+
+def _git(*arguments: str) -> str | None:
+    return _said(["git", *arguments])
+
+
+def _said(command: Sequence[str]) -> str | None:
+    """What a command prints; None where it fails or isn't there."""
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.rstrip()
