@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tuner import report
+from tuner import contrast, report
 from tuner.folder import Folder
+from zoo.document import Paragraph, Table
 
 CONTRAST = {"by": "kind", "seeds": [1, 2, 3, 4, 5, 6]}
 LEVELS = {"a": 0.5, "b": 0.4, "c": 0.5}
@@ -16,11 +17,12 @@ LEVELS = {"a": 0.5, "b": 0.4, "c": 0.5}
 @pytest.fixture
 def runs():
     """The objective of each label at each seed: b lies 0.1 lower, c where a does."""
-    noise = np.random.default_rng(0).normal(0, 0.01, (3, 6))
+    noise = np.random.default_rng(1).normal(0, 0.01, (3, 6))
     return {label: level + noise[i] for i, (label, level) in enumerate(LEVELS.items())}
 
 
-def made_up(path, runs, objective="val_accuracy", lost=()):
+def made_up(path, runs, objective="val_accuracy", lost=(), more=()):
+    path.mkdir(exist_ok=True)
     search = {"base": "none", "space": [{"name": "kind", "choice": list(LEVELS)}], "epochs": 1, "contrast": CONTRAST}
     search["objective"] = objective
     (path / "search.json").write_text(json.dumps({"search": search, "backend": "jax", "data_dir": None}))
@@ -32,7 +34,8 @@ def made_up(path, runs, objective="val_accuracy", lost=()):
         events.append({"event": "ended", "trial": events[-1]["trial"], "outcome": outcome})
 
     for label, level in LEVELS.items():
-        add({"kind": label}, level)
+        for _ in range(1 + dict(more).get(label, 0)):
+            add({"kind": label}, level)
     for seed in CONTRAST["seeds"]:
         for label in LEVELS:
             value = None if (label, seed) in lost else runs[label][seed - 1]
@@ -42,27 +45,72 @@ def made_up(path, runs, objective="val_accuracy", lost=()):
 
 
 def read(found):
-    _, table, words = report._contrast(found)
-    return {row[0]: row for row in table.rows}, words.text
+    """The table of the comparison, by label; the planned comparisons; and all words."""
+    blocks = list(contrast.blocks(found))
+    tables = {block.name: {row[0]: row for row in block.rows} for block in blocks if isinstance(block, Table)}
+    words = "\n".join(block.text for block in blocks if isinstance(block, Paragraph))
+    return tables["contrast"], tables["comparisons-contrast"], words
 
 
-def test_labels_are_compared_in_pairs(tmp_path, runs):
-    rows, words = read(made_up(tmp_path, runs))
-    interval = stats.ttest_rel(runs["b"], runs["a"]).confidence_interval(0.95)
-    mean = (runs["b"] - runs["a"]).mean()
-    assert rows["b"][4] == f"{mean:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
-    assert rows["b"][1:3] == ["1", "6 of 6"]
-    assert f"With kind b the val_accuracy is {-mean:.4f} lower than with a (6 pairs" in words
+def on_test_images(path, runs):
+    """What a search of today leaves behind: each run after it has looked at the test images."""
+    for trial in found_again(path).finals:
+        if trial.outcome.value is not None:
+            folder = path / "trials" / trial.name
+            folder.mkdir(parents=True)
+            accuracy = runs[trial.point["kind"]][trial.point["final/seed"] - 1] + 0.1
+            metrics = {"status": "finished", "test_accuracy": accuracy, "test_loss": 1.0}
+            (folder / "metrics.json").write_text(json.dumps(metrics))
+    return found_again(path)
+
+
+def found_again(path):
+    return report.Found(Folder(path))
+
+
+def test_labels_are_judged_on_test_images(tmp_path, runs):
+    """By the same test as a sweep's activations; p and interval are those of SciPy and of the order of the values."""
+    made_up(tmp_path, runs)
+    labels, rows, words = read(on_test_images(tmp_path, runs))
+    p = stats.permutation_test(
+        (runs["b"], runs["a"]), lambda x, y, axis: x.mean(axis) - y.mean(axis), n_resamples=np.inf
+    ).pvalue
+    mean = 100 * (runs["b"] - runs["a"]).mean()
+    row = rows["b minus a"]
+    assert (row[1], row[3], row[4], row[-1]) == (f"{mean:+.2f}", f"{p:.2g}", f"{2 * p:.2g}", "beyond chance below")
+    assert labels["b"][1] == "1" and labels["b"][3].startswith("6 of 6")
+    assert labels["a"][4].startswith(f"{runs['a'].mean() + 0.1:.4f} ± ")
     assert words.endswith("Against a: b worse; c not shown to differ.")
 
 
-def test_a_lower_loss_is_better(tmp_path, runs):
-    _, words = read(made_up(tmp_path, runs, "val_loss"))
-    assert words.endswith("Against a: b better; c not shown to differ.")
+def test_the_images_that_chose_do_not_judge(tmp_path, runs):
+    """As version 0.1.0 had it: the objective of the search, on its validation images."""
+    _, rows, words = read(made_up(tmp_path, runs))
+    assert rows["b minus a"][-1] == "no verdict: confounded" and "judged on the validation images that chose" in words
+    assert words.endswith("Against a: b, c without a verdict.")
+    _, rows, words = read(made_up(tmp_path / "loss", runs, "val_loss"))
+    assert rows["b minus a"][1] == f"{(runs['b'] - runs['a']).mean():+.4f}"
 
 
-def test_a_run_that_diverged_leaves_its_pair_out(tmp_path, runs):
-    rows, words = read(made_up(tmp_path, runs, lost=[("a", 2), ("b", 5)]))
-    assert [rows[label][2] for label in LEVELS] == ["5 of 6", "5 of 6", "6 of 6"]
-    assert [rows[label][5] for label in "bc"] == ["4", "5"]
-    assert "(4 pairs" in words
+def test_unequal_effort_is_confounded(tmp_path, runs):
+    made_up(tmp_path, runs, more={"b": 2})
+    _, rows, words = read(on_test_images(tmp_path, runs))
+    assert rows["b minus a"][-1] == "no verdict: confounded" and rows["c minus a"][-1] == "not told apart"
+    assert "unequal effort: 3 trials for b and 1 for a" in words
+
+
+def test_a_run_that_diverged_is_not_left_out(tmp_path, runs):
+    made_up(tmp_path, runs, lost=[("a", 2), ("b", 5)])
+    labels, rows, words = read(on_test_images(tmp_path, runs))
+    assert [labels[label][3] for label in LEVELS] == ["5 of 6, 1 diverged", "5 of 6, 1 diverged", "6 of 6"]
+    assert "b minus a (b lost 1 of 6; a lost 1 of 6; those that finished differ by" in words
+    assert rows["c minus a"][-1] == "no verdict: runs lost (a lost 1 of 6)"
+
+
+def test_the_whole_report(tmp_path, runs, capsys):
+    made_up(tmp_path, runs)
+    (tmp_path / "note.txt").write_text("A copy of\nimages.")
+    assert report.main([str(tmp_path)]) == 0
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "Summary. kind: of 2 planned comparisons 2 no verdict: confounded" in text and "A copy of images." in text
+    assert f"`KERAS_BACKEND=jax python -m tuner.search SEARCH.json --out {tmp_path}`" in text

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import zipfile
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,16 +12,30 @@ from typing import Any
 
 import numpy as np
 
+from zoo import judge
 from zoo.errors import UserError
+from zoo.grid import Comparisons
 from zoo.results import read_json
 from zoo.sweep import state
 
 SEEDS = ("seed", "training.seeds")  # axes along which runs are repetitions of each other
 ACTIVATIONS = ("activation", "activation.name")  # and those along which they are compared
 MISSING = "missing"
+ENDED, LOST = ("finished", "diverged"), ("diverged", "failed")  # states
+BASELINE = "relu"
+TWINS = {  # the fixed function that an adaptive one starts as, or is made of
+    "asigmoid": "sigmoid",
+    "atanh": "tanh",
+    "arelu": "relu",
+    "frelu": "relu",
+    "swish": "silu",
+    "pelu": "elu",
+    "prelu": "leaky_relu",
+}
+CLASSES = 10  # of both data sets
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
     """What a run of a sweep left behind so far."""
 
@@ -42,6 +57,11 @@ class Result:
         return next((self.labels[axis] for axis in ACTIVATIONS if axis in self.labels), "as configured")
 
     @property
+    def seed(self) -> str:
+        """By which it is told from the other runs of its arm; its name, where the sweep has no axis of seeds."""
+        return next((self.labels[axis] for axis in SEEDS if axis in self.labels), self.name)
+
+    @property
     def title(self) -> str:
         return ", ".join(
             [self.network, self.activation, *(f"seed {self.labels[axis]}" for axis in SEEDS if axis in self.labels)]
@@ -58,7 +78,7 @@ class Result:
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        return read_json(self.folder / "metrics.json", "status", "images_per_second", "peak_memory_mb")
+        return read_json(self.folder / "metrics.json", "status")
 
     def metric(self, key: str) -> float:
         if key not in self.metrics:
@@ -89,12 +109,23 @@ class Result:
         except (OSError, ValueError, csv.Error) as error:
             raise UserError(f"{path}: can't be read: {error}") from None
 
+    def right(self) -> np.ndarray | None:
+        """Whether it was right on each test image, bool (images,); None where it wrote no predictions down."""
+        path = self.folder / "predictions.npz"
+        if not path.exists():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                return file["test"] == file["test_labels"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(f"{path}: can't be read as predictions: {error}") from None
+
     def has_held_weights(self) -> bool:
         """Whether its mixing weights were held fixed, as far as the run says it."""
         return any(row.get("held") == "fixed" for row in self.rows("mixing_weights.csv"))
 
     def milliseconds_a_step(self) -> float:
-        return self.settings["training"]["batch_size"] / self.metrics["images_per_second"] * 1e3
+        return self.settings["training"]["batch_size"] / self.metric("images_per_second") * 1e3
 
 
 @dataclass(frozen=True)
@@ -104,12 +135,16 @@ class Group:
     Attributes:
         network: its name.
         rest: what sets it apart from the sweep's other groups of that network.
-        planned: its runs by activation, in the order of the sweep.
+        planned: its runs by activation, in the order of the sweep; of one that was tuned those at its best value.
+        comparisons: what the sweep asks of it.
+        ladder: by activation and value, the runs along the axis that activations are tuned on; empty without one.
     """
 
     network: str
     rest: str
     planned: dict[str, list[Result]]
+    comparisons: Comparisons
+    ladder: dict[str, dict[str, list[Result]]]
 
     @property
     def title(self) -> str:
@@ -119,6 +154,11 @@ class Group:
     def slug(self) -> str:
         return re.sub(r"[^A-Za-z0-9._-]+", "-", self.title)
 
+    @property
+    def baseline(self) -> str:
+        asked = self.comparisons
+        return asked.baseline or (asked.primary[1] if asked.primary else BASELINE)
+
     @cached_property
     def runs(self) -> dict[str, list[Result]]:
         """The finished runs of each activation that has some."""
@@ -127,12 +167,67 @@ class Group:
 
     def absent(self, name: str) -> str:
         """What became of an activation's runs that aren't finished, such as "2 diverged"; "" where all are."""
-        runs = self.planned.get(name, [])
-        states = [run.state if run.state in ("finished", "diverged", "failed") else MISSING for run in runs]
+        states = [run.state for run in self.planned.get(name, [])]
         if set(states) <= {MISSING}:
             return MISSING
         counted = Counter(state for state in states if state != "finished")
         return ", ".join(f"{count} {state}" for state, count in counted.items())
+
+    @cached_property
+    def plan(self) -> list[judge.Comparison]:
+        """The comparisons that the sweep names; by default each activation with the baseline, then with its twin."""
+        if pairs := self.comparisons.pairs:
+            primary = self.comparisons.primary
+            here = [pair for pair in pairs if set(pair) <= set(self.planned)]
+            return [judge.Comparison(arm, reference, [arm, reference] == primary) for arm, reference in here]
+        names = [name for name in self.planned if name != self.baseline]
+        twins = [(name, TWINS[name]) for name in names if TWINS.get(name, self.baseline) in names]
+        return [judge.Comparison(name, self.baseline) for name in names if self.baseline in self.planned] + [
+            judge.Comparison(*pair) for pair in twins
+        ]
+
+    @cached_property
+    def section(self) -> judge.Section:
+        """Its accuracies on test images, for the judge."""
+        arms = {name: self._arm(name) for name in self.planned}
+        confounded = {each: why for each in self.plan if (why := self._unequal(*each[:2]))}
+        return judge.Section(arms, self.plan, self.baseline, CLASSES, self.comparisons.paired, confounded)
+
+    def _arm(self, name: str) -> judge.Arm:
+        runs = self.runs.get(name, [])
+        losses = [run.metrics["test_loss"] for run in runs if "test_loss" in run.metrics]
+        return judge.Arm(
+            {run.seed: run.metric("test_accuracy") for run in runs},
+            len(self.planned[name]),
+            sum(run.state in LOST for run in self.planned[name]),
+            float(np.mean(losses)) if losses else None,
+        )
+
+    def _unequal(self, name: str, reference: str) -> str:
+        """What two activations differ in besides themselves: the values they were tuned over."""
+        if self.budget(name) == self.budget(reference):
+            return ""
+        return f"{name} was tuned over {self.budget(name)}, {reference} over {self.budget(reference)}"
+
+    def budget(self, name: str) -> str:
+        """What was tried to tune an activation."""
+        if name not in self.ladder:
+            return ""
+        values = self.ladder[name]
+        return f"{len(values)} values ({', '.join(values)}), {sum(map(len, values.values()))} runs"
+
+    def chosen(self, name: str) -> str:
+        """The value that an activation was judged at."""
+        return next((value for value, runs in self.ladder.get(name, {}).items() if runs == self.planned[name]), "")
+
+    def right(self, name: str) -> np.ndarray | None:
+        """Whether each finished run was right on each test image, bool (runs, images); None where some don't say."""
+        found = [run.right() for run in self.runs.get(name, [])]
+        return (
+            np.stack([each for each in found if each is not None])
+            if found and all(x is not None for x in found)
+            else None
+        )
 
 
 class Results:
@@ -151,6 +246,8 @@ class Results:
                 for run in self.sweep["runs"]
             ]
             self.notes: str = self.sweep["notes"]
+            plans = self.sweep.get("plans", {})
+            self.plans = {name: Comparisons.model_validate(plan) for name, plan in plans.items()}
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; expected the folder of a zoo.sweep") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -161,14 +258,44 @@ class Results:
     def outputs(self) -> set[str]:
         return {output for run in self.every for output in run.outputs}
 
-    def groups(self, output: str) -> list[Group]:
-        """The runs for one of the report's tables or figures, in the order of the sweep."""
+    def groups(self, output: str | None = None) -> list[Group]:
+        """The runs for one of the report's tables or figures, or all of them, in the order of the sweep."""
         found: dict[tuple, dict[str, list[Result]]] = {}
+        plans: dict[tuple, Comparisons] = {}
         for run in self.every:
-            if output in run.outputs:
-                activations = found.setdefault((run.network, tuple(run.others.items())), {})
+            if output is None or output in run.outputs:
+                plan = self.plans.get(run.labels.get("sweep", ""), Comparisons())
+                others = tuple(item for item in run.others.items() if item[0] != plan.tuned)
+                plans[run.network, others] = plan
+                activations = found.setdefault((run.network, others), {})
                 activations.setdefault(run.activation, []).append(run)
-        return [Group(network, _apart(network, others, list(found)), runs) for (network, others), runs in found.items()]
+        return [
+            _group(network, _apart(network, others, list(found)), runs, plans[network, others])
+            for (network, others), runs in found.items()
+        ]
+
+
+def _group(network: str, rest: str, runs: dict[str, list[Result]], plan: Comparisons) -> Group:
+    if not plan.tuned:
+        return Group(network, rest, runs, plan, {})
+    ladder: dict[str, dict[str, list[Result]]] = {}
+    for name, each in runs.items():
+        for run in each:
+            ladder.setdefault(name, {}).setdefault(run.labels.get(plan.tuned, ""), []).append(run)
+    return Group(network, rest, {name: _best(values) for name, values in ladder.items()}, plan, ladder)
+
+
+def _best(values: dict[str, list[Result]]) -> list[Result]:
+    """The runs at the value with the best mean accuracy on validation images, of those with the fewest runs amiss."""
+    if len(values) == 1:
+        return next(iter(values.values()))
+
+    def merit(runs: list[Result]) -> tuple[int, float]:
+        finished = [run for run in runs if run.state == "finished"]
+        accuracy = np.mean([run.metric("validation_accuracy") for run in finished]) if finished else 0.0
+        return len(finished) - len(runs), float(accuracy)
+
+    return max(values.values(), key=merit)
 
 
 def _apart(network: str, others: tuple[tuple[str, str], ...], every: list[tuple]) -> str:

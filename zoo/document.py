@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from zoo import results
+from zoo.errors import UserError
 
+NOTE = "note.txt"
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
 table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; font-size: 0.875rem; }
@@ -49,6 +51,17 @@ class Figure:
     name: str
     caption: str
     drawing: Any
+
+
+def note(folder: Path, given: str | None) -> str:
+    """What is to stand at the top of a report: what was given, or what is in note.txt of a folder."""
+    path = folder / NOTE
+    if given is not None or not path.exists():
+        return given or ""
+    try:
+        return " ".join(path.read_text(encoding="utf-8").split())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: can't be read as text: {error}") from None
 
 
 def write(out: Path, title: str, blocks: Sequence[Heading | Paragraph | Table | Figure]) -> None:

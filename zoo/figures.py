@@ -1,10 +1,11 @@
 """The figures of a report. Colours are those of Okabe and Ito, which the colour-blind tell apart."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from matplotlib import colormaps, rcParams
+from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -14,6 +15,9 @@ import keras_adaptact as ka
 
 rcParams["svg.hashsalt"] = "keras_adaptact"  # the same ids in each drawing of a figure
 Z = np.linspace(-5, 5, 201, dtype="float32")
+INK = "#222222"  # of all text, which light colours would make hard to read
+NO_VERDICT = "#767676"
+MARKERS = "os^vD*Phx8<>p"  # that tell lines apart where colours are grey
 STYLES = {  # a colour for each family, a broken line for the adaptive one
     "sigmoid": ("#009E73", "-"),
     "asigmoid": ("#009E73", "--"),
@@ -38,27 +42,45 @@ def style(label: str, index: int) -> dict:
     return {"color": colour, "linestyle": ":" if rest else line}
 
 
-def shapes(panels: Mapping[str, Mapping[str, np.ndarray]], in_order: bool = False) -> Figure:
-    """Curves over z: for each panel, its curves by label; from light to dark where they follow each other."""
+def shapes(panels: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Curves over z: for each panel, its curves by label; of a curve for each seed (seeds, z) their mean and a band.
+
+    All panels have the same axes.
+    """
     figure, grid = _grid(len(panels), columns=3, height=2.6)
+    every = [np.atleast_2d(y) for curves in panels.values() for y in curves.values()]
+    low, high = min(y.min() for y in every), max(y.max() for y in every)
     for axes, (title, curves) in zip(grid, panels.items(), strict=True):
-        colours = [OTHERS[i % len(OTHERS)] for i in range(len(curves))]
-        if in_order:
-            colours = colormaps["cividis_r"](np.linspace(0.1, 1, len(curves))).tolist()
-        for (label, y), colour, line in zip(curves.items(), colours, ("-", "--", ":", "-.") * 4, strict=False):
-            axes.plot(Z, y, line, color=colour, label=label)
+        for (label, y), colour, line in zip(curves.items(), OTHERS, ("-", "--", ":", "-.") * 4, strict=False):
+            values = np.atleast_2d(y)
+            axes.plot(Z, values.mean(axis=0), line, color=colour, label=label)
+            if len(values) > 1:
+                axes.fill_between(Z, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.25, lw=0)
         axes.set_title(title)
         axes.set_xlabel("z")
+        axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
         _zero_lines(axes)
         if len(curves) > 1:
             axes.legend(fontsize=7, frameon=False)
     return figure
 
 
-def against_epoch(panels: Mapping[str, Mapping[str, np.ndarray]], y: str, small: bool = False) -> Figure:
+def against_epoch(
+    panels: Mapping[str, Mapping[str, np.ndarray]],
+    y: str,
+    small: bool = False,
+    lost: Mapping[str, Mapping] | None = None,
+) -> Figure:
     """Mean over seeds against epoch, and a band from the smallest to the largest: values are (seeds, epochs).
 
-    Values above 1 that also span several orders of magnitude get a logarithmic axis.
+    Small panels share their axes. A curve that rises to more than three times the median of the others' largest values
+    is cut off there, and says how far it goes.
+
+    Args:
+        panels: by title the curves by label.
+        y: what the values are.
+        small: whether many panels stand in a row, each of few curves.
+        lost: by title and label, curves (epochs,) of runs that diverged: a cross where the last number was.
     """
     columns, height, width = (3, 2.6, 4.4) if small else (2, 4.2, 6.4)
     figure, grid = _grid(len(panels), columns, height, width)
@@ -66,7 +88,12 @@ def against_epoch(panels: Mapping[str, Mapping[str, np.ndarray]], y: str, small:
         for index, (label, values) in enumerate(curves.items()):
             epochs = np.arange(1, values.shape[1] + 1)
             look = style(label, index)
-            axes.plot(epochs, values.mean(axis=0), label=label, **look)
+            marks: dict[str, Any] = {
+                "marker": MARKERS[index % len(MARKERS)],
+                "markevery": (index % 5, 5),
+                "markersize": 4,
+            }
+            axes.plot(epochs, values.mean(axis=0), label=label, **look, **marks)
             if len(values) > 1:
                 axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=look["color"], alpha=0.12, lw=0)
         axes.set_title(title)
@@ -74,21 +101,118 @@ def against_epoch(panels: Mapping[str, Mapping[str, np.ndarray]], y: str, small:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel(y)
         axes.margins(x=0.01)
-        every = np.concatenate([values.ravel() for values in curves.values()])
-        if every.max() > 1 and 0 < every.min() < every.max() / 50:
-            axes.set_yscale("log")
+        _cut_off(axes, curves)
+        _mark_lost(axes, (lost or {}).get(title, {}), len(curves))
         _label_ends(axes)
+    if small:
+        _share_heights(grid)
     return figure
 
 
-def bars(panels: Mapping[str, Mapping[str, Sequence[float]]], x: str) -> Figure:
-    """A bar of the mean for each label, and a dot for each seed."""
-    figure, grid = _grid(len(panels), columns=2, height=0.6 + 0.3 * max(map(len, panels.values())), width=6.4)
+def _cut_off(axes: Axes, curves: Mapping[str, np.ndarray]) -> None:
+    largest = {label: float(values.max()) for label, values in curves.items()}
+    cut = 3 * float(np.median(list(largest.values())))
+    if len(largest) > 2 and max(largest.values()) > cut > 0:
+        rest = max(value for value in largest.values() if value <= cut)
+        low = min(float(values.min()) for values in curves.values())
+        axes.set_ylim(low - 0.05 * (rest - low), rest + 0.1 * (rest - low))
+        above = [f"{label} rises to {value:.3g}" for label, value in largest.items() if value > cut]
+        axes.text(0.5, 0.98, "; ".join(above), transform=axes.transAxes, fontsize=8, color=INK, ha="center", va="top")
+
+
+def _mark_lost(axes: Axes, lost: Mapping[str, Sequence[np.ndarray]], index: int) -> None:
+    """Runs that diverged as far as they have numbers; what has none starts with its cross at the top."""
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high)
+    for i, (label, curves) in enumerate(lost.items()):
+        look = style(label, index + i) | {"linewidth": 0.8}
+        for curve in curves:
+            known = np.clip(curve[np.isfinite(curve)], low, high)
+            epochs = np.arange(1, len(known) + 1)
+            axes.plot(epochs, known, label="_", **look)
+            x, y = (epochs[-1], known[-1]) if len(known) else (1, high)
+            axes.plot(x, y, "x", color=INK, markersize=7, label="_", clip_on=False)
+    if lost:
+        text = "x: " + ", ".join(f"{label} ({len(curves)} diverged)" for label, curves in lost.items())
+        axes.text(0.5, 0.92, text, transform=axes.transAxes, fontsize=8, color=INK, ha="center", va="top")
+
+
+def _share_heights(grid: Sequence[Axes]) -> None:
+    limits = [axes.get_ylim() for axes in grid]
+    for axes in grid:
+        axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+
+
+class Row(NamedTuple):
+    """A line of a forest plot: seeds, their mean, its interval, lost runs, and whether it is judged."""
+
+    label: str
+    seeds: np.ndarray
+    mean: float
+    interval: np.ndarray
+    lost: np.ndarray
+    judged: bool
+
+
+def forest(rows: Sequence[Row], x: str) -> Figure:
+    """Differences with their intervals, one below the other. What lies far outside of the others is cut off."""
+    figure, (axes,) = _grid(1, 1, height=1.1 + 0.38 * len(rows), width=8.4)
+    near = np.concatenate([np.append(row.seeds, row.mean) for row in rows if len(row.seeds)])
+    ends = np.concatenate([row.interval[np.isfinite(row.interval)] for row in rows if row.judged] or [near])
+    low, high = min(near.min(), ends.min(), 0.0), max(near.max(), ends.max(), 0.0)
+    low, high = low - 0.04 * (high - low), high + 0.04 * (high - low)
+    for place, row in enumerate(rows):
+        colour = INK if row.judged else NO_VERDICT
+        if row.judged:
+            axes.plot(np.clip(row.interval, low, high), [place, place], "-", color=colour, linewidth=1.6)
+        axes.plot(row.seeds, np.full(len(row.seeds), place - 0.18), "o", color="#0072B2", markersize=3.5, alpha=0.8)
+        axes.plot(row.mean, place, "s", color=colour, markersize=6, markerfacecolor=colour if row.judged else "white")
+        axes.plot(np.clip(row.lost, low, high), np.full(len(row.lost), place + 0.18), "x", color=INK, markersize=6)
+    axes.axvline(0, color=INK, linewidth=0.8, linestyle=":")
+    axes.set_yticks(range(len(rows)), [row.label for row in rows])
+    axes.set_xlim(low, high)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel(x)
+    return figure
+
+
+def against_rate(
+    panels: Mapping[str, Mapping[str, Mapping[float, np.ndarray]]], x: str, y: str, guess: float
+) -> Figure:
+    """Mean over seeds against a rate, a dot for each seed, and a cross at a guess for each that was lost (nan)."""
+    figure, grid = _grid(len(panels), columns=2, height=4.2, width=6.4)
+    for axes, (title, arms) in zip(grid, panels.items(), strict=True):
+        for index, (label, values) in enumerate(arms.items()):
+            look = style(label, index)
+            rates = sorted(values)
+            kept = [rate for rate in rates if np.isfinite(values[rate]).any()]
+            means = [float(np.nanmean(values[rate])) for rate in kept]
+            axes.plot(kept, means, label=label, marker=MARKERS[index % len(MARKERS)], markersize=5, **look)
+            for rate in rates:
+                found = np.isfinite(values[rate])
+                axes.plot(np.full(found.sum(), rate), values[rate][found], ".", color=look["color"], markersize=3)
+                axes.plot(np.full((~found).sum(), rate), np.full((~found).sum(), guess), "x", color=INK, markersize=6)
+        axes.set_xscale("log")
+        axes.set_title(title)
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def bars(panels: Mapping[str, Mapping[str, Sequence[float]]], x: str, absent: Mapping[str, Sequence[str]]) -> Figure:
+    """A bar of the mean for each label, and a dot for each seed; a cross for labels that have none."""
+    most = max(len(found) + len(absent.get(title, ())) for title, found in panels.items())
+    figure, grid = _grid(len(panels), columns=2, height=max(2.6, 1.2 + 0.3 * most), width=6.4)
     for axes, (title, found) in zip(grid, panels.items(), strict=True):
         for index, (label, values) in enumerate(found.items()):
             axes.barh(index, np.mean(values), color=style(label, index)["color"], alpha=0.55, height=0.7)
             axes.plot(values, np.full(len(values), index), ".", color="#333333", markersize=4)
-        axes.set_yticks(range(len(found)), list(found))
+        lost = list(absent.get(title, ()))
+        if lost:
+            places = len(found) + np.arange(len(lost))
+            axes.plot(np.zeros(len(lost)), places, "x", color=INK, markersize=6, clip_on=False)
+        axes.set_yticks(range(len(found) + len(lost)), [*found, *lost])
         axes.invert_yaxis()
         axes.set_xlabel(x)
         axes.set_title(title)
@@ -144,11 +268,11 @@ def _zero_lines(axes: Axes) -> None:
 
 def _label_ends(axes: Axes) -> None:
     """Writes each curve's name and a piece of its line beside its end, in the order of the ends."""
-    lines = list(axes.get_lines())
+    lines = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
     ends = [(np.asarray(line.get_xdata())[-1], np.asarray(line.get_ydata())[-1]) for line in lines]
     axes.autoscale_view()  # else the limits are set only when it is drawn
     to_axes = axes.transData + axes.transAxes.inverted()
-    heights = [to_axes.transform((x, y))[1] if np.isfinite(y) else 1.0 for x, y in ends]
+    heights = [min(1.0, to_axes.transform((x, y))[1]) if np.isfinite(y) else 1.0 for x, y in ends]
     order = np.argsort(heights, kind="stable")
     gap = 18 / axes.get_window_extent().height  # pixels
     placed: list[float] = []
@@ -162,4 +286,4 @@ def _label_ends(axes: Axes) -> None:
         look = {"color": colour, "linestyle": lines[i].get_linestyle(), "linewidth": lines[i].get_linewidth()}
         axes.add_line(Line2D([1.05, 1.12], [at, at], transform=axes.transAxes, clip_on=False, **look))
         name = str(lines[i].get_label())
-        axes.text(1.135, at, name, transform=axes.transAxes, color=colour, fontsize=8, va="center")
+        axes.text(1.135, at, name, transform=axes.transAxes, color=INK, fontsize=8, va="center")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -24,6 +24,43 @@ class Choice(Strict):
     value: Any
 
 
+Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
+
+
+class Comparisons(Strict):
+    """What a sweep asks, named before its runs: pairs of labels of its activations, the second one the reference.
+
+    All of them are one family, for which the report corrects. Without a primary and secondary ones each activation is
+    compared with the baseline, and each adaptive one with its fixed twin.
+    """
+
+    primary: Pair | None = Field(None, description='the question: ["method1", "relu"] is method 1 minus ReLU')
+    secondary: list[Pair] = Field([], description="further questions")
+    baseline: str | None = Field(
+        None,
+        description="the activation whose failure leaves nothing to compare with; null: the primary one's reference, "
+        "or relu",
+    )
+    paired: bool = Field(False, description="whether seeds pair the runs of two activations by design, as folds would")
+    tuned: str | None = Field(
+        None,
+        description="an axis such as training.optimizer.learning_rate: each activation is judged, on test images, "
+        "at its value with the best mean accuracy on validation images",
+    )
+    effort: str = Field("", description="how each activation was tuned before this sweep, for the report")
+
+    @property
+    def pairs(self) -> list[list[str]]:
+        return ([self.primary] if self.primary else []) + self.secondary
+
+    @model_validator(mode="after")
+    def _each_is_one_question(self):
+        for i, pair in enumerate(self.pairs):
+            if pair[0] == pair[1] or pair in self.pairs[:i] or pair[::-1] in self.pairs[:i]:
+                raise ValueError(f"a comparison is of two different activations, and is named once; found {pair}")
+        return self
+
+
 class Sweep(Strict):
     """Runs that differ along some axes."""
 
@@ -39,13 +76,14 @@ class Sweep(Strict):
         'of one; {"label": ..., "value": ...} names a value',
     )
     exclude: list[dict[str, list[str]]] = Field([], description="runs left out: those with one of these labels each")
+    comparisons: Comparisons = Field(Comparisons(), description="what the report judges")
 
     @model_validator(mode="after")
     def _joins_or_makes_runs(self):
         if bool(self.parts) == bool(self.base):
             raise ValueError("a sweep needs either base, or parts")
-        if self.parts and (self.axes or self.exclude or self.set or self.outputs):
-            raise ValueError("a sweep of parts has no axes, set, exclude or outputs of its own")
+        if self.parts and (self.axes or self.exclude or self.set or self.outputs or self.comparisons != Comparisons()):
+            raise ValueError("a sweep of parts has no axes, set, exclude, outputs or comparisons of its own")
         return self
 
 
@@ -77,6 +115,7 @@ def load(path: Path) -> tuple[Sweep, list[Planned]]:
         raise ConfigError(f"{path}: {dotted}: {what}" if dotted else f"{path}: {what}") from None
     every = list(_expand(path, sweep)) if sweep.base else []
     _check_exclude(path, sweep, every)
+    _check_comparisons(path, sweep, every)
     planned = [run for run in every if not any(_matches(run, rule) for rule in sweep.exclude)]
     for part in sweep.parts:
         inside = path.parent / part
@@ -127,6 +166,23 @@ def _check_exclude(path: Path, sweep: Sweep, every: list[Planned]) -> None:
                     f"{path}: exclude.{axis}: no value of that axis is called {unknown[0]!r}; there are "
                     f"{', '.join(sorted(known))}"
                 )
+
+
+def _check_comparisons(path: Path, sweep: Sweep, every: list[Planned]) -> None:
+    asked = sweep.comparisons
+    labels = [run.labels.get("activation", run.labels.get("activation.name", "")) for run in every]
+    named = [label for pair in asked.pairs for label in pair] + ([asked.baseline] if asked.baseline else [])
+    if unknown := next((label for label in named if label not in labels), None):
+        known = ", ".join(dict.fromkeys(filter(None, labels))) or "none"
+        raise ConfigError(f"{path}: comparisons: no activation of the sweep is called {unknown!r}; there are {known}")
+    if asked.tuned and asked.tuned not in sweep.axes:
+        raise ConfigError(f"{path}: comparisons.tuned: {asked.tuned} is no axis; the axes are {', '.join(sweep.axes)}")
+
+
+def plans(path: Path, sweep: Sweep) -> dict[str, dict[str, Any]]:
+    """The comparisons of each part of a sweep by its name, as JSON; of one without parts under ""."""
+    parts = {Path(part).stem: load(path.parent / part)[0] for part in sweep.parts} or {"": sweep}
+    return {name: part.comparisons.model_dump() for name, part in parts.items()}
 
 
 def _choice(path: Path, axis: str, value: Any) -> Choice:

@@ -79,10 +79,12 @@ class Sweep:
         """Makes the folders, and writes down what the sweep is.
 
         Raises:
-            UserError: where a run was made from another config, or its config can't be read.
+            UserError: where a run was made from another config, or its config can't be read; where runs have ended
+                under another plan of comparisons.
         """
         for run in every:
             self._check_config(run)
+        self._check_plans(sweep.get("plans", {}), every)
         try:
             for name in ("configs", "logs", "runs"):
                 (self.out / name).mkdir(parents=True, exist_ok=True)
@@ -103,6 +105,15 @@ class Sweep:
             raise UserError(
                 f"{self.folder(run)}: this run was made with another {fields[0]} than the sweep now says; give another "
                 "--out, or delete the run"
+            )
+
+    def _check_plans(self, plans: dict[str, Any], every: "list[Planned]") -> None:
+        path = self.out / "sweep.json"
+        then = results.read_json(path).get("plans", plans) if path.exists() else plans
+        if then != plans and any(map(self.is_done, every)):
+            raise UserError(
+                f"{path}: comparisons are named before the runs, and runs of this sweep have ended with others; give "
+                "another --out"
             )
 
     def _failure(self, run: "Planned") -> Path:
@@ -252,7 +263,9 @@ def _main(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _list(sweep, name)
     sweep.prepare(
-        described.model_dump(by_alias=True, exclude={"schema_"}) | {"backend": name, "file": str(arguments.sweep)},
+        described.model_dump(by_alias=True, exclude={"schema_", "comparisons"})
+        | {"plans": grid.plans(arguments.sweep, described), "backend": name, "file": str(arguments.sweep)}
+        | {"data_dir": str(arguments.data_dir) if arguments.data_dir else None},
         every,
     )
     budget = arguments.time_budget

@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from zoo import earlier, figures, metrics
-from zoo.collected import Result, Results
+from zoo.collected import BASELINE, Result, Results
 from zoo.document import Figure, Paragraph
 from zoo.errors import UserError
-from zoo.sections.sound import BASELINE
 
 BATCHES = 2_000
 

@@ -1,11 +1,12 @@
 """Figures 1 and 2, and what the activations of a sweep's runs learned."""
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
 
 from zoo import config, figures, models
-from zoo.collected import Result, Results
+from zoo.collected import Group, Result, Results
 from zoo.document import Figure, Paragraph
 
 SITES = 9  # that are drawn of a network with more
@@ -29,28 +30,45 @@ def classical() -> Iterator[Figure]:
 
 
 def learned(results: Results) -> Iterator[Figure | Paragraph]:
-    """For the first finished run of each network and activation: mixing weights, and the shape at each site."""
-    firsts: dict[tuple[str, str], Result] = {}
-    for run in results.finished:
-        firsts.setdefault((run.network, run.activation), run)
-    found = [figure for run in firsts.values() for figure in (_mixing(run), _shapes(run)) if figure]
+    """For each group and activation, over its finished runs: mixing weights, and the shape at each site."""
+    found = [
+        figure
+        for group in results.groups()
+        for name, runs in group.runs.items()
+        for figure in (_mixing(group, name, runs), _shapes(group, name, runs))
+        if figure
+    ]
     yield from found
     if not found:
         yield Paragraph("No finished run has an activation with one set of trained numbers for each layer.")
 
 
-def _mixing(run: Result) -> Figure | None:
-    rows = [row for row in run.rows("mixing_weights.csv") if not row["channel"] and int(row["epoch"]) > 0]
+def _over(runs: list[Result]) -> str:
+    return f"{len(runs)} seeds, their mean and a band from the lowest to the highest" if len(runs) > 1 else "one seed"
+
+
+def _mixing(group: Group, name: str, runs: list[Result]) -> Figure | None:
+    every = [[r for r in run.rows("mixing_weights.csv") if not r["channel"] and int(r["epoch"]) > 0] for run in runs]
+    rows = every[0]
     panels: dict[str, dict[str, np.ndarray]] = {}
     for site in _some(rows):
         for member in dict.fromkeys(row["member"] for row in rows if row["site"] == site):
-            values = [float(row["weight"]) for row in rows if (row["site"], row["member"]) == (site, member)]
-            panels.setdefault(site, {})[member] = np.array([values])
+            values = [
+                [float(row["weight"]) for row in each if (row["site"], row["member"]) == (site, member)]
+                for each in every
+            ]
+            panels.setdefault(site, {})[member] = np.array(values)
     if not panels:
         return None
-    held = ", held fixed," if run.has_held_weights() else ""
-    caption = f"{run.title}: mixing weights{held} against epoch{_of_sites(rows)}{_symbols(panels)}."
-    return Figure(f"weights-{run.name}", caption, figures.against_epoch(panels, "mixing weight", small=True))
+    held = ", held fixed," if runs[0].has_held_weights() else ""
+    title = f"{group.title}, {name}"
+    caption = f"{title}: mixing weights{held} against epoch{_of_sites(rows)}{_symbols(panels)}; {_over(runs)}."
+    drawing = figures.against_epoch(panels, "mixing weight", small=True)
+    return Figure(f"weights-{group.slug}-{_file(name)}", caption, drawing)
+
+
+def _file(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)
 
 
 def _symbols(panels: dict[str, dict[str, np.ndarray]]) -> str:
@@ -60,25 +78,33 @@ def _symbols(panels: dict[str, dict[str, np.ndarray]]) -> str:
     return f"; {', '.join(named)}" if len(named) == len(members) == len(SYMBOLS) else ""
 
 
-def _shapes(run: Result) -> Figure | None:
-    rows = run.rows("parameters.csv")
-    make = models.factory(config.Config.model_validate(run.settings).activation)
+def _shapes(group: Group, name: str, runs: list[Result]) -> Figure | None:
+    every = [run.rows("parameters.csv") for run in runs]
+    make = models.factory(config.Config.model_validate(runs[0].settings).activation)
     panels: dict[str, dict[str, np.ndarray]] = {}
-    for site in _some(rows):
-        of_site = [row for row in rows if row["site"] == site]
-        for epoch in dict.fromkeys(row["epoch"] for row in of_site):
-            values: dict[str, list[float]] = {}
-            for row in of_site:
-                if row["epoch"] == epoch:
-                    values.setdefault(row["parameter"], []).append(float(row["value"]))
-            layer = make(site)
-            now = layer.get_parameters()
-            layer.set_parameters(**{name: np.reshape(found, now[name].shape) for name, found in values.items()})
-            panels.setdefault(site, {})[f"epoch {epoch}"] = figures.evaluate(layer)
+    for site in _some(every[0]):
+        epochs = [row["epoch"] for row in every[0] if row["site"] == site]
+        ends = {"at the start": epochs[0], f"after epoch {epochs[-1]}": epochs[-1]}
+        panels[site] = {
+            label: np.array([_curve(rows, make(site), site, at) for rows in every]) for label, at in ends.items()
+        }
     if not panels:
         return None
-    caption = f"{run.title}: the activation at each site as it was learned{_of_sites(rows)}."
-    return Figure(f"shapes-{run.name}", caption, figures.shapes(panels, in_order=True))
+    caption = (
+        f"{group.title}, {name}: the activation at each site as it was learned{_of_sites(every[0])}; {_over(runs)}."
+    )
+    return Figure(f"shapes-{group.slug}-{_file(name)}", caption, figures.shapes(panels))
+
+
+def _curve(rows: list[dict[str, str]], layer, site: str, epoch: str) -> np.ndarray:
+    """An activation as it was at a site after an epoch."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        if (row["site"], row["epoch"]) == (site, epoch):
+            values.setdefault(row["parameter"], []).append(float(row["value"]))
+    now = layer.get_parameters()
+    layer.set_parameters(**{name: np.reshape(found, now[name].shape) for name, found in values.items()})
+    return figures.evaluate(layer)
 
 
 def _some(rows: list[dict[str, str]]) -> list[str]:

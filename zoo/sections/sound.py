@@ -1,104 +1,138 @@
-"""The sound table: what an activation brings over seeds, beside what it costs, and the same in words."""
+"""The sound measure: what an activation brings over seeds and costs, and what the judge says of the differences."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import mean, median, stdev
-from typing import NamedTuple
 
 import numpy as np
+from scipy import integrate
 
-from zoo import statistics
-from zoo.collected import Group, Result, Results
-from zoo.document import Paragraph, Table
+from zoo import belonging, figures, judge, verdicts
+from zoo.collected import CLASSES, ENDED, LOST, Group, Result, Results
+from zoo.document import Figure, Heading, Paragraph, Table
+from zoo.verdicts import POINTS
 
-BASELINE = "relu"
-LEVEL = 0.05
 EXPLAINED = (
     "After the last epoch, on all test images, which take part in no choice. Mean and standard deviation over the "
-    "seeds that finished; a run that diverged or failed is counted in the second column and stands nowhere else. "
-    "Differences from ReLU are in accuracy, in percentage points, with a 95 % interval by Welch's t-test: the runs of "
-    "two activations are taken as independent samples and not paired by seed. p is corrected by Holm's method for all "
-    "comparisons in this section, the intervals are not. The training loss is what the optimizer minimizes, label "
-    "smoothing and the penalty on kernels included; the area under it is in nats times epochs, and the next column has "
-    "the first epoch whose mean loss is at or below ReLU's last one. Peak memory is that of the process on a CPU, of "
-    "the device on a GPU; step times hold for the machine as it was, whatever else ran on it."
+    "seeds that finished; the second column counts the others, and the last one has a 95 % interval of the rate at "
+    "which runs are lost (Clopper and Pearson). Cross-entropy is that of the test images; a guess has ln 10 = 2.303. "
+    "Peak memory is that of the process on a CPU, of the device on a GPU; step times hold for the machine as it was, "
+    "whatever else ran on it."
 )
 HEADER = (
-    *("activation", "seeds", "accuracy", "macro precision", "minus ReLU [95 %]", "p (Holm)"),
-    *("area under loss", "epochs to ReLU's loss", "ms a step", "times ReLU's", "peak MB"),
+    *("activation", "seeds", "accuracy", "macro precision", "cross-entropy", "area under loss"),
+    *("epochs to the baseline's loss", "ms a step", "times the baseline's", "peak MB", "runs lost [95 %]"),
 )
+OUTPUT = "sound"
+
+Verdicts = Mapping[str, Sequence[judge.Verdict]]
 
 
-class Row(NamedTuple):
-    """What is known of one activation's finished runs; None for what takes ReLU or more seeds to know."""
-
-    name: str
-    runs: list[Result]
-    loss: np.ndarray
-    reached: int | None
-    step: float
-    times: float | None
-    difference: statistics.Difference | None
-    p: float | None
+def sections(results: Results) -> dict[str, judge.Section]:
+    """What is judged, by the titles of its groups."""
+    return {group.title: group.section for group in results.groups(OUTPUT)}
 
 
-def blocks(results: Results, output: str) -> Iterator[Paragraph | Table]:
+def blocks(results: Results, found: Verdicts) -> Iterator[Heading | Paragraph | Table | Figure]:
+    groups = results.groups(OUTPUT)
+    judged = {group.title: group.section for group in groups}
     yield Paragraph(EXPLAINED)
-    groups = results.groups(output)
-    known = {(i, name): found for i, group in enumerate(groups) for name, found in _differences(group).items()}
-    corrected = dict(zip(known, statistics.holm([found.p for found in known.values()]), strict=True))
-    for i, group in enumerate(groups):
-        rows = [_row(group, name, known.get((i, name)), corrected.get((i, name))) for name in group.runs]
-        cells = {row.name: _cells(row, group) for row in rows}
-        lost = {
-            name: [name, f"0 of {len(runs)}", group.absent(name), *[""] * 8] for name, runs in group.planned.items()
-        }
-        caption = f"{group.title}: the sound measure, in % where it is a share"
-        yield Table(f"sound-{group.slug}", caption, HEADER, list((lost | cells).values()))
-        yield Paragraph(_in_words(group, rows))
+    yield verdicts.explained(judged, any(group.comparisons.pairs for group in groups))
+    for group in groups:
+        yield Heading(group.title, 3)
+        told, errors = found[group.title], verdicts.image_errors(group.section, group.right, POINTS, _images(group))
+        yield from verdicts.blocks(group.slug, group.title, group.section, told, POINTS, errors, "test accuracy")
+        times = belonging.same_machine([run for runs in group.runs.values() for run in runs])
+        yield _table(group, times)
+        yield Paragraph(_in_words(group, times, all(verdict.status == "void" for verdict in told)))
+        yield from _effort(group)
 
 
-def _differences(group: Group) -> dict[str, statistics.Difference]:
-    relu = [run.metric("test_accuracy") for run in group.runs.get(BASELINE, [])]
-    found = {
-        name: statistics.difference([run.metric("test_accuracy") for run in runs], relu)
-        for name, runs in group.runs.items()
-        if name != BASELINE
-    }
-    return {name: difference for name, difference in found.items() if difference}
+def _images(group: Group) -> int | None:
+    """How many test images its runs were measured on, where they say so."""
+    counts = {run.environment.get("images", {}).get("test") for runs in group.runs.values() for run in runs}
+    return counts.pop() if len(counts) == 1 else None
 
 
-def _row(group: Group, name: str, difference: statistics.Difference | None, p: float | None) -> Row:
-    runs, relu = group.runs[name], group.runs.get(BASELINE)
-    loss, step = stacked(runs, "loss").mean(axis=0), _pace(runs)
-    reached = statistics.epochs_to_reach(loss, stacked(relu, "loss").mean(axis=0)[-1]) if relu else None
-    return Row(name, runs, loss, reached, step, step / _pace(relu) if relu else None, difference, p)
+def loss_column(group: Group) -> str:
+    """The column of the history with the cross-entropy of the training batches; the loss, where a run has none."""
+    runs = [run for runs in group.runs.values() for run in runs]
+    return "cross_entropy" if all(len(run.history("cross_entropy")) for run in runs) else "loss"
+
+
+def has_penalty(group: Group) -> bool:
+    """Whether that column holds more than cross-entropy."""
+    settings = [run.settings["training"] for runs in group.runs.values() for run in runs]
+    more = any(each.get("weight_decay") or each.get("label_smoothing") for each in settings)
+    return loss_column(group) == "loss" and more
+
+
+def loss_name(group: Group) -> str:
+    return "training loss with penalty (older runs)" if has_penalty(group) else "training cross-entropy"
+
+
+def _table(group: Group, times: bool) -> Table:
+    base = group.runs.get(group.baseline)
+    rows = []
+    for name, planned in group.planned.items():
+        runs = group.runs.get(name)
+        cells = _cells(group, runs, base, times) if runs else [group.absent(name), *[""] * (len(HEADER) - 4)]
+        rows.append([name, _count(group, name, planned), *cells, _lost(planned)])
+    what = "the sound measure, in % where it is a share"
+    caption = f"{group.title}: {what}. {loss_name(group).capitalize()}: area in nats times epochs"
+    return Table(f"sound-{group.slug}", caption, HEADER, rows)
+
+
+def _count(group: Group, name: str, planned: list[Result]) -> str:
+    done, absent = len(group.runs.get(name, [])), group.absent(name)
+    return str(done) if not absent else f"{done} of {len(planned)}, {absent}" if done else f"0 of {len(planned)}"
+
+
+def _lost(planned: list[Result]) -> str:
+    """The share of an activation's runs that were lost, and how far it may be from that of further runs."""
+    ended = [run for run in planned if run.state in (*ENDED, *LOST)]
+    lost = sum(run.state in LOST for run in ended)
+    if not lost:
+        return ""
+    low, high = judge.rate(lost, len(ended))
+    return f"{lost} of {len(ended)}: {lost / len(ended):.0%} [{low:.0%}, {high:.0%}]"
+
+
+def _cells(group: Group, runs: list[Result], base: list[Result] | None, times: bool) -> list[str]:
+    column, step = loss_column(group), _pace(runs)
+    loss, reached = stacked(runs, column).mean(axis=0), ""
+    if base and not has_penalty(group):
+        reached = str(epochs_to_reach(loss, stacked(base, column).mean(axis=0)[-1]) or "never")
+    entropies = [run.metrics["test_loss"] for run in runs if "test_loss" in run.metrics]
+    return [
+        spread([run.metric("test_accuracy") for run in runs]),
+        spread([run.metric("test_precision_macro") for run in runs]),
+        f"{mean(entropies):.3f}" if entropies else "",
+        f"{area(loss):.2f}",
+        reached,
+        f"{step:.1f}",
+        f"{step / _pace(base):.2f}" if base and times else "",
+        f"{median(run.metric('peak_memory_mb') for run in runs):.0f}",
+    ]
 
 
 def _pace(runs: list[Result]) -> float:
     return median(run.milliseconds_a_step() for run in runs)
 
 
-def _cells(row: Row, group: Group) -> list[str]:
-    absent, found = group.absent(row.name), row.difference
-    return [
-        row.name,
-        f"{len(row.runs)} of {len(group.planned[row.name])}, {absent}" if absent else str(len(row.runs)),
-        spread([run.metric("test_accuracy") for run in row.runs]),
-        spread([run.metric("test_precision_macro") for run in row.runs]),
-        f"{100 * found.mean:+.2f} [{100 * found.low:+.2f}, {100 * found.high:+.2f}]" if found else "",
-        f"{row.p:.2g}" if row.p is not None else "",
-        f"{statistics.area(row.loss):.2f}",
-        "" if row.times is None else str(row.reached or "never"),
-        f"{row.step:.1f}",
-        "" if row.times is None else f"{row.times:.2f}",
-        f"{median(run.metric('peak_memory_mb') for run in row.runs):.0f}",
-    ]
-
-
 def stacked(runs: list[Result], column: str) -> np.ndarray:
-    """A column of the histories of runs (runs, epochs), as far as all of them got."""
-    curves = [run.history(column) for run in runs]
-    return np.stack([curve[: min(map(len, curves))] for curve in curves])
+    """A column of the histories of finished runs (runs, epochs)."""
+    return np.stack([run.history(column) for run in runs])
+
+
+def area(loss: np.ndarray) -> float:
+    """Area under a curve of one value an epoch, by trapezoids of width 1; 0 for a single epoch."""
+    return float(integrate.trapezoid(loss))
+
+
+def epochs_to_reach(loss: np.ndarray, level: float) -> int | None:
+    """The first epoch, counted from 1, whose loss is at `level` or below; None where none is."""
+    return next((epoch for epoch, value in enumerate(loss, start=1) if value <= level), None)
 
 
 def spread(values: list[float], scale: float = 100, digits: int = 2) -> str:
@@ -107,47 +141,73 @@ def spread(values: list[float], scale: float = 100, digits: int = 2) -> str:
     return f"{text} ± {scale * stdev(values):.{digits}f}" if len(values) > 1 else text
 
 
-def _in_words(group: Group, rows: list[Row]) -> str:
-    """A paragraph of what the numbers say."""
-    relu = next((row for row in rows if row.name == BASELINE), None)
-    if relu is None:
-        return f"{group.title}: there is no finished run with ReLU to compare with."
-    accuracy = spread([run.metric("test_accuracy") for run in relu.runs])
-    count = f"{len(relu.runs)} seed{'s' * (len(relu.runs) > 1)}"
-    others = [row for row in rows if row is not relu]
-    sentences = [f"With ReLU {group.title} reaches {accuracy} % test accuracy ({count})", _verdict(others)]
-    if others:
-        sentences += [_convergence(others, relu), _cost(others)]
+def _in_words(group: Group, times: bool, void: bool) -> str:
+    """A paragraph of what it took."""
+    base = group.runs.get(group.baseline)
+    if base is None:
+        return f"{group.title}: there is no finished run with {group.baseline} to compare with."
+    accuracy = spread([run.metric("test_accuracy") for run in base])
+    count = f"{len(base)} seed{'s' * (len(base) > 1)}"
+    sentences = [f"With {group.baseline} {group.title} reaches {accuracy} % test accuracy ({count})"]
+    others = {name: runs for name, runs in group.runs.items() if name != group.baseline}
+    if others and not void:
+        sentences += [_convergence(group, others, base), _cost(others, base, times)]
+    if single := [name for name, runs in group.runs.items() if len(runs) == 1]:
+        sentences.append(f"Of one finished run only: {', '.join(single)}")
     if lost := [f"{name} ({group.absent(name)})" for name in group.planned if group.absent(name)]:
         sentences.append(f"Not finished: {', '.join(lost)}")
     return ". ".join(sentences) + "."
 
 
-def _verdict(rows: list[Row]) -> str:
-    judged = [row for row in rows if row.difference and row.p is not None]
-    if not judged:
-        return "Differences from it can't be told from chance, which takes two seeds or more of each"
-    groups: dict[str, list[str]] = {"beyond chance above it": [], "beyond chance below it": [], "not told apart": []}
-    above, below, open_ = groups.values()
-    for row in judged:
-        assert row.difference and row.p is not None
-        mean, low, high, _ = (100 * value for value in row.difference)
-        where = open_ if row.p >= LEVEL else above if mean > 0 else below
-        where.append(f"{row.name} ({mean:+.2f} points, {low:+.2f} to {high:+.2f})")
-    text = "; ".join(f"{what}: {', '.join(names)}" for what, names in groups.items() if names)
-    return text.replace("not told apart:", "not told apart from it by these seeds:").capitalize()
+def _convergence(group: Group, others: dict[str, list[Result]], base: list[Result]) -> str:
+    if has_penalty(group):
+        return "These older runs record their loss with its penalty alone, so how fast it falls isn't compared"
+    column = loss_column(group)
+    level, epochs = float(stacked(base, column).mean(axis=0)[-1]), stacked(base, column).shape[1]
+    losses = {name: stacked(runs, column).mean(axis=0) for name, runs in others.items()}
+    reached = {name: epochs_to_reach(loss, level) for name, loss in losses.items()}
+    order = sorted(losses, key=lambda name: (reached[name] or math.inf, losses[name][-1]))
+    parts = [f"by {name} {f'after {reached[name]}' if reached[name] else 'never'}" for name in order]
+    return (
+        f"The {loss_name(group)} of {group.baseline} after {epochs} epochs, {level:.3f}, is reached {', '.join(parts)}"
+    )
 
 
-def _convergence(rows: list[Row], relu: Row) -> str:
-    epochs = len(relu.loss)
-    reached = sorted((row for row in rows if row.reached), key=lambda row: (row.reached, row.loss[-1]))
-    never = [row.name for row in rows if not row.reached]
-    text = f"ReLU's training loss after {epochs} epochs, {relu.loss[-1]:.3f}, is reached "
-    parts = [f"by {row.name} after {row.reached}" for row in reached] + [f"by {name} never" for name in never]
-    return text + ", ".join(parts)
-
-
-def _cost(rows: list[Row]) -> str:
-    timed = sorted((row.times, row.name) for row in rows if row.times is not None)
+def _cost(others: dict[str, list[Result]], base: list[Result], times: bool) -> str:
+    if not times:
+        return "Runs were made on machines that differ, so that times aren't compared"
+    timed = sorted((_pace(runs) / _pace(base), name) for name, runs in others.items())
     (low, cheapest), (high, dearest) = timed[0], timed[-1]
-    return f"A step takes from {low:.2f} ({cheapest}) to {high:.2f} ({dearest}) times as long as with ReLU"
+    return f"A step takes from {low:.2f} ({cheapest}) to {high:.2f} ({dearest}) times as long as the baseline's"
+
+
+def _effort(group: Group) -> Iterator[Table | Figure | Paragraph]:
+    """What each activation was tuned over, and how it did there."""
+    asked = group.comparisons
+    if not group.ladder:
+        text = asked.effort or "no activation was tuned: all have the settings of the base config"
+        yield Paragraph(f"Effort, {group.title}: {text}.")
+        return
+    if asked.effort:
+        yield Paragraph(f"Effort, {group.title}: {asked.effort}.")
+    axis = str(asked.tuned).rpartition(".")[2].replace("_", " ")
+    rows = [[name, group.budget(name), group.chosen(name)] for name in group.planned]
+    caption = f"{group.title}: what each activation was tuned over; its {axis}, chosen on validation images"
+    yield Table(f"effort-{group.slug}", caption, ("activation", "tried", axis), rows)
+    try:
+        arms = {
+            name: {
+                float(value): np.array(
+                    [100 * run.metric("test_accuracy") if run.state == "finished" else math.nan for run in runs]
+                )
+                for value, runs in values.items()
+            }
+            for name, values in group.ladder.items()
+        }
+    except ValueError:  # an axis of names
+        return
+    drawing = figures.against_rate({group.title: arms}, axis, "test accuracy, %", 100 / CLASSES)
+    caption = (
+        f"{group.title}: test accuracy against {axis}. A dot is a seed, a cross a run that did not finish, at a guess."
+    )
+    yield Figure(f"rates-{group.slug}", caption, drawing)
