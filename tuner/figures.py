@@ -9,6 +9,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from tuner.outcome import Outcome
+
 rcParams["svg.hashsalt"] = "keras_adaptact"  # the same ids in each drawing of a figure
 COLOURS = {True: colormaps["cividis"], False: colormaps["cividis_r"]}  # by whether the objective is maximized
 MISSING = "not set"  # where an entry doesn't count
@@ -66,8 +68,17 @@ def parallel(
 _BACK = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
 
 
-def slices(columns: Mapping[str, Sequence[Any]], logs: set[str], objective: Sequence[float], name: str) -> Figure:
-    """The objective against each entry alone."""
+def slices(
+    columns: Mapping[str, Sequence[Any]], logs: set[str], outcomes: Sequence[Outcome], name: str, maximize: bool
+) -> Figure:
+    """The objective against each entry alone, of every trial; where one has none, a cross at the bad end."""
+    known = [outcome.value for outcome in outcomes if outcome.value is not None]
+    edge = min(known) if maximize else max(known)
+    kinds = (  # statuses, and how they are drawn
+        (("finished",), {"marker": "o", "color": "#0072B2", "alpha": 0.75, "linewidths": 0}),
+        (("stopped",), {"marker": "o", "facecolors": "none", "edgecolors": "#0072B2", "linewidths": 0.8}),
+        (("diverged", "failed"), {"marker": "x", "color": "#222222", "linewidths": 1.2}),
+    )
     count = len(columns)
     wide = min(3, count)
     high = -(-count // wide)
@@ -75,7 +86,10 @@ def slices(columns: Mapping[str, Sequence[Any]], logs: set[str], objective: Sequ
     every = figure.subplots(high, wide, squeeze=False).ravel().tolist()
     for axes, (key, values) in zip(every, columns.items(), strict=False):
         axis = Axis(values, key in logs)
-        axes.scatter([axis(value) for value in values], objective, s=22, color="#0072B2", alpha=0.75, linewidths=0)
+        for statuses, look in kinds:
+            shown = [(v, o.value) for v, o in zip(values, outcomes, strict=True) if o.status in statuses]
+            heights = [edge if height is None else height for _, height in shown]
+            axes.scatter([axis(value) for value, _ in shown], heights, s=22, **look)
         axes.set_xticks(list(axis.ticks.values()), list(axis.ticks), fontsize=8)
         axes.set_xlim(-0.4 if MISSING in axis.ticks else -0.06, 1.06)
         axes.set_xlabel(key)
@@ -96,7 +110,7 @@ def triangle(
     outline = [*places, places[0]]
     axes.plot(*zip(*outline, strict=True), color="#777777", linewidth=0.8)
     axes.plot(*places.mean(axis=0), "+", color="#777777", markersize=10)
-    axes.annotate("1/3 each", places.mean(axis=0), (6, -10), textcoords="offset points", fontsize=8, color="#555555")
+    axes.annotate("1/3 each", places.mean(axis=0), (6, -10), textcoords="offset points", fontsize=8, color="#222222")
     for place, corner, offset in zip(places, corners, ((-6, -14), (6, -14), (0, 6)), strict=True):
         axes.annotate(corner, place, offset, textcoords="offset points", ha="center", fontsize=9)
     order = np.argsort(objective)[:: 1 if maximize else -1]

@@ -44,6 +44,7 @@ class Folder:
         """
         found: dict[str, Any] = {"search": search.model_dump(by_alias=True, mode="json", exclude={"schema_"})}
         found |= {"backend": backend, "data_dir": str(data_dir.resolve()) if data_dir else None}
+        found["file"] = str(file)
         base = config.read_object(file.parent / search.base)
         self._check_inside(self.path / "trials")
         if journal.exists(self.journal) and not resumed:
@@ -197,7 +198,7 @@ class Folder:
         if not self.run(trial).exists():
             unfinished = self.run(trial).with_name(f".{trial}.unfinished")
             shutil.rmtree(unfinished, ignore_errors=True)
-            ignored = shutil.ignore_patterns("metrics.json", "summary.json", "model.keras")
+            ignored = shutil.ignore_patterns("metrics.json", "summary.json", "model.keras", "predictions.npz")
             shutil.copytree(self.run(past), unfinished, symlinks=True, ignore=ignored)
             unfinished.replace(self.run(trial))
 

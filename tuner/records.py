@@ -32,6 +32,7 @@ class Described(Record):
     search: dict[str, Any]
     backend: Literal["jax", "torch", "tensorflow"]
     data_dir: str | None
+    file: str | None = None  # version 0.1.0 did not record it
 
 
 class AtWork(Record):

@@ -1,9 +1,10 @@
 """What a search found: `python -m tuner.report searches/quick`."""
 
 import argparse
+import shlex
 import statistics
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,8 +68,11 @@ class Found:
 
 
 def blocks(found: Found, note: str = "") -> "Iterator[Block]":
+    from tuner import contrast
     from zoo.document import Heading, Paragraph
 
+    if found.search.contrast:
+        yield contrast.summary(found)
     yield Paragraph(f"{note} {_provenance(found)}".strip())
     yield Heading("Ranking")
     yield from _ranking(found)
@@ -77,7 +81,7 @@ def blocks(found: Found, note: str = "") -> "Iterator[Block]":
         yield _confirmed(found)
     if found.search.contrast:
         yield Heading(f"Which {found.search.contrast.by}")
-        yield from _contrast(found)
+        yield from contrast.blocks(found)
     if found.whole:
         yield Heading("What mattered")
         yield from _importance(found)
@@ -85,29 +89,51 @@ def blocks(found: Found, note: str = "") -> "Iterator[Block]":
 
 
 def _provenance(found: Found) -> str:
-    import json
-
     search = found.search
     counts: dict[str, int] = {}
     for trial in found.trials.values():
         counts[trial.outcome.status] = counts.get(trial.outcome.status, 0) + 1
     many = ", ".join(f"{n} {status}" for status, n in counts.items()) or "none"
     seconds = sum(trial.outcome.seconds for trial in [*found.trials.values(), *found.finals])
-    text = (
+    return (
         f"{search.notes} Tuner: {search.tuner.name}, seed {search.seed}. Objective: {search.objective} on images held "
-        f"out of the training images, after the last of {search.epochs} epochs; no trial looked at the test images. "
-        f"Trials ended: {many}; all together they trained for {seconds / 60:.1f} minutes. Backend: "
-        f"{found.described.backend}."
-    )
-    first = next((t for t in found.ranking if (found.folder.run(t.name) / "environment.json").exists()), None)
-    if first:
-        environment = json.loads((found.folder.run(first.name) / "environment.json").read_text())
-        versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
-        text += (
-            f" Device: {environment['device']}, {environment['processors']} processors. Versions: {versions}. Commit: "
-            f"{environment['git_commit']}. Data: {environment['data']}."
-        )
-    return f"{text} Made by `python -m tuner.search` and `python -m tuner.report {found.folder.path}`.".strip()
+        f"out of the training images, after the last of {search.epochs} epochs; no trial of the search looked at the "
+        f"test images. Trials ended: {many}; all together they trained for {seconds / 60:.1f} minutes. Made by "
+        f"`{_command(found)}` and `{shlex.join(['python', '-m', 'tuner.report', str(found.folder.path)])}`. "
+        f"{_recorded(found)}"
+    ).strip()
+
+
+def _command(found: Found) -> str:
+    """Fit to be pasted."""
+    described = found.described
+    words = ["python", "-m", "tuner.search", described.file or "SEARCH.json", "--out", str(found.folder.path)]
+    words += ["--data-dir", described.data_dir] if described.data_dir else []
+    return f"KERAS_BACKEND={described.backend} {shlex.join(words)}"
+
+
+def _recorded(found: Found) -> str:
+    """Of the first trial whose folder is there."""
+    from zoo.results import read_json
+
+    folders = [found.folder.run(trial.name) for trial in [*found.ranking, *found.finals]]
+    path = next((folder / "environment.json" for folder in folders if (folder / "environment.json").exists()), None)
+    if path is None:
+        return ""
+    environment = read_json(path, "device", "processors", "versions", "git_commit", "data")
+    said = {
+        "Device": environment["device"],
+        "Processor": environment.get("processor", "not recorded"),
+        "Logical processors": environment["processors"],
+        "Settings": environment.get("settings", "not recorded"),
+        "C compiler": environment.get("compiler", "not recorded"),
+        "Versions": ", ".join(f"{name} {version}" for name, version in environment["versions"].items()),
+        "Commit": environment["git_commit"],
+        "Data": environment["data"],
+        "Digest of the images": environment.get("data_digest", "not recorded"),
+        "Images": environment.get("images", "not recorded"),
+    }
+    return " ".join(f"{what}: {value}." for what, value in said.items())
 
 
 def _ranking(found: Found) -> "Iterator[Block]":
@@ -148,78 +174,10 @@ def _confirmed(found: Found) -> "Table":
     return Table("confirmed", caption, ["trial", "state", "reason"], rows)
 
 
-def _contrast(found: Found) -> "Iterator[Block]":
-    from tuner.space import FINAL, describe
-    from zoo import statistics as stats
-    from zoo.document import Paragraph, Table
-
-    search = found.search
-    assert search.contrast
-    by, seeds = search.contrast.by, search.contrast.seeds
-    values: dict[Any, dict[int, float]] = {label: {} for label in search.labels(by)}
-    of: dict[Any, Trial] = {}
-    for trial in found.finals:
-        label = trial.point[by]
-        of[label] = trial
-        if trial.outcome.value is not None:
-            values[label][trial.point[FINAL + "seed"]] = trial.outcome.value
-    first, *others = values
-    differences = {}
-    for label in others:
-        shared = sorted(values[first].keys() & values[label].keys())
-        difference = stats.paired([values[label][s] for s in shared], [values[first][s] for s in shared])
-        if difference:
-            differences[label] = (difference, len(shared))
-    corrected = dict(zip(differences, stats.holm([d.p for d, _ in differences.values()]), strict=True))
-    rows = []
-    for label, measured in values.items():
-        known = list(measured.values())
-        mean = f"{statistics.fmean(known):.4f}" if known else "missing"
-        spread = f" ± {statistics.stdev(known):.4f}" if len(known) > 1 else ""
-        searched = sum(trial.point.get(by) == label for trial in found.trials.values())
-        row = [str(label), str(searched), f"{len(known)} of {len(seeds)}", mean + spread]
-        if label in differences:
-            d, pairs = differences[label]
-            row += [f"{d.mean:+.4f} [{d.low:+.4f}, {d.high:+.4f}]", str(pairs), f"{corrected[label]:.2g}"]
-        else:
-            row += ["", "", ""]
-        rows.append([*row, describe(search.labelled(of[label].point)) if label in of else ""])
-    header = [by, "trials", "runs", search.objective, f"minus {first} [95 %]", "pairs", "p (Holm)"]
-    yield Paragraph(
-        f"The best trial of each {by}, trained again with {len(seeds)} seeds that the search did not use, so that the "
-        "search's luck is left behind. Runs are paired by seed, which fixes initial values and the order of images; "
-        "differences with a 95 % interval by Student's t-test of the pairs, p corrected by Holm's method. A run that "
-        "diverged is missing."
-    )
-    yield Table("contrast", f"{search.objective} by {by}, mean ± std", [*header, "best trial's settings"], rows)
-    yield Paragraph(_in_words(search, first, differences, corrected, len(others)))
-
-
-def _in_words(search, first, differences, corrected, count) -> str:
-    by, name = search.contrast.by, search.objective
-    if not differences:
-        return f"There are not enough runs yet to compare each {by} with {first}."
-    said, verdicts = [], {}
-    for label, (d, pairs) in differences.items():
-        how = "higher" if d.mean > 0 else "lower"
-        better, sure = (d.mean > 0) == search.maximize, corrected[label] < 0.05
-        chance = "within chance" if d.low <= 0 <= d.high else "within chance for so many comparisons"
-        verdicts[label] = ("better" if better else "worse") if sure else "not shown to differ"
-        said.append(
-            f"With {by} {label} the {name} is {abs(d.mean):.4f} {how} than with {first} ({pairs} pairs, 95 % interval "
-            f"{d.low:+.4f} to {d.high:+.4f}), {'beyond chance' if sure else chance}."
-        )
-    groups = {v: [str(label) for label in verdicts if verdicts[label] == v] for v in verdicts.values()}
-    said.append(f"Against {first}: " + "; ".join(f"{', '.join(labels)} {v}" for v, labels in groups.items()) + ".")
-    if len(differences) < count:
-        said.append("The others have too few runs.")
-    return " ".join(said)
-
-
-def _columns(found: Found) -> dict[str, list[Any]]:
-    """The values of each entry at each whole trial, None where it doesn't count; a simplex by its weights."""
+def _columns(found: Found, trials: Sequence[Trial]) -> dict[str, list[Any]]:
+    """The values of each entry at each trial, None where it doesn't count; a simplex by its weights."""
     columns: dict[str, list[Any]] = {}
-    labelled = [found.search.labelled(trial.point) for trial in found.whole]
+    labelled = [found.search.labelled(trial.point) for trial in trials]
     for entry in found.search.space:
         values = [labels.get(entry.name) for labels in labelled]
         if entry.simplex:
@@ -238,7 +196,7 @@ def _importance(found: Found) -> "Iterator[Block]":
     from tuner.figures import Axis
     from zoo.document import Paragraph, Table
 
-    columns = _columns(found)
+    columns = _columns(found, found.whole)
     y = np.array([trial.outcome.value for trial in found.whole])
     if len(y) < ENOUGH or not columns or np.ptp(y) == 0:
         yield Paragraph(f"Importances need {ENOUGH} trials or more with different values; there are {len(y)}.")
@@ -264,13 +222,20 @@ def _figures(found: Found) -> "Iterator[Block]":
 
     search = found.search
     objective = [float(trial.outcome.value) for trial in found.whole if trial.outcome.value is not None]
-    columns = _columns(found)
+    columns = _columns(found, found.whole)
     logs = {entry.name for entry in search.space if entry.log}
     name = search.objective
     if columns:
         drawn = figures.parallel(columns, logs, objective, name, search.maximize)
         yield Figure("parallel", "Each trial as a line; the better, the brighter.", drawn)
-        yield Figure("slices", f"{name} against each hyperparameter.", figures.slices(columns, logs, objective, name))
+    every = [*found.ranking, *(trial for trial in found.trials.values() if trial.outcome.value is None)]
+    if sliced := _columns(found, every):
+        caption = (
+            f"{name} against each hyperparameter. A ring is a trial that was stopped early, at its value then; a cross "
+            "one that diverged or failed, at the edge."
+        )
+        drawn = figures.slices(sliced, logs, [trial.outcome for trial in every], name, search.maximize)
+        yield Figure("slices", caption, drawn)
     for entry in search.space:
         labelled = [search.labelled(trial.point).get(entry.name) for trial in found.whole]
         known = [(w, o) for w, o in zip(labelled, objective, strict=True) if w is not None]
@@ -290,7 +255,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tuner.report", description="What a search found.")
     parser.add_argument("search", type=Path, help="folder of a search, such as searches/quick")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the report; by default report/ in that one")
-    parser.add_argument("--note", default="", metavar="TEXT", help="to stand at the top, such as what the images are")
+    parser.add_argument(
+        "--note", metavar="TEXT", help="to stand at the top; by default what is in note.txt of the search's folder"
+    )
     return parser
 
 
@@ -304,7 +271,9 @@ def _main(arguments: argparse.Namespace) -> int:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{out}: no folder can be made here: {error.strerror}") from None
-    document.write(out, f"Search {arguments.search.name}", list(blocks(found, arguments.note)))
+    document.write(
+        out, f"Search {arguments.search.name}", list(blocks(found, document.note(arguments.search, arguments.note)))
+    )
     print(f"{len(found.trials)} trials and {len(found.finals)} runs after them are in {out}/report.html and report.md")
     return 0
 

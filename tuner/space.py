@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from keras_tuner import HyperParameters
 
 TRIAL = {"metrics.test": False, "metrics.report_batch": None}  # no trial looks at the test images
+JUDGED = {"metrics.test": True, "metrics.report_batch": None}  # those of the comparison do once, which chose nothing
 OWN = ("training.epochs", "training.seeds", "dataset.limit", "dataset.validation", "metrics")
 OTHERS = {"tuner/epochs": int, "tuner/trial_id": str, "final/seed": int, "final/of": str}  # that no entry makes
 FINAL = "final/"  # what the hyperparameters are called that only the last comparison has
@@ -219,8 +220,9 @@ class Search(Strict):
 
     def trial(self, point: Mapping[str, Any], base: Path) -> Config:
         """The config of a trial."""
-        seeds = [point[FINAL + "seed"]] if FINAL + "seed" in point else self.seeds
-        fields = self.set | self.fields(point) | TRIAL
+        final = FINAL + "seed" in point
+        seeds = [point[FINAL + "seed"]] if final else self.seeds
+        fields = self.set | self.fields(point) | (JUDGED if final else TRIAL)
         fields |= {"training.seeds": seeds, "training.epochs": self.epochs}
         return _load(base, fields | ({"dataset.limit": self.limit} if self.limit else {}))
 
