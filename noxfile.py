@@ -13,7 +13,7 @@ IS_LINUX_X86 = (platform.system(), platform.machine()) == ("Linux", "x86_64")
 PACKAGES = {"jax": "jax", "torch": "torch", "tensorflow": "tensorflow-cpu" if IS_LINUX_X86 else "tensorflow"}
 
 # Tests of what no backend has a part in: they run with the first one.
-ONCE = ("grid", "journal", "kerastuner", "oracles", "secret", "space", "statistics", "sweep")
+ONCE = ("grid", "journal", "judge", "kerastuner", "oracles", "secret", "space", "sweep")
 
 # Threads of two processes that wait for each other's processors make torch ten times slower.
 QUIET = {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}
