@@ -15,7 +15,7 @@ from scipy.special import expit
 
 import keras_adaptact as ka
 from keras_adaptact import backends, config
-from keras_adaptact.backends import native, tracing
+from keras_adaptact.backends import cache, native, tracing
 
 BACKEND = keras.backend.backend()
 backend = import_module(f"keras_adaptact.backends.{BACKEND}")
@@ -36,11 +36,11 @@ def forget():
     caches += [getattr(backend, name) for name in ("_kernel_of", "_operation") if hasattr(backend, name)]
     if BACKEND == "jax":
         caches.append(import_module("keras_adaptact.backends.jax_primitive").kernels)
-    for cache in caches:
-        cache.cache_clear()
+    for known in caches:
+        known.cache_clear()
     yield
-    for cache in caches:
-        cache.cache_clear()
+    for known in caches:
+        known.cache_clear()
 
 
 @pytest.fixture
@@ -291,10 +291,11 @@ def test_a_compiler_with_options(monkeypatch, built):
 
 
 def test_no_room_for_a_compiler(monkeypatch, built):
-    def none():
+    def none(dir=None):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(native.tempfile, "TemporaryDirectory", none)
+    monkeypatch.setattr(cache.tempfile, "TemporaryDirectory", none)
+    monkeypatch.setenv(cache.VARIABLE, "")
     monkeypatch.setenv("CC", "gcc -m64 -DNO_ROOM")  # compiled before by no other test
     z = np.ones((2, 3), "float32")
     with pytest.warns(UserWarning, match="No space left on device"):

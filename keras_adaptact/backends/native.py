@@ -4,9 +4,10 @@ What automatic differentiation and a general compiler leave on the table is arit
 each element, and sums each in a pass of its own. Here parameters are combined before the loop, a term is summed once
 however many parameters it serves, and all sums are taken in the one pass that writes the gradient by z.
 
-The C is a fifth of a second's work for the compiler, in a folder that is deleted when it is loaded.
+The C is a fifth of a second's work for the compiler, once: what it makes is kept on disk (`cache`).
 """
 
+import contextlib
 import ctypes
 import dis
 import functools
@@ -17,7 +18,7 @@ import platform
 import shlex
 import shutil
 import subprocess
-import tempfile
+import sys
 import threading
 import warnings
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from typing import Any
 
 import keras
 
+from keras_adaptact.backends import cache
 from keras_adaptact.backends.tracing import Node, Unknown, gradients, inputs_first, is_tracing, trace
 
 C = {
@@ -182,22 +184,55 @@ def _compiler() -> tuple[str, ...]:
 
 @functools.cache  # what is loaded is so for good; and two layers' methods, which are not equal, may be written alike
 def _compile(compiler: tuple[str, ...], written: str, flags: tuple[str, ...], load: Callable):
-    name = hashlib.sha256(repr((compiler, written)).encode()).hexdigest()[:32].translate(LETTERS)
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "kernel.c"
-            path.write_text(written)
-            for machine in (OF_THIS_MACHINE, []):  # a compiler that doesn't know these flags may do without
-                named = [flag.replace("@NAME@", name) for flag in flags]
-                command = [*compiler, *FLAGS, *machine, path.name, *named, "-o", f"{path.name}.so", "-lm"]
-                done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
-                if not done.returncode:
-                    return load(f"{path}.so"), name
-            lines = done.stderr.splitlines() or ["no message"]
-            raise OSError(next((line for line in lines if "error" in line), lines[0]))
-    except Exception as error:  # of the loader, too: each backend's has its own
+        made_of = compiler, _identity(compiler[0]), _processor(), _backend(), FLAGS, flags, written
+        name = hashlib.sha256(repr(made_of).encode()).hexdigest()[:32].translate(LETTERS)
+        kept = cache.find(f"{name}.so")
+        if kept is not None:
+            with contextlib.suppress(Exception):  # of the loader: each backend's has its own
+                return load(str(kept)), name
+        with cache.workplace() as folder:
+            made = _made(compiler, written, [flag.replace("@NAME@", name) for flag in flags], folder)
+            return load(str(cache.keep(made, f"{name}.so"))), name
+    except Exception as error:
         _warn(f"can't use what {' '.join(compiler)} compiles ({error})")
         return None
+
+
+def _made(compiler: tuple[str, ...], written: str, flags: list[str], folder: Path) -> Path:
+    """The compiled file."""
+    path = folder / "kernel.c"
+    path.write_text(written)
+    for machine in (OF_THIS_MACHINE, []):  # a compiler that doesn't know these flags may do without
+        command = [*compiler, *FLAGS, *machine, path.name, *flags, "-o", f"{path.name}.so", "-lm"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+        if not done.returncode:
+            return folder / f"{path.name}.so"
+    lines = done.stderr.splitlines() or ["no message"]
+    raise OSError(next((line for line in lines if "error" in line), lines[0]))
+
+
+def _identity(command: str) -> tuple:
+    """What changes with a compiler's version."""
+    found = Path(shutil.which(command) or command).stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _backend() -> str:
+    """The backend and its version, whose headers a kernel may be compiled with."""
+    name = keras.backend.backend()
+    return f"{name} {getattr(sys.modules.get(name), '__version__', '')}"
+
+
+@functools.lru_cache(maxsize=1)
+def _processor() -> str:
+    """What `-march=native` goes by."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return "\n".join(
+            sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))})
+        )
+    return f"{platform.machine()} {platform.processor()}"
 
 
 @functools.lru_cache(maxsize=8)
