@@ -15,7 +15,8 @@ class Divergence(NamedTuple):
     """Which parameter went first in a divergence; as text, two lines.
 
     Of all parameters it is the one that had grown most, against its start, when all were last finite; or, where only
-    some became NaN or infinite, the one of those that had. `value` and `start` are its largest number by magnitude.
+    some became NaN or infinite, the one of those that had. `value` and `start` are its largest number by magnitude,
+    `start` when training began.
     """
 
     step: int  # of the training, from 1: its loss or a parameter after it was not finite
@@ -27,17 +28,24 @@ class Divergence(NamedTuple):
     start: float
     learning_rate: float
 
-    def __str__(self):
-        advice = f"a learning rate of {self.learning_rate / 4:.2g} or a warm-up"
-        if self.is_activation:
-            advice += ", `optimizer_for(model, ...)`, which limits gradients of activations, or `freeze_activations`"
-        else:
-            advice += ", `clipnorm=1` in the optimizer, or batch normalization"
+    @property
+    def what(self) -> str:
+        """What happened, in one line."""
         return (
-            f"diverged at step {self.step}, learning rate {self.learning_rate:.3g}: {self.site} went first, "
-            f"its {self.parameter} was {self.value:.4g} after step {self.value_step}, from {self.start:.4g}\n"
-            f"try {advice}"
+            f"diverged at step {self.step}, learning rate {self.learning_rate:.3g}: {self.site} went first, its "
+            f"{self.parameter} was {self.value:.4g} after step {self.value_step}, from {self.start:.4g}"
         )
+
+    @property
+    def advice(self) -> str:
+        """What to try, in one line."""
+        advice = f"try a learning rate of {self.learning_rate / 4:.2g} or a warm-up"
+        if self.is_activation:
+            return f"{advice}, `optimizer_for(model, ...)`, which limits steps of activations, or `freeze_activations`"
+        return f"{advice}, `clipnorm=1` in the optimizer, or batch normalization"
+
+    def __str__(self):
+        return f"{self.what}\n{self.advice}"
 
 
 class Where(NamedTuple):

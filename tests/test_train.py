@@ -220,7 +220,11 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path, capsys):
     assert found["status"] == "diverged" and found["epochs"] == 1 and "test_loss" not in found
     assert [row["loss"] for row in read_csv(out / "seed-0" / "history.csv")] == ["nan"]
     assert json.loads((out / "summary.json").read_text()) == {"finished": [], "diverged": [0, 1]}
-    assert "no number after epoch 1" in capsys.readouterr().out
+    went = found["divergence"]
+    assert went["step"] == 2 and went["value_step"] == 1 and went["learning_rate"] > 1e29
+    first, second, *_ = capsys.readouterr().out[1:].split("seed 0: ")[1].splitlines()
+    assert first.startswith("NaN loss in epoch 1; diverged at step 2") and went["site"] in first
+    assert second.startswith("try --set training.optimizer.learning_rate=")
     assert main(["--resume", str(out)]) == 3  # and stays so
 
 

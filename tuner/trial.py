@@ -77,7 +77,7 @@ def _trained(folder, search, data_dir, trial, point, is_enough, began) -> Outcom
     curves = [_column(path / "history.csv", search.objective) for path in runs]
     for metrics in found:
         if metrics["status"] == "diverged":
-            reason = f"seed {metrics['seed']}: the loss is no number after epoch {metrics['epochs']}"
+            reason = f"seed {metrics['seed']}: NaN loss in epoch {metrics['epochs']}"
             return Outcome("diverged", curve=curves[0], reason=reason, seconds=seconds)
     values = [curve[-1] for curve in curves]
     if not all(map(math.isfinite, values)):

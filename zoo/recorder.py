@@ -91,7 +91,7 @@ class Recorder:
             self.events = Events(self.folder, self.history)
 
     def diverged(self) -> bool:
-        """Whether the last epoch's loss is no number."""
+        """Whether the loss of the last epoch is NaN or infinite."""
         return bool(self.history) and not math.isfinite(self.history[-1]["loss"])
 
     def report_measure(self) -> dict[str, Any]:

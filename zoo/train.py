@@ -12,7 +12,7 @@ from zoo.command import run_command
 from zoo.errors import UserError
 
 SPLITS = ("train", "validation", "test")
-DIVERGED, STOPPED = 3, 4  # exit status where a loss became no number, and after SIGTERM
+DIVERGED, STOPPED = 3, 4  # exit status after a NaN loss, and after SIGTERM
 
 if TYPE_CHECKING:  # so that --help needs neither a backend nor pydantic
     from zoo.config import Config
@@ -200,7 +200,7 @@ def _report(found: list[dict[str, Any]], out: Path) -> int:
     """Says how each seed ended; the exit status."""
     for metrics in found:
         if metrics["status"] == "diverged":
-            print(f"seed {metrics['seed']}: the loss is no number after epoch {metrics['epochs']}, stopped there")
+            print(f"seed {metrics['seed']}: NaN loss in epoch {metrics['epochs']}{_why(metrics)}")
             continue
         split = "test" if "test_accuracy" in metrics else "validation"
         print(
@@ -210,6 +210,17 @@ def _report(found: list[dict[str, Any]], out: Path) -> int:
         )
     print(f"everything is in {out}")
     return DIVERGED if any(metrics["status"] == "diverged" for metrics in found) else 0
+
+
+def _why(metrics: dict[str, Any]) -> str:
+    """What went first in a divergence, and a line of what to try."""
+    import keras_adaptact as ka
+
+    if "divergence" not in metrics:
+        return ""
+    found = ka.Divergence(**metrics["divergence"])
+    advice = f"--set training.optimizer.learning_rate={found.learning_rate / 4:.2g}, or a longer schedule.warmup"
+    return f"; {found.what}\ntry {advice}"
 
 
 if __name__ == "__main__":

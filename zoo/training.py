@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+import keras_adaptact as ka
 from zoo import checkpoint, data, events, metrics, models, results
 from zoo.config import Config, ConfigError, Steps
 from zoo.engine import Engine
@@ -81,7 +82,7 @@ class Trainer:
     ) -> dict[str, Any]:
         """Trains one seed and returns what stands in its metrics.json; goes on where `folder` has a checkpoint.
 
-        A loss that is no number after an epoch ends the training there, with the status "diverged".
+        A NaN or infinite loss ends the training after its epoch, with the status "diverged" and what went first.
 
         Args:
             seed: of initial values, order of the images, augmentation and dropout.
@@ -93,7 +94,7 @@ class Trainer:
         Raises:
             Stopped: after the steps during which `is_over` became true; a checkpoint is written first.
         """
-        self.is_over = is_over
+        self.is_over, self.divergence = is_over, None
         results.write_json(folder / "preprocessing.json", self.pipeline.written())
         recorder = Recorder(folder, self.config.metrics.tensorboard)
         epochs = self.config.training.epochs
@@ -111,6 +112,8 @@ class Trainer:
             while found["epoch"] < epochs and not enough and not recorder.diverged():
                 epoch = found["epoch"] + 1
                 self._epoch(epoch, seed, found, recorder, progress, folder)
+                if recorder.diverged():
+                    self.divergence = self._explained(seed, folder)
                 found = {"epoch": epoch, "step": 0, "seconds": 0.0}
                 self._save(folder, found, recorder)
                 recorder.write()
@@ -120,9 +123,9 @@ class Trainer:
         recorder.write()  # again, as a cut may have come between the checkpoint and them
         return self._finish(seed, folder, recorder)
 
-    def _start(self, seed: int) -> None:
-        """Gives the network a seed's initial values, and the optimizer its own."""
-        if seed != self.seed:
+    def _start(self, seed: int, trained: bool = False) -> None:
+        """Gives the network, trained with this seed or not yet, its initial values, and the optimizer its own."""
+        if trained or seed != self.seed:
             for variable, fresh in zip(self.model.variables, self._built(seed).variables, strict=False):
                 variable.assign(fresh.value)
         self.seed = seed
@@ -151,6 +154,8 @@ class Trainer:
             progress.step(epoch, step, batches.steps)
             over = self.is_over()
             if (over or now - saved > settings.checkpoint_minutes * 60) and step < batches.steps:
+                if not np.isfinite(self._loss()):
+                    break
                 at = {"epoch": epoch - 1, "step": step, "seconds": before + now - began}
                 self._save(folder, at, recorder)
                 saved = now
@@ -166,6 +171,33 @@ class Trainer:
         seconds = before + time.perf_counter() - began
         recorder.epoch(row, seconds, before + trained - began, batches.parts[0].size)
         progress.epoch(row, seconds)
+
+    def _loss(self) -> float:
+        """The mean over the epoch so far."""
+        return float(self.model.get_metrics_result()["loss"])
+
+    def _explained(self, seed: int, folder: Path) -> ka.Divergence | None:
+        """What went first in an epoch of NaN loss: its steps again from the last checkpoint, one by one."""
+        at = checkpoint.load(folder, self._variables())
+        if at is None:
+            self._start(seed, trained=True)
+            at = {"epoch": 0, "step": 0}
+        epoch, first = at["epoch"] + 1, at["step"]
+        if first == 0:
+            self.model.reset_metrics()
+            self._reseed_dropout(seed, epoch)
+        batches = plan(len(self.dataset.train.labels), self.config.training.batch_size, seed, epoch)
+        watch = ka.StopOnDivergence(verbose=0)
+        watch.set_model(self.model)
+        watch.on_train_begin()
+        for step in range(first, batches.steps):
+            self.engine.train(batches, step, step + 1)
+            self.engine.wait()
+            watch.on_train_batch_end(step - first, {"loss": self._loss()})
+            if found := watch.divergence:
+                before = (epoch - 1) * batches.steps + first
+                return found._replace(step=found.step + before, value_step=found.value_step + before)
+        return None
 
     def _reseed_dropout(self, seed: int, epoch: int) -> None:
         """So that an epoch draws the same whether the run was cut off before it or not."""
@@ -200,6 +232,8 @@ class Trainer:
         found = {"seed": seed, "epochs": epochs, "status": status}
         found["parameters"] = self.model.count_params()
         predictions: dict[str, np.ndarray] = {}
+        if self.divergence:
+            found["divergence"] = self.divergence._asdict()
         for name in ("validation", "test") if self.config.metrics.test else ("validation",):
             split = getattr(self.dataset, name)
             if split is not None and not diverged:
