@@ -99,8 +99,7 @@ class Trainer:
         recorder = Recorder(folder, self.config.metrics.tensorboard)
         epochs = self.config.training.epochs
         self._start(seed)
-        added = len(self.cross_entropy.variables)
-        found = checkpoint.load(folder, self._variables(), added) or {"epoch": 0, "step": 0, "seconds": 0.0}
+        found = self._load(folder) or {"epoch": 0, "step": 0, "seconds": 0.0}
         if "recorded" in found:
             recorder.restore(found["recorded"])
         else:
@@ -178,7 +177,7 @@ class Trainer:
 
     def _explained(self, seed: int, folder: Path) -> ka.Divergence | None:
         """What went first in an epoch of NaN loss: its steps again from the last checkpoint, one by one."""
-        at = checkpoint.load(folder, self._variables())
+        at = self._load(folder)
         if at is None:
             self._start(seed, trained=True)
             at = {"epoch": 0, "step": 0}
@@ -222,6 +221,9 @@ class Trainer:
         model = self.model
         every = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
         return list({id(v): v for v in every}.values())
+
+    def _load(self, folder: Path) -> dict[str, Any] | None:
+        return checkpoint.load(folder, self._variables(), len(self.cross_entropy.variables))
 
     def _save(self, folder: Path, at: dict[str, Any], recorder: Recorder) -> None:
         checkpoint.save(folder, self._variables(), at | {"recorded": recorder.state()})
