@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,4 +15,5 @@ def write_whole(path: str | os.PathLike, write: Callable[[Path], Any]) -> None:
         write(unfinished)
         unfinished.replace(path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # a file system that became read-only: the error above says it
+            unfinished.unlink(missing_ok=True)

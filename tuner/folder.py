@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tuner import journal, records, space
 from tuner.outcome import OUTCOME, Outcome
 from tuner.records import AtWork, Described
-from zoo import config, results
+from zoo import config, owned, results
 from zoo.errors import UserError
 
 if TYPE_CHECKING:  # it imports Keras
@@ -112,10 +112,8 @@ class Folder:
             yield
 
     def clear(self, run: Path) -> None:
-        """Removes what a run wrote that was cut off before it began; anything else in its folder is left."""
-        if run.exists():
-            results.remove_unfinished(run)
-            self._check_inside(run / "config.json").unlink(missing_ok=True)
+        """Removes what a run wrote that was cut off before it began; a folder that holds anything else is refused."""
+        owned.clear_unbegun(self._check_inside(run))
 
     def write_outcome(self, trial: str, outcome: Outcome) -> None:
         results.write_json(self._of(trial, ".json"), asdict(outcome))

@@ -1,11 +1,11 @@
 """A run's history as TensorBoard shows it: `tensorboard --logdir runs`."""
 
 import math
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from zoo import owned
 from zoo.errors import UserError
 
 
@@ -18,8 +18,10 @@ class Events:
 
     def __init__(self, folder: Path, rows: Iterable[dict[str, Any]]):
         writer = require()
-        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-        self.writer = writer(str(folder / "tensorboard"))
+        place = owned.check_inside(folder / "tensorboard", folder)
+        if place.exists():
+            owned.remove(place, r"events\.out\.tfevents\..*")
+        self.writer = writer(str(place))
         for row in rows:
             self.epoch(row)
 

@@ -1,5 +1,6 @@
 """What a run leaves behind: a folder of plain files, each written whole or not at all."""
 
+import contextlib
 import csv
 import io
 import json
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo import owned
 from zoo.environment import environment as environment
 from zoo.errors import UserError
 
@@ -41,7 +43,7 @@ def check_free(path: Path) -> None:
         UserError: where it isn't empty, or isn't a folder.
     """
     try:
-        taken = path.exists() and any(path.iterdir())
+        taken = path.exists() and any(inside.name != owned.LOCK for inside in path.iterdir())
     except OSError as error:
         raise UserError(f"{path}: no folder can be made here: {error.strerror}") from None
     if taken:
@@ -73,13 +75,8 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     except OSError as error:
         raise UserError(f"{path}: can't be written: {error.strerror or error}") from None
     finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Removes what an interrupted `write_whole` left."""
-    for path in folder.glob(".[0-9]*.*"):
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a file system that became read-only: the error above says it
+            unfinished.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo import results
+from zoo import owned, results
 from zoo.command import run_command
 from zoo.costs import seconds_left, sum_of
 from zoo.display import Display
@@ -24,7 +25,9 @@ from zoo.progress import duration
 if TYPE_CHECKING:  # so that --help needs no pydantic
     from zoo.grid import Planned
 
+FOLDERS = ("configs", "logs", "runs")  # of a sweep
 FAILED = 1  # exit status where a run failed
+LOG = os.O_WRONLY | os.O_APPEND
 WAIT = 2.0  # seconds between two looks at a run that another process is at work on
 TIME_TO_SAVE = 15.0  # seconds that a run gets to stop in, before the end of the time budget
 
@@ -82,16 +85,29 @@ class Sweep:
             UserError: where a run was made from another config, or its config can't be read; where runs have ended
                 under another plan of comparisons.
         """
+        self._check_folder()
         for run in every:
             self._check_config(run)
         self._check_plans(sweep.get("plans", {}), every)
         try:
-            for name in ("configs", "logs", "runs"):
+            for name in FOLDERS:
                 (self.out / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{self.out}: no folder can be made here: {error.strerror}") from None
         runs = [{"name": run.name, "labels": run.labels, "outputs": run.outputs} for run in every]
         results.write_json(self.out / "sweep.json", sweep | {"runs": runs})
+
+    def _check_folder(self) -> None:
+        """Nothing is written into a folder that is in use for anything else, or out of it."""
+        for name in FOLDERS:
+            owned.check_inside(self.out / name, self.out)
+        path = self.out / "sweep.json"
+        if path.exists():
+            results.read_json(path, "runs")
+        elif self.out.exists():
+            for found in self.out.iterdir():
+                if found.name not in FOLDERS or not found.is_dir() or any(found.iterdir()):
+                    raise UserError(f"{self.out}: the folder is not empty and holds no sweep; give another --out")
 
     def _check_config(self, run: "Planned") -> None:
         from zoo.config import load
@@ -124,13 +140,16 @@ class Sweep:
         """A lock on a run, to be handed to its process; None where another process has it."""
         import fcntl
 
-        with (self.out / "runs" / f".{run.name}.lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield None
-                return
-            yield file.fileno()
+        file = owned.open_own(self.out / "runs" / f".{run.name}.lock", os.O_RDWR)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock: int | None = file
+        except BlockingIOError:
+            lock = None
+        try:
+            yield lock
+        finally:
+            os.close(file)
 
     def run(self, run: "Planned", lock: int, deadline: float | None, show) -> str:
         """Trains one run, or goes on with it, and returns its state after that.
@@ -143,9 +162,7 @@ class Sweep:
         self._failure(run).unlink(missing_ok=True)
         folder, config = self.folder(run), self.out / "configs" / f"{run.name}.json"
         if not (folder / "environment.json").exists():  # cut off before it began
-            if folder.exists():
-                for path in folder.iterdir():
-                    path.unlink()
+            owned.clear_unbegun(folder)
             results.write_json(config, run.config.resolved())
             command = [str(config), "--out", str(folder)]
         else:
@@ -162,7 +179,7 @@ class Sweep:
         """The last line that a process prints, and its exit status."""
         last = ""
         with (
-            (self.out / "logs" / f"{run.name}.txt").open("a", encoding="utf-8") as log,
+            open(owned.open_own(self.out / "logs" / f"{run.name}.txt", LOG), "a", encoding="utf-8") as log,  # noqa: PTH123
             subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, pass_fds=[lock]
             ) as process,

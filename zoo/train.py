@@ -1,6 +1,7 @@
 """Trains the network of a config: `python -m zoo.train configs/quickstart.json`."""
 
 import argparse
+import contextlib
 import signal
 import sys
 import time
@@ -45,7 +46,7 @@ def run(
     Raises:
         UserError: for anything that its user can mend.
     """
-    from zoo import data, earlier, results, training
+    from zoo import data, earlier, owned, results, training
 
     config = earlier.hold_weights(config)
     trainer = training.Trainer(config)
@@ -57,9 +58,11 @@ def run(
         "data_digest": dataset.digest(),
         "images": {name: len(part.labels) for name in SPLITS if (part := getattr(dataset, name))},
     }
-    results.write_json(out / "config.json", config.resolved())
-    results.write_json(out / "environment.json", environment)
-    return _train(trainer, dataset, out, environment, is_over, is_enough)
+    with owned.locked(out):
+        results.check_free(out)  # of another run that began here in the meantime
+        results.write_json(out / "config.json", config.resolved())
+        results.write_json(out / "environment.json", environment)
+        return _train(trainer, dataset, out, environment, is_over, is_enough)
 
 
 def resume(
@@ -80,7 +83,7 @@ def resume(
     """
     import keras
 
-    from zoo import config, data, results, training
+    from zoo import config, data, owned, results, training
 
     environment = results.read_json(folder / "environment.json")
     if environment.get("backend") != keras.config.backend():
@@ -88,17 +91,18 @@ def resume(
             f"{folder}: this run was begun on {environment.get('backend')} and can't go on with "
             f"KERAS_BACKEND={keras.config.backend()}"
         )
-    trainer = training.Trainer(config.load(folder / "config.json"))
-    place = data_dir or environment.get("data_dir")
-    dataset = data.load_for(trainer.config.dataset, Path(place) if place else None)
-    if dataset.digest() != environment.get("data_digest"):
-        raise UserError(f"{folder}: this run was begun with other images than {dataset.provenance}")
-    return _train(trainer, dataset, folder, environment, is_over, is_enough)
+    with owned.locked(folder):
+        trainer = training.Trainer(config.load(folder / "config.json"))
+        place = data_dir or environment.get("data_dir")
+        dataset = data.load_for(trainer.config.dataset, Path(place) if place else None)
+        if dataset.digest() != environment.get("data_digest"):
+            raise UserError(f"{folder}: this run was begun with other images than {dataset.provenance}")
+        return _train(trainer, dataset, folder, environment, is_over, is_enough)
 
 
 def _train(trainer, dataset, out: Path, environment: dict[str, Any], is_over, is_enough) -> list[dict]:
     """Trains the seeds that haven't been, each in its folder."""
-    from zoo import results, training
+    from zoo import owned, results, training
 
     trainer.attach(dataset)
     seeds = trainer.config.training.seeds
@@ -109,11 +113,12 @@ def _train(trainer, dataset, out: Path, environment: dict[str, Any], is_over, is
             found.append(results.read_json(folder / "metrics.json"))
             continue
         if folder != out:
-            folder.mkdir(exist_ok=True)
+            owned.check_inside(folder, out).mkdir(exist_ok=True)
             results.write_json(folder / "config.json", trainer.config.with_seed(seed).resolved())
             results.write_json(folder / "environment.json", environment)
-        results.remove_unfinished(folder)
-        found.append(trainer.train(seed, folder, is_over, is_enough))
+        with owned.locked(folder) if folder != out else contextlib.nullcontext():
+            owned.remove_unfinished(folder)
+            found.append(trainer.train(seed, folder, is_over, is_enough))
     if len(seeds) > 1:
         results.write_json(out / "summary.json", training.summarize(found))
     return found

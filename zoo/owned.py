@@ -1,0 +1,134 @@
+"""What the software wrote itself, and may therefore remove or replace: nothing else, and nothing behind a link."""
+
+import contextlib
+import json
+import os
+import re
+import stat
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from zoo.errors import UserError
+
+UNBEGUN = ("config.json",)  # what a run writes before its environment.json, which makes it a run
+BEFORE = (*UNBEGUN, "environment.json")
+FILES = (*BEFORE, "preprocessing.json", "history.csv", "timing.csv", "mixing_weights.csv", "parameters.csv")
+FILES += ("checkpoint.npz", "model.keras", "predictions.npz", "metrics.json", "summary.json")
+LOCK = ".lock"  # in the folder of a run for as long as a process trains there
+
+
+def is_file(path: Path) -> bool:
+    """Whether that is a regular file, and no link to one."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def unfinished(names: Iterable[str]) -> str:
+    """What `results.write_whole` calls files while it writes them, as a pattern."""
+    return rf"\.[0-9]+\.({'|'.join(map(re.escape, names))})"
+
+
+def remove(folder: Path, pattern: str) -> None:
+    """Removes the files of a folder whose whole name matches; links stay, and so does all that is behind one."""
+    if folder.is_symlink():
+        return
+    for path in folder.iterdir():
+        if is_file(path) and re.fullmatch(pattern, path.name):
+            with contextlib.suppress(OSError):  # a folder that is read-only
+                path.unlink()
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what was left in the folder of a run when it was cut off while it wrote a file."""
+    remove(folder, unfinished(FILES))
+
+
+def clear_unbegun(folder: Path) -> None:
+    """Empties the folder of a run that was cut off before it began.
+
+    Raises:
+        UserError: where it is a link, or holds anything but what such a run wrote.
+    """
+    if folder.is_symlink():
+        raise UserError(f"{folder}: a link where a run has its folder; nothing is written through it")
+    if not folder.exists():
+        return
+    mine = "|".join([re.escape(LOCK), *map(re.escape, UNBEGUN), unfinished(BEFORE)])
+    for path in sorted(folder.iterdir()):
+        if not is_file(path) or not re.fullmatch(mine, path.name):
+            raise UserError(f"{path}: not written by a run, and nothing of others is removed; move it, or give --out")
+    remove(folder, mine)
+
+
+def check_inside(path: Path, folder: Path) -> Path:
+    """
+    Raises:
+        UserError: where a link, or a name such as `..`, leads out of a folder.
+    """
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{path}: leads out of {folder}; nothing is written there")
+    return path
+
+
+def open_own(path: Path, flags: int) -> int:
+    """Opens a file for writing, made where it is missing, and never through a link.
+
+    Raises:
+        UserError: where it is a link, or can't be written.
+    """
+    try:
+        return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        why = (
+            "a link, and nothing is written through it" if path.is_symlink() else f"can't be written: {error.strerror}"
+        )
+        raise UserError(f"{path}: {why}") from None
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps other processes off the folder of a run; the lock of a process that died doesn't count.
+
+    Raises:
+        UserError: where another process has it, with its number and since when.
+    """
+    import fcntl
+
+    path = folder / LOCK
+    while True:
+        file = open_own(path, os.O_RDWR)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            said = _holder(file)
+            os.close(file)
+            raise UserError(
+                f"{folder}: this run is being trained by {said}; wait until that ends, or stop it"
+            ) from None
+        except OSError:  # a file system without locks
+            os.close(file)
+            yield
+            return
+        if path.exists() and path.stat().st_ino == os.fstat(file).st_ino:
+            break
+        os.close(file)  # it was removed by the one who held it until now
+    try:
+        os.ftruncate(file, 0)
+        content = {"process": os.getpid(), "host": os.uname().nodename, "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        os.pwrite(file, json.dumps(content).encode(), 0)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        os.close(file)
+
+
+def _holder(file: int) -> str:
+    try:
+        found = json.loads(os.pread(file, 1000, 0))
+        return f"process {int(found['process'])} on {found['host']} since {found['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
