@@ -13,8 +13,9 @@ from zoo.errors import UserError
 
 UNBEGUN = ("config.json",)  # what a run writes before its environment.json, which makes it a run
 BEFORE = (*UNBEGUN, "environment.json")
-FILES = (*BEFORE, "preprocessing.json", "history.csv", "timing.csv", "mixing_weights.csv", "parameters.csv")
-FILES += ("checkpoint.npz", "model.keras", "predictions.npz", "metrics.json", "summary.json")
+TABLES = ("history.csv", "timing.csv", "mixing_weights.csv", "parameters.csv")
+ENDS = ("checkpoint.npz", "model.keras", "predictions.npz", "metrics.json", "summary.json")
+FILES = (*BEFORE, "preprocessing.json", *TABLES, *ENDS)
 LOCK = ".lock"  # in the folder of a run for as long as a process trains there
 
 
