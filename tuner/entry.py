@@ -29,7 +29,7 @@ class Entry(Strict):
         None, alias="float", description="ends"
     )
     boolean: Literal[True] | None = None
-    simplex: Annotated[int, Field(ge=2)] | None = Field(
+    simplex: Annotated[int, Field(ge=2, le=64)] | None = Field(
         None, description="so many weights, none negative, that sum to 1: any point, all as likely at random"
     )
     log: bool = Field(False, description="of int and float: even in the logarithm")

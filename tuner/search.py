@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
+    if not (text.isascii() and text.isdecimal() and len(text) < 9) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number, 1 or more; found {text!r}")
     return int(text)
 

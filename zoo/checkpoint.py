@@ -1,6 +1,8 @@
 """A run's state on disk: every variable and what was recorded so far, in one file that is whole or isn't there."""
 
+import hashlib
 import json
+import math
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from zoo import results
+from zoo import records, results
 from zoo.errors import UserError
 
 NAME = "checkpoint.npz"
@@ -19,7 +21,7 @@ RECORD = "record"
 def save(folder: Path, variables: Sequence, record: dict[str, Any]) -> None:
     """Writes the variables' values, and a record of anything that JSON holds."""
     arrays: dict[str, Any] = dict(zip(_names(variables), map(value, variables), strict=True))
-    arrays[RECORD] = np.frombuffer(json.dumps(record).encode(), "uint8")
+    arrays[RECORD] = np.frombuffer(json.dumps(record | {"digest": _digest(arrays)}).encode(), "uint8")
     results.write_whole(folder / NAME, lambda path: np.savez(path, **arrays))
 
 
@@ -39,11 +41,12 @@ def load(folder: Path, variables: Sequence, added: int) -> dict[str, Any] | None
         return None
     names = _names(variables)
     try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = _arrays(path, 64 * 2**20 + sum(2 * np.prod(v.shape, dtype=float) * 8 for v in variables))
         record = json.loads(arrays.pop(RECORD).tobytes())
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: the checkpoint can't be read ({error}); delete it to start this run again") from None
+        _check(record, arrays)
+    except Exception as error:  # of zipfile, zlib, NumPy and json, whatever they make of a damaged file
+        reason = f"{type(error).__name__}: {error}"[:200]
+        raise UserError(f"{path}: the checkpoint can't be read ({reason}); delete it to start this run again") from None
     if len(arrays) == len(names) - added:
         names = names[:-added]
     shapes = {name: tuple(v.shape) for name, v in zip(names, variables, strict=False)}
@@ -52,6 +55,41 @@ def load(folder: Path, variables: Sequence, added: int) -> dict[str, Any] | None
     for name, variable in zip(names, variables, strict=False):
         variable.assign(arrays[name])
     return record
+
+
+def _arrays(path: Path, limit: float) -> dict[str, np.ndarray]:
+    """The arrays in the file, whose bytes are counted before there is memory for them."""
+    found = {}
+    with zipfile.ZipFile(path) as file:
+        if sum(info.file_size for info in file.infolist()) > limit:
+            raise ValueError("it holds more than this network and its record")
+        for name in file.namelist():
+            with file.open(name) as member:
+                np.lib.format.read_magic(member)
+                shape, order, dtype = np.lib.format.read_array_header_1_0(member)
+                content = member.read()
+            if dtype.hasobject or len(content) != math.prod(shape) * dtype.itemsize:
+                raise ValueError(f"{name} holds {len(content)} bytes for the shape {shape}")
+            array = np.frombuffer(content, dtype)
+            found[name.removesuffix(".npy")] = array.reshape(shape, order="F" if order else "C")
+    return found
+
+
+def _check(record: Any, arrays: dict[str, np.ndarray]) -> None:
+    if wrong := records.problem(record, records.Checkpoint):
+        raise ValueError(f"its record is not what zoo.train writes: {wrong}")
+    if len(record["recorded"]["history"]) != record["epoch"]:
+        raise ValueError("its record has another number of epochs than its history")
+    if record.get("digest") not in (None, _digest(arrays)):
+        raise ValueError("its values are not those that were saved")
+
+
+def _digest(arrays: dict[str, Any]) -> str:
+    """Of names and values."""
+    found = hashlib.blake2b(digest_size=16)
+    for name, array in sorted(arrays.items()):
+        found.update(name.encode() + np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
 
 
 def _names(variables: Sequence) -> list[str]:

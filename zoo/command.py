@@ -3,22 +3,53 @@
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from zoo.errors import UserError
 
 WRONG, INTERRUPTED = 2, 130
+LINE = 600  # characters of a message
 
 
 def run_command(main: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
     """Runs a command and returns its exit status; what its user can mend becomes one line."""
     try:
+        _check_paths(arguments)
         return main(arguments)
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return WRONG
+        return _wrong(str(error))
     except ModuleNotFoundError as error:
-        print(f"error: the package {error.name} is not installed; pip install '.[zoo]'", file=sys.stderr)
-        return WRONG
+        return _wrong(f"the package {error.name} is not installed; pip install '.[zoo]'")
+    except (MemoryError, RecursionError) as error:
+        return _wrong(f"{'out of memory' if isinstance(error, MemoryError) else 'nested too deeply'}: {error}")
+    except OSError as error:  # a full disk, a file system that became read-only, a folder that may not be read
+        return _wrong(f"{error.filename or 'input or output'}: {error.strerror or error}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _wrong(message: str) -> int:
+    line = " ".join(message.split())
+    if len(line) > LINE:
+        line = f"{line[: LINE // 2]} ... {line[-LINE // 2 :]}"
+    print(f"error: {line.encode(errors='backslashreplace').decode()}", file=sys.stderr)
+    return WRONG
+
+
+def _check_paths(arguments: argparse.Namespace) -> None:
+    """
+    Raises:
+        UserError: for a path that can be none: with a NUL, or bytes that are no text.
+    """
+    for value in vars(arguments).values():
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, Path) and ("\0" in str(path) or not _is_text(str(path))):
+                raise UserError(f"{str(path)!r}: no path: it holds a NUL, or bytes that are no text")
+
+
+def _is_text(text: str) -> bool:
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:
+        return False

@@ -16,12 +16,15 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from zoo.errors import UserError
 
+PARTS = 32  # of the longest dotted path
 SCHEMA = Path(__file__).parents[1] / "configs" / "schema.json"
 Share = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Blocks = Annotated[list[Count], Field(min_length=1, max_length=5)]
+Count = Annotated[int, Field(ge=1, le=10**6)]  # more than any machine gets through
+Width = Annotated[int, Field(ge=1, le=16384)]
+Few = Annotated[int, Field(ge=1, le=256)]
+Positive = Annotated[float, Field(gt=0, le=3e38)]  # float32's largest
+NotNegative = Annotated[float, Field(ge=0, le=3e38)]
+Blocks = Annotated[list[Few], Field(min_length=1, max_length=5)]
 Stem = Annotated[
     Literal["reference", "cifar"],
     Field(description='"reference": as in Hu et al.; "cifar": 3x3 with stride 1, and no first pool'),
@@ -55,7 +58,7 @@ class AlexNet(Strict):
     name: Literal["alexnet"] = "alexnet"
     stem: Stem = "cifar"
     norm: Norm = "batch"
-    widths: list[Count] = Field([1024, 2048], min_length=2, max_length=2, description="of the dense layers")
+    widths: list[Width] = Field([1024, 2048], min_length=2, max_length=2, description="of the dense layers")
     dropout: Share = Field(0.1, description="share of the outputs of each hidden dense layer that are dropped")
 
 
@@ -65,7 +68,9 @@ class GoogLeNet(Strict):
     name: Literal["googlenet"] = "googlenet"
     stem: Stem = "cifar"
     norm: Norm = "batch"
-    width: Positive = Field(1.0, description="times the published number of filters of each convolution")
+    width: Annotated[float, Field(gt=0, le=64)] = Field(
+        1.0, description="times the published number of filters of each convolution"
+    )
     dropout: Share = Field(0.1, description="share of the outputs of the last pool that are dropped")
 
 
@@ -75,7 +80,9 @@ class ResNet50(Strict):
     name: Literal["resnet50"] = "resnet50"
     stem: Stem = "cifar"
     norm: Norm = "batch"
-    width: Count = Field(64, description="filters of the first convolution; each stage has twice the one before")
+    width: Annotated[int, Field(ge=1, le=4096)] = Field(
+        64, description="filters of the first convolution; each stage has twice the one before"
+    )
     blocks: Blocks = Field([3, 4, 6, 3], description="how many bottlenecks each stage has")
 
 
@@ -86,8 +93,8 @@ class DenseNet(Strict):
     stem: Stem = "cifar"
     norm: Norm = "batch"
     blocks: Blocks = Field([6, 12, 48, 32], description="how many bottlenecks each dense block has")
-    growth: Count = Field(24, description="filters that a bottleneck adds")
-    bottleneck: Count = Field(4, description="filters of a bottleneck's 1x1 convolution, in growths")
+    growth: Few = Field(24, description="filters that a bottleneck adds")
+    bottleneck: Few = Field(4, description="filters of a bottleneck's 1x1 convolution, in growths")
     compression: Annotated[float, Field(gt=0, le=1)] = Field(0.5, description="share of filters after a transition")
     dropout: Share = Field(0.2, description="share of the outputs of each convolution but the first that are dropped")
 
@@ -124,7 +131,15 @@ class Activation(Strict):
         return self
 
     @model_validator(mode="after")
+    def _initial_values_are_numbers_or_names(self):
+        _refuse_booleans(self.model_extra)
+        _refuse_booleans(self.members)
+        return self
+
+    @model_validator(mode="after")
     def _fixed_weights_are_used_as_given(self):
+        if isinstance(self.weights, list) and not any(self.weights):
+            raise ValueError(f"weights that are all 0 leave nothing of what they mix; found {self.weights}")
         if self.weights != "learned" and self.normalization != "sum":
             raise ValueError(
                 f"normalization {self.normalization!r} is for learned weights, and excludes fixed ones; leave one out"
@@ -134,6 +149,15 @@ class Activation(Strict):
     def options(self) -> dict[str, Any]:
         """The spec for `keras_adaptact.get`: whatever isn't a default, which every activation may ignore."""
         return {"name": self.name} | self.model_dump(exclude_defaults=True, exclude={"sites"})
+
+
+def _refuse_booleans(given: Any) -> None:
+    """JSON's true is no number, though Python takes it for 1."""
+    for key, value in given.items() if isinstance(given, dict) else enumerate(given or ()):
+        if isinstance(value, bool):
+            raise ValueError(f"{key}: expected a number, a name or an object; found {json.dumps(value)}")
+        if isinstance(value, dict | list):
+            _refuse_booleans(value if isinstance(value, list) else {k: v for k, v in value.items() if k != "config"})
 
 
 class Rule(Activation):
@@ -238,7 +262,7 @@ class Training(Strict):
     label_smoothing: Share = 0.0
     dtype: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field([0], min_length=1, description="one run for each")
-    devices: Count = Field(1, description="GPUs that share each batch; more than one on JAX only")
+    devices: Few = Field(1, description="GPUs that share each batch; more than one on JAX only")
     checkpoint_minutes: Positive = Field(10.0, description="an epoch that takes longer is saved on its way, too")
 
     @model_validator(mode="after")
@@ -310,6 +334,8 @@ def load(path: str | Path, overrides: Sequence[str] = (), origin: str = "--set")
         dotted, equals, text = override.partition("=")
         if not equals or not all(dotted.split(".")):
             raise ConfigError(f"{origin} {override}: expected path=value, such as training.epochs=3")
+        if dotted.count(".") > PARTS:
+            raise ConfigError(f"{origin} {dotted[:60]}...: no field has a path of so many parts")
         if dotted in given:
             raise ConfigError(f"{origin} {dotted} is given twice")
         given.add(dotted)
@@ -384,7 +410,7 @@ def _override(content: dict, dotted: str, text: str, origin: str):
 
 
 def _item(place, key: str, where: str):
-    if isinstance(place, list) and key.isdecimal() and int(key) < len(place):
+    if isinstance(place, list) and key.isascii() and key.isdecimal() and len(key) < 9 and int(key) < len(place):
         return place[int(key)]
     what = f"a list of {len(place)}: give an index" if isinstance(place, list) else json.dumps(place)
     raise ConfigError(f"{where}: no field {key!r} there; it is {what}")

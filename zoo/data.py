@@ -8,11 +8,12 @@ import hashlib
 import math
 import os
 import pickle
+import pickletools
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
@@ -29,6 +30,9 @@ CHUNK = 500  # images held as float64 at a time
 
 RECORDS = 10_000  # images in each published CIFAR-10 file
 PLANES = 3 * 32 * 32  # bytes of one image there: the red, the green, then the blue plane, each row by row
+OPCODES, NESTED = 500_000, 200  # of a pickle: the published ones have about 60,000, of which a handful nest
+NESTING = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "LIST", "DICT", "EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET", "FROZENSET"}
+NESTING |= {"REDUCE", "BUILD", "NEWOBJ", "NEWOBJ_EX", "OBJ", "INST", "MARK"}
 STEMS = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch")
 WAYS_OUT = (
     "ways out: --data-dir DIR, where DIR is or holds cifar-10-batches-bin/ (data_batch_1..5.bin and"
@@ -254,6 +258,8 @@ def _batch(path: Path, read: Callable[[Path], tuple[np.ndarray, np.ndarray]]) ->
         wrong = labels[~np.isin(labels, range(10))]
         if len(wrong) or labels.dtype.kind not in "iu":
             raise DataError(f"holds labels other than the integers 0 to 9: {wrong[:3].tolist()}")
+        if len(np.unique(labels)) == 1 or planes.min() == planes.max():
+            raise DataError("holds images of one class or one colour alone")
         return _split(planes.reshape(RECORDS, 3, 32, 32).transpose(0, 2, 3, 1), labels)
     except Exception as error:
         expected = f"expected a published CIFAR-10 file of {RECORDS:,} images"
@@ -305,9 +311,27 @@ class _Unpickler(pickle.Unpickler):
         return self.ALLOWED[module, name]
 
 
+def _check_opcodes(file: IO[bytes]) -> None:
+    """Reads a pickle without building anything; one that nests, or counts, further than CIFAR-10's do is refused."""
+    nested = 0
+    try:
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+            nested += opcode.name in NESTING
+            far = opcode.name.endswith(("PUT", "GET")) and int(argument) > OPCODES
+            if count > OPCODES or nested > NESTED or far:
+                raise DataError("is refused and not built: it has more parts than a file of CIFAR-10")
+    except ValueError as error:
+        if "exhausted" in str(error):
+            raise EOFError("Ran out of input") from None
+        cut = " remain" in str(error)
+        raise pickle.UnpicklingError("pickle data was truncated" if cut else str(error)) from None
+
+
 def _read_pickle(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Labels (n,) and planes uint8 (n, 3072) of a pickled {"labels": [int] * n, "data": uint8 (n, 3072)}."""
     with path.open("rb") as file:
+        _check_opcodes(file)
+        file.seek(0)
         batch = _Unpickler(file, encoding="bytes").load()  # Python 2 wrote them: their text comes as bytes
     if not isinstance(batch, dict):
         raise DataError(f"pickles a {type(batch).__name__}, not a dict")

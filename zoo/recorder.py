@@ -91,8 +91,8 @@ class Recorder:
             self.events = Events(self.folder, self.history)
 
     def diverged(self) -> bool:
-        """Whether the loss of the last epoch is NaN or infinite."""
-        return bool(self.history) and not math.isfinite(self.history[-1]["loss"])
+        """Whether anything that was measured in the last epoch is NaN or infinite."""
+        return bool(self.history) and not all(map(math.isfinite, self.history[-1].values()))
 
     def report_measure(self) -> dict[str, Any]:
         """The report's measure over the run: its maximum, the epoch of that, and its last value."""

@@ -22,17 +22,22 @@ def read_json(path: Path, *keys: str) -> Any:
     """What a JSON file holds; an object with all of `keys`, where some are given.
 
     Raises:
-        UserError: for a file that is missing, isn't JSON or holds something else.
+        UserError: for a file that is missing, isn't JSON or holds something else than `records` says of its name.
     """
+    from zoo import records  # here, as --help needs no pydantic
+
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; expected the folder of a run of zoo.train") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: can't be read as JSON: {error}") from None
     for key in keys:
         if not isinstance(found, dict) or key not in found:
             raise UserError(f"{path}: not what zoo.train writes: it has no {key!r}")
+    kind = records.Failure if path.name.endswith(".failed.json") else records.FILES.get(path.name)
+    if kind and (wrong := records.problem(found, kind)):
+        raise UserError(f"{path}: not what zoo.train writes: {wrong}")
     return found
 
 

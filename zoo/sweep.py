@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import os
 import re
 import signal
@@ -159,7 +158,9 @@ class Sweep:
             deadline: on the monotonic clock, when it is asked to stop.
             show: called with each line that it prints.
         """
-        self._failure(run).unlink(missing_ok=True)
+        if self._failure(run).exists():
+            results.read_json(self._failure(run), "reason")
+            self._failure(run).unlink()
         folder, config = self.folder(run), self.out / "configs" / f"{run.name}.json"
         if not (folder / "environment.json").exists():  # cut off before it began
             owned.clear_unbegun(folder)
@@ -201,7 +202,7 @@ class Sweep:
         """Prints why each failed run did; whether there is one."""
         failed = [run for run in self.planned if self.state(run) == "failed"]
         for run in failed:
-            reason = json.loads(self._failure(run).read_text())["reason"]
+            reason = results.read_json(self._failure(run), "reason")["reason"]
             print(f"failed: {run.name}: {reason}; {self.out / 'logs' / (run.name + '.txt')}")
         return bool(failed)
 
@@ -234,14 +235,14 @@ def work(sweep: Sweep, backend: str, limit: int | None, deadline: float | None) 
 
 
 def _seconds(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smh])", text)
     if not found:
         raise argparse.ArgumentTypeError(f"expected a time such as 90s, 9m or 2.5h; found {text!r}")
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
+    if not (text.isascii() and text.isdecimal() and len(text) < 9) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number of runs, 1 or more; found {text!r}")
     return int(text)
 

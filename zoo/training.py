@@ -1,5 +1,6 @@
 """One network trained in Keras, for each seed of a run, from where an earlier attempt was cut off."""
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -242,6 +243,8 @@ class Trainer:
                 logits = self.engine.predict(split.images)
                 found |= metrics.sound(logits, split.labels, self.dataset.classes, name)
                 predictions |= {name: logits.argmax(axis=1), f"{name}_labels": split.labels}
+        if not all(math.isfinite(value) for value in found.values() if isinstance(value, float)):
+            found["status"] = "diverged"  # it overflows in evaluation alone
         found |= recorder.report_measure()
         found |= {"seconds": round(recorder.seconds(), 3), "images_per_second": recorder.images_per_second()}
         found["peak_memory_mb"] = round(results.peak_memory(), 1)

@@ -1,0 +1,114 @@
+"""What is read back from the folders of runs and sweeps, and believed only where it is what the zoo writes."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, ValidationError
+
+SCHEMA = 1  # of a run's folder; version 0.1.0 wrote no number
+Number = bool | int | FiniteFloat | None
+Value = Number | str | list[Number | str] | dict[str, Number | str]
+Channels = Annotated[list[FiniteFloat], Field(min_length=3, max_length=3)]
+Deviations = Annotated[list[Annotated[FiniteFloat, Field(gt=0)]], Field(min_length=3, max_length=3)]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")]  # it becomes a folder's
+
+
+class Record(BaseModel):
+    """One file; what a later version adds to it is let through."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class Environment(Record):
+    """environment.json; what of it is needed is up to its reader."""
+
+    schema_: Annotated[int, Field(ge=0, le=SCHEMA)] = Field(0, alias="schema")
+    backend: str | None = None
+    device: str | None = None
+    versions: dict[str, str] = {}
+    processors: int | None = None
+    git_commit: str | None = None
+    git_changed_files: list[str] = []
+    data: str | None = None
+    data_dir: str | None = None
+    data_digest: str | None = None
+
+
+class Metrics(Record):
+    """metrics.json."""
+
+    __pydantic_extra__: dict[str, Value]
+    status: Literal["finished", "diverged", "stopped"]
+    seed: Annotated[int, Field(ge=0)] = 0
+    epochs: Annotated[int, Field(ge=0)] = 0
+
+
+class Preprocessing(Record):
+    """preprocessing.json."""
+
+    standardize: Literal["channel", "per_image"]
+    channel_mean: Channels
+    channel_deviation: Deviations
+
+
+class Run(Record):
+    """A run of a sweep."""
+
+    name: Name
+    labels: dict[str, str]
+    outputs: list[str]
+
+
+class Sweep(Record):
+    """sweep.json."""
+
+    runs: list[Run]
+    notes: str = ""
+
+
+class Failure(Record):
+    """NAME.failed.json of a sweep."""
+
+    reason: str
+
+
+class Recorded(Record):
+    """What a run recorded until its checkpoint."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    history: list[dict[str, int | float]]
+    timing: list[list[int | float]]
+    mixing: list[list[int | float | str]]
+    parameters: list[list[int | float | str]]
+
+
+class Checkpoint(Record):
+    """The record in checkpoint.npz; version 0.1.0 wrote no digest."""
+
+    epoch: Annotated[int, Field(ge=0)]
+    step: Annotated[int, Field(ge=0)]
+    seconds: Annotated[FiniteFloat, Field(ge=0)]
+    recorded: Recorded
+    digest: str | None = None
+
+
+FILES: dict[str, type[Record]] = {
+    "environment.json": Environment,
+    "metrics.json": Metrics,
+    "preprocessing.json": Preprocessing,
+    "sweep.json": Sweep,
+}
+
+
+def problem(content: Any, kind: type[Record]) -> str | None:
+    """What makes some content no record of a kind, in a few words; None where nothing does."""
+    if not isinstance(content, dict):
+        return f"expected an object, found a {type(content).__name__}"
+    if kind is Environment and isinstance(found := content.get("schema"), int) and found > SCHEMA:
+        return f"written by a later version (schema {found}); this one reads up to {SCHEMA}"
+    try:
+        kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(key) for key in first["loc"][:3])
+        return f"it has no {where!r}" if first["type"] == "missing" else f"{where}: {first['msg']}"[:200]
+    return None
