@@ -317,7 +317,7 @@ def _check_opcodes(file: IO[bytes]) -> None:
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
             nested += opcode.name in NESTING
-            far = opcode.name.endswith(("PUT", "GET")) and int(argument) > OPCODES
+            far = opcode.name.endswith(("PUT", "GET")) and int(argument or 0) > OPCODES
             if count > OPCODES or nested > NESTED or far:
                 raise DataError("is refused and not built: it has more parts than a file of CIFAR-10")
     except ValueError as error:

@@ -1,5 +1,11 @@
 """Trains the network of a config: `python -m zoo.train configs/quickstart.json`."""
 
+# ruff: noqa: E402 - a signal may come while the rest is imported
+from zoo import signals
+
+if __name__ == "__main__":
+    signals.at_start()
+
 import argparse
 import contextlib
 import signal
@@ -13,7 +19,7 @@ from zoo.command import run_command
 from zoo.errors import UserError
 
 SPLITS = ("train", "validation", "test")
-DIVERGED, STOPPED = 3, 4  # exit status after a NaN loss, and after SIGTERM
+DIVERGED, STOPPED = 3, signals.STOPPED  # exit status after a NaN loss, and after SIGTERM
 
 if TYPE_CHECKING:  # so that --help needs neither a backend nor pydantic
     from zoo.config import Config
@@ -191,6 +197,7 @@ def _stoppable(out: Path, train: Callable[[Callable[[], bool]], list[dict[str, A
 
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return _report(train(lambda: bool(asked)), out)
     except Stopped:
