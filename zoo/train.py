@@ -1,6 +1,5 @@
 """Trains the network of a config: `python -m zoo.train configs/quickstart.json`."""
 
-# ruff: noqa: E402 - a signal may come while the rest is imported
 from zoo import signals
 
 if __name__ == "__main__":
