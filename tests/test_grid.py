@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from test_readme import ROOT
 
-from zoo import config, grid
+from zoo import config, grid, judge
 
 SWEEPS = ROOT / "configs" / "sweeps"
 
@@ -124,10 +124,53 @@ def test_the_sweeps_of_the_project():
     tables = {"table1": 5 * 8, "table2": 8 * 3, "table3": 2, "table4": 2, "table5": 2 * 3 * 3, "figures": 2 * 8}
     assert counts | tables == counts
     assert counts["all"] == sum(tables.values())
-    assert counts["honest"] == 5 * 13 * 6 and counts["quick"] == 16
+    assert counts["honest"] == 5 * 13 * 7 and counts["quick"] == 16
     for name, epochs in {"table1": 150, "table2": 80, "table3": 50, "table5": 80}.items():
         assert {run.config.training.epochs for run in grid.load(SWEEPS / f"{name}.json")[1]} == {epochs}
     held = Counter(str(run.config.activation.weights) for run in grid.load(SWEEPS / "table5.json")[1])
     assert sorted(held.values()) == [6, 6, 6]
     for name, count in counts.items():
         assert f"{count} runs" in json.loads((SWEEPS / f"{name}.json").read_text())["notes"]
+
+
+def test_comparisons_are_named(write):
+    axes = {"activation": ["relu", "tanh", "method1"], "training.optimizer.learning_rate": [0.1, 0.2]}
+    asked = {
+        "primary": ["method1", "relu"],
+        "secondary": [["tanh", "relu"]],
+        "tuned": "training.optimizer.learning_rate",
+    }
+    path = write({"base": "base.json", "axes": axes, "comparisons": asked})
+    sweep, _ = grid.load(path)
+    plan = grid.plans(path, sweep)
+    assert plan[""]["primary"] == ["method1", "relu"] and plan[""]["tuned"] == asked["tuned"]
+    joined = write({"parts": ["sweep.json"]}, "all.json")
+    assert grid.plans(joined, grid.load(joined)[0]) == {"sweep": plan[""]}
+
+
+WRONG_COMPARISONS = {
+    "unknown": (
+        {"primary": ["method2", "relu"]},
+        "no activation of the sweep is called 'method2'; there are relu, tanh",
+    ),
+    "baseline": ({"baseline": "elu"}, "no activation of the sweep is called 'elu'"),
+    "axis": ({"tuned": "training.epochs"}, "comparisons.tuned: training.epochs is no axis; the axes are activation"),
+    "twice": ({"primary": ["tanh", "relu"], "secondary": [["relu", "tanh"]]}, "is named once; found ['relu', 'tanh']"),
+    "itself": ({"secondary": [["tanh", "tanh"]]}, "of two different activations"),
+    "typo": ({"second": []}, "unknown field"),
+}
+
+
+@pytest.mark.parametrize("asked, message", WRONG_COMPARISONS.values(), ids=WRONG_COMPARISONS)
+def test_wrong_comparisons(write, asked, message):
+    with pytest.raises(config.ConfigError) as caught:
+        grid.load(write({"base": "base.json", "axes": {"activation": ["relu", "tanh"]}, "comparisons": asked}))
+    assert message in str(caught.value)
+
+
+def test_the_honest_sweep_has_enough_seeds_for_its_plan():
+    path = SWEEPS / "honest.json"
+    sweep, planned = grid.load(path)
+    networks, seeds = ({run.labels[axis] for run in planned} for axis in ("model", "seed"))
+    family = len(networks) * len(sweep.comparisons.pairs)
+    assert len(seeds) == judge.enough(family) and len(planned) == 455

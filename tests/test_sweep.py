@@ -11,6 +11,7 @@ import pytest
 from test_readme import ROOT
 
 from zoo import costs, grid, sweep
+from zoo.errors import UserError
 
 
 @pytest.fixture
@@ -125,3 +126,17 @@ def test_bad_arguments(described, arguments, message, capsys):
     with pytest.raises(SystemExit, match="2"):
         sweep.main([str(described), *arguments])
     assert message in capsys.readouterr().err
+
+
+def test_a_plan_is_named_before_the_runs(tmp_path):
+    """Once a run has ended, other comparisons are another sweep."""
+    (tmp_path / "base.json").write_text('{"dataset": {"name": "digits"}}')
+    (tmp_path / "tiny.json").write_text(json.dumps({"base": "base.json", "axes": {"activation": ["relu", "tanh"]}}))
+    planned = grid.load(tmp_path / "tiny.json")[1]
+    mine = sweep.Sweep(tmp_path / "out", planned, None)
+    mine.prepare({"plans": {"": {"primary": ["tanh", "relu"]}}}, planned)
+    mine.prepare({"plans": {"": {"primary": ["relu", "tanh"]}}}, planned)
+    mine.folder(planned[0]).mkdir()
+    (mine.folder(planned[0]) / "metrics.json").write_text('{"status": "finished"}')
+    with pytest.raises(UserError, match="comparisons are named before the runs"):
+        mine.prepare({"plans": {"": {"primary": ["tanh", "relu"]}}}, planned)
