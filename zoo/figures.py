@@ -96,32 +96,33 @@ def against_epoch(
             axes.plot(epochs, values.mean(axis=0), label=label, **look, **marks)
             if len(values) > 1:
                 axes.fill_between(epochs, values.min(axis=0), values.max(axis=0), color=look["color"], alpha=0.12, lw=0)
-        axes.set_title(title)
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel(y)
         axes.margins(x=0.01)
-        _cut_off(axes, curves)
-        _mark_lost(axes, (lost or {}).get(title, {}), len(curves))
-        _label_ends(axes)
+        gone = (lost or {}).get(title, {})
+        axes.set_title("\n".join(filter(None, [title, _cut_off(axes, curves), _mark_lost(axes, gone, len(curves))])))
     if small:
         _share_heights(grid)
+    for axes in grid:
+        _label_ends(axes)
     return figure
 
 
-def _cut_off(axes: Axes, curves: Mapping[str, np.ndarray]) -> None:
+def _cut_off(axes: Axes, curves: Mapping[str, np.ndarray]) -> str:
+    """Leaves room for most curves, and says how far the others go."""
     largest = {label: float(values.max()) for label, values in curves.items()}
     cut = 3 * float(np.median(list(largest.values())))
-    if len(largest) > 2 and max(largest.values()) > cut > 0:
-        rest = max(value for value in largest.values() if value <= cut)
-        low = min(float(values.min()) for values in curves.values())
-        axes.set_ylim(low - 0.05 * (rest - low), rest + 0.1 * (rest - low))
-        above = [f"{label} rises to {value:.3g}" for label, value in largest.items() if value > cut]
-        axes.text(0.5, 0.98, "; ".join(above), transform=axes.transAxes, fontsize=8, color=INK, ha="center", va="top")
+    if len(largest) <= 2 or not max(largest.values()) > cut > 0:
+        return ""
+    rest = max(value for value in largest.values() if value <= cut)
+    low = min(float(values.min()) for values in curves.values())
+    axes.set_ylim(low - 0.05 * (rest - low), rest + 0.1 * (rest - low))
+    return "; ".join(f"{label} rises to {value:.3g}" for label, value in largest.items() if value > cut)
 
 
-def _mark_lost(axes: Axes, lost: Mapping[str, Sequence[np.ndarray]], index: int) -> None:
-    """Runs that diverged as far as they have numbers; what has none starts with its cross at the top."""
+def _mark_lost(axes: Axes, lost: Mapping[str, Sequence[np.ndarray]], index: int) -> str:
+    """Draws runs that diverged as far as they have numbers, and names them; one without has its cross at the top."""
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)
     for i, (label, curves) in enumerate(lost.items()):
@@ -132,9 +133,7 @@ def _mark_lost(axes: Axes, lost: Mapping[str, Sequence[np.ndarray]], index: int)
             axes.plot(epochs, known, label="_", **look)
             x, y = (epochs[-1], known[-1]) if len(known) else (1, high)
             axes.plot(x, y, "x", color=INK, markersize=7, label="_", clip_on=False)
-    if lost:
-        text = "x: " + ", ".join(f"{label} ({len(curves)} diverged)" for label, curves in lost.items())
-        axes.text(0.5, 0.92, text, transform=axes.transAxes, fontsize=8, color=INK, ha="center", va="top")
+    return "x: " + ", ".join(f"{label} ({len(curves)} diverged)" for label, curves in lost.items()) if lost else ""
 
 
 def _share_heights(grid: Sequence[Axes]) -> None:
