@@ -78,9 +78,9 @@ def blocks(name: str, title: str, section: Section, verdicts: Sequence[Verdict],
     drawn = [verdict for verdict in verdicts if verdict.found and verdict.status != "void"]
     if drawn:
         caption = (
-            f"{title}: differences of {what}. A dot is a seed of the first arm minus the mean of the second, a "
-            "square the mean difference, white where there is no verdict, a line its simultaneous interval, and a cross a lost "
-            "run, scored as a guess."
+            f"{title}: differences of {what}. A dot is a seed of the first arm minus the mean of the second, a square "
+            "the mean difference, white where there is no verdict, a line its simultaneous interval, and a cross a "
+            "lost run, scored as a guess."
         )
         panels = [_panel(verdict, section, scale) for verdict in drawn]
         yield Figure(f"forest-{name}", caption, figures.forest(panels, f"difference of {what}, {scale.unit}"))
