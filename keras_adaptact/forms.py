@@ -145,7 +145,8 @@ def _member_form(mixture: Mixture, member, values: dict[str, np.ndarray]) -> For
 
 def frozen(site: TrainableActivation) -> TrainableActivation:
     """The same activation, which trains no more."""
-    return _frozen(rebuilt(site, trainable=False), site.get_parameters())
+    channels = {"channels": site._shape[0]} if site._shape else {}
+    return _frozen(rebuilt(site, trainable=False, **channels), site.get_parameters())
 
 
 def _frozen(fresh: TrainableActivation, values) -> TrainableActivation:
