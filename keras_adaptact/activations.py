@@ -301,4 +301,5 @@ def serialize_function(spec):
     return keras.saving.serialize_keras_object(spec)
 
 
-register("leaky_relu", keras.layers.LeakyReLU)
+# With the slope of Keras's function of that name; its layer starts with 0.3.
+register("leaky_relu", {"class_name": "LeakyReLU", "module": "keras.layers", "config": {"negative_slope": 0.2}})

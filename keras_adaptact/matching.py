@@ -13,6 +13,7 @@ from keras_adaptact.sites import name_of
 
 _RANGE = np.concatenate([10.0 ** np.arange(-30, 39, 4), [3.4e38], np.linspace(0, 20, 81)])
 _GRID = np.concatenate([-_RANGE[::-1], _RANGE]).astype("float32")
+_DENSE = np.random.default_rng(0).normal(0.0, 4.0, 4096).astype("float32")  # as many as 2**17 elements allow
 
 
 def matcher(source: Spec, present: set[str]) -> Callable[[Callable], bool]:
@@ -49,7 +50,8 @@ def same(function: Callable, other: Callable) -> bool:
 
 def compared(function: Callable, other: Callable, channels: int = 2) -> tuple[bool, bool]:
     """Whether two activations give the same numbers from 1e-30 to 3e38 on both sides: to the bit, and to 1e-5."""
-    z = np.broadcast_to(_GRID[:, None], (len(_GRID), channels)).copy()
+    points = np.concatenate([_GRID, _DENSE[: 2**17 // channels]])
+    z = np.broadcast_to(points[:, None], (len(points), channels)).copy()
     try:
         with np.errstate(all="ignore"):
             first, second = (ops.convert_to_numpy(_in_float32(f)(ops.array(z))) for f in (function, other))

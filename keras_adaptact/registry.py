@@ -136,6 +136,9 @@ def _make(key: str, options: dict, named: dict) -> keras.layers.Layer:
     if isinstance(target, type):
         _check_options(key, options, _options_of(target))
         return target(**options, **named)
+    if isinstance(target, Mapping) and "class_name" in target:
+        _check_options(key, options, _options_of(type(get(target))))
+        return get({**target, "config": {**target["config"], **options}}, **named)
     if isinstance(target, Mapping):
         return get({**target, **options}, **named)
     if options:

@@ -177,7 +177,7 @@ class _Writer:
             [
                 f"x = layers.BatchNormalization(axis={axis})(x)",
                 f"x = layers.BatchNormalization(axis={axis}, center=False)(x)",
-                f"x = layers.LayerNormalization(axis={axis})(x)",
+                "x = layers.LayerNormalization()(x)",
                 f"x = layers.UnitNormalization(axis={axis})(x)",
                 f"x = layers.GroupNormalization(1, axis={axis})(x)",
             ]

@@ -477,3 +477,15 @@ def test_where_own_code_computes_an_activation_is_not_guessed():
     (site,) = ka.plan_replacement(model, "relu", {"name": "arelu", "granularity": "channel"})
     assert not site.replaced and "isn't known" in site.why
     replaced(model)
+
+
+def test_a_leaky_relu_by_its_name_is_keras_own():
+    z = np.linspace(-3, 3, 7).astype("float32")
+    np.testing.assert_allclose(ops.convert_to_numpy(ka.get("leaky_relu")(z)), np.where(z > 0, z, 0.2 * z), rtol=1e-6)
+    model = model_of((5,), layers.Dense(4, activation="leaky_relu"), layers.LeakyReLU(0.2), layers.LeakyReLU())
+    plan = ka.plan_replacement(model, "leaky_relu", {"name": "arelu", "b_initializer": 0.2})
+    assert [(site.replaced, site.starts_equal) for site in plan] == [(True, True), (True, True), (False, None)]
+    sloped = ka.get({"name": "leaky_relu", "negative_slope": 0.1}, name="mine")
+    assert (sloped.negative_slope, sloped.name, type(sloped)) == (0.1, "mine", layers.LeakyReLU)
+    with pytest.raises(ValueError, match="no option 'slope'"):
+        ka.get({"name": "leaky_relu", "slope": 0.1})
