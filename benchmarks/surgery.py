@@ -30,15 +30,17 @@ import keras_adaptact as ka
 from zoo import results
 from zoo.environment import environment
 
-SILU, GELU = ({"name": "adaptive", "function": name} for name in ("silu", "gelu"))
+SILU, GELU, RELU6 = ({"name": "adaptive", "function": name} for name in ("silu", "gelu", "relu6"))
 SIZES = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}  # the smallest images where it isn't 32
 NETWORKS = sorted(name for name, made in vars(keras.applications).items() if inspect.isfunction(made))
 
 
-def rule(name: str) -> tuple[str, str | dict]:
+def rule(name: str) -> tuple[str | keras.layers.Layer, str | dict]:
     """What is replaced in a network, and by what."""
     if name.startswith("EfficientNet"):
         return "silu", SILU
+    if name in ("MobileNet", "MobileNetV2"):
+        return keras.layers.ReLU(6.0), RELU6
     return ("gelu", GELU) if name.startswith("ConvNeXt") else ("relu", "arelu")
 
 
