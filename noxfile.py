@@ -12,6 +12,9 @@ CONSTRAINTS = ("-c", "constraints.txt")
 IS_LINUX_X86 = (platform.system(), platform.machine()) == ("Linux", "x86_64")
 PACKAGES = {"jax": "jax", "torch": "torch", "tensorflow": "tensorflow-cpu" if IS_LINUX_X86 else "tensorflow"}
 
+# Runtimes that exported models are run in, and what writes files for them; with flax Keras's layers are modules of its.
+RUNTIMES = ("ai-edge-litert", "flax", "jax2onnx", "onnx", "onnxruntime", "onnxscript", "openvino", "tf2onnx")
+
 # Tests of what no backend has a part in: they run with the first one.
 ONCE = ("grid", "journal", "judge", "kerastuner", "oracles", "secret", "space", "sweep")
 
@@ -67,3 +70,13 @@ def wheel(session: nox.Session) -> None:
             session.run(python, "-m", "pip", "install", "-q", *CONSTRAINTS, str(built), package, external=True)
             with session.chdir(folder):
                 session.run(python, str(check), env={"KERAS_BACKEND": backend} | QUIET, external=True)
+
+
+@nox.session(default=False)
+def runtimes(session: nox.Session) -> None:
+    """Exported models in their runtimes, Keras's OpenVINO backend, and layers under flax: by name, as it takes long."""
+    session.install(*CONSTRAINTS, *PACKAGES.values(), *RUNTIMES, "-e", ".[test]")
+    for backend in PACKAGES:
+        session.run("pytest", "tests/runtimes", *session.posargs, env={"KERAS_BACKEND": backend} | QUIET)
+    under_flax = {"KERAS_BACKEND": "jax", "KERAS_NNX_ENABLED": "true"} | QUIET
+    session.run("pytest", *(f"tests/test_{name}.py" for name in ("layers", "mixtures", "registry")), env=under_flax)

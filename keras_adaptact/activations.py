@@ -150,6 +150,11 @@ class AdaptiveActivation(_Affine):
         return Affine(self._resolved)
 
     def get_config(self):
+        if callable(self.function) and getattr(self.function, "__name__", "<none>").startswith("<"):
+            raise ValueError(
+                "A function without a name can't be saved; give it one with "
+                f"`keras_adaptact.register(name, function)`, and use that. Received: {self.function!r}"
+            )
         return super().get_config() | {"function": serialize_function(self.function)}
 
 
@@ -292,7 +297,8 @@ def serialize_function(spec):
     if not callable(spec):
         return spec
     name = getattr(spec, "__name__", "")
-    if ">" not in keras.saving.get_registered_name(spec) and not hasattr(keras.activations, name):
+    registered = keras.saving.get_registered_name(spec)
+    if keras.saving.get_registered_object(registered) is None and not hasattr(keras.activations, name):
         warnings.warn(
             f"The function {name or spec!r} is saved by reference, and a model with it can't be loaded elsewhere; "
             "give it a name with `keras_adaptact.register(name, function)`, and use that.",

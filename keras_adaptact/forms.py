@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import layers as keras_layers
 
+from keras_adaptact import functional
 from keras_adaptact.activations import (
     PELU,
     AdaptiveActivation,
@@ -88,7 +89,7 @@ def layer_of_form(form: Form, site: TrainableActivation) -> keras.layers.Layer:
     named = {"name": site.name, "dtype": site.dtype_policy, "trainable": False}
     rests = np.any(form.a != 1) or np.any(form.b != 1) or np.any(form.c != 0) or np.any(form.d != 0)
     slope = np.zeros(()) if form.slope is None else form.slope
-    if not rests and not np.any(slope):
+    if not rests and not np.any(slope) and not _is_rewritten(form.function):
         return keras_layers.Activation(_function(form.function), **named)
     if not rests and np.ndim(slope) == 0 and slope > 0:
         return keras_layers.LeakyReLU(negative_slope=float(slope), **named)
@@ -153,6 +154,12 @@ def _frozen(fresh: TrainableActivation, values) -> TrainableActivation:
     fresh.set_parameters(**values)
     fresh.trainable = False
     return fresh
+
+
+def _is_rewritten(spec) -> bool:
+    """Whether converters know a function as this library writes it, and not what TensorFlow makes of Keras's own."""
+    function = plain_function(spec)
+    return keras.config.backend() == "tensorflow" and functional.portable(function) is not function
 
 
 def _function(spec):

@@ -1,14 +1,12 @@
 """A backend without a fast way here, or whose private names are others, runs the formulas as they stand."""
 
-import os
-import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from cases import CASES, evaluate
+from elsewhere import predicts_as_here
 from keras import layers, ops
 
 import keras_adaptact as ka
@@ -56,32 +54,4 @@ def test_a_backend_of_another_name_runs_the_formula(case, monkeypatch):
 
 
 def test_the_numpy_backend_predicts_what_another_one_saved(tmp_path):
-    """Activations of each kind inside layers and as layers, by layer and by channel, then folded and replaced there."""
-    model = keras.Sequential(
-        [
-            layers.Input((6, 6, 3)),
-            layers.Conv2D(4, 3, activation=ka.AReLU(c_initializer=0.5)),
-            ka.Method1(granularity="channel"),
-            layers.Conv2D(4, 3, activation="relu"),
-            ka.PELU(a_initializer=1.5),
-            ka.get("prelu"),
-            layers.GlobalAveragePooling2D(),
-            layers.Dense(2, activation=ka.Mixture(["gelu", "atanh"], normalization="softmax")),
-        ]
-    )
-    model.save(tmp_path / "model.keras")
-    x = np.random.default_rng(1).normal(size=(2, 6, 6, 3)).astype("float32")
-    np.savez(tmp_path / "data.npz", x=x, y=ops.convert_to_numpy(model(x)))
-    program = """
-import keras, numpy as np, keras_adaptact as ka
-assert keras.config.backend() == "numpy"
-model, data = keras.saving.load_model("model.keras"), np.load("data.npz")
-for each in (model, ka.fold_activations(model), ka.replace_activations(model, "relu", "arelu")):
-    np.testing.assert_allclose(each.predict(data["x"], verbose=0), data["y"], rtol=1e-4, atol=1e-5)
-"""
-    path = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
-    environment = os.environ | {"KERAS_BACKEND": "numpy", "PYTHONPATH": path}
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    predicts_as_here("numpy", tmp_path, 1e-5)

@@ -193,6 +193,16 @@ def test_with_a_compiler_that_fails_it_says_so_once_and_works(monkeypatch, built
     assert built == [False]
 
 
+@pytest.mark.parametrize("command", ["'", '"gcc', "no-such-compiler -m64", "/dev/null", "/"])
+def test_whatever_stands_in_cc_is_no_crash(command, monkeypatch, built):
+    monkeypatch.setenv("CC", command)
+    z = RNG.normal(size=(3, 4)).astype("float32")
+    with pytest.warns(UserWarning, match="slower than they need be"):
+        y, *_ = gradients(ka.Swish(), z, np.ones_like(z))
+    np.testing.assert_allclose(y, z * expit(z), rtol=1e-5, atol=1e-6)
+    assert built == [False]
+
+
 class OfItsObject(ka.TrainableActivation):
     a = ka.Parameter(1.0)
     slope = 2.0

@@ -143,6 +143,26 @@ def test_a_function_that_will_not_be_found_again_is_warned_of():
         ka.AdaptiveActivation(cubic).get_config()
 
 
+class Cubic:
+    """A function that is an object."""
+
+    def __call__(self, z):
+        return z**3
+
+
+@pytest.mark.parametrize("function", [lambda z: z**3, functools.partial(pow, 2.0), Cubic()], ids=repr)
+def test_a_function_without_a_name_is_refused_where_it_is_saved(function, tmp_path):
+    """In one line that says what to do. It can be used, copied and folded all the same."""
+    layer = keras.layers.Dense(2, activation=ka.AdaptiveActivation(function))
+    model = keras.Sequential([keras.layers.Input((1,)), layer])
+    with pytest.raises(ValueError, match=r"^A function without a name .*keras_adaptact.register\(") as why:
+        model.save(tmp_path / "model.keras")
+    assert "\n" not in str(why.value)
+    x = np.array([[0.5]], "float32")
+    folded = ops.convert_to_numpy(ka.fold_activations(model)(x))
+    np.testing.assert_allclose(folded, ops.convert_to_numpy(model(x)), rtol=1e-5)
+
+
 def test_plain_functions_of_others_are_left_as_they_are():
     assert keras.saving.get_registered_name(ops.sin) == "sin"
 

@@ -174,7 +174,11 @@ def _statements(roots: list[Node], named: dict[int, str], prefix: str = "t") -> 
 @functools.lru_cache(maxsize=1)
 def _compiler() -> tuple[str, ...]:
     """The command of the C compiler, which may have options of its own; nothing where there is none."""
-    named = shlex.split(os.environ.get("CC", ""))
+    try:
+        named = shlex.split(os.environ.get("CC", ""))
+    except ValueError as error:
+        _warn(f"can't read the environment variable CC, {os.environ['CC']!r} ({error})")
+        return ()
     commands = [named] if named else [["cc"], ["gcc"], ["clang"]]
     found = next((tuple(command) for command in commands if shutil.which(command[0])), ())
     if not found:
