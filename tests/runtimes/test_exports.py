@@ -99,5 +99,6 @@ def test_a_function_traced_as_in_training_runs_where_the_library_is_not(tmp_path
     np.savez(tmp_path / "data.npz", x=X, y=expected)
     done = subprocess.run([sys.executable, "-c", OPENED], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([traced.get_concrete_function()], model)
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "saved"))
+    converter.experimental_enable_resource_variables = True  # as Keras's own export
     assert close(litert(converter.convert(), X), expected)
