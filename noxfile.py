@@ -16,7 +16,19 @@ PACKAGES = {"jax": "jax", "torch": "torch", "tensorflow": "tensorflow-cpu" if IS
 RUNTIMES = ("ai-edge-litert", "flax", "jax2onnx", "onnx", "onnxruntime", "onnxscript", "openvino", "tf2onnx")
 
 # Tests of what no backend has a part in: they run with the first one.
-ONCE = ("grid", "journal", "judge", "kerastuner", "oracles", "secret", "space", "sweep")
+ONCE = (
+    "grid",
+    "journal",
+    "judge",
+    "kerastuner",
+    "oracles",
+    "owned",
+    "records",
+    "robustness",
+    "secret",
+    "space",
+    "sweep",
+)
 
 # Threads of two processes that wait for each other's processors make torch ten times slower.
 QUIET = {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}

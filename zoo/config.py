@@ -358,7 +358,7 @@ def read_object(path: Path) -> dict:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.json")], 1, 0.5)
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
         raise ConfigError(f"{path}: no such file{hint}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # of the path, too: a NUL, half of a surrogate pair
         raise ConfigError(f"{path}: can't be read as text: {getattr(error, 'strerror', None) or error}") from None
     if not text.strip():
         raise ConfigError(f"{path}: the file is empty; expected a JSON object")
