@@ -5,20 +5,21 @@ import contextlib
 import os
 import re
 import signal
-import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo import owned, results
+from zoo.cluster import HERE, Cluster
 from zoo.command import run_command
 from zoo.costs import seconds_left, sum_of
 from zoo.display import Display
 from zoo.errors import UserError
+from zoo.process import supervise
 from zoo.progress import duration
 
 if TYPE_CHECKING:  # so that --help needs no pydantic
@@ -26,8 +27,8 @@ if TYPE_CHECKING:  # so that --help needs no pydantic
 
 FOLDERS = ("configs", "logs", "runs")  # of a sweep
 FAILED = 1  # exit status where a run failed
-LOG = os.O_WRONLY | os.O_APPEND
 WAIT = 2.0  # seconds between two looks at a run that another process is at work on
+RAY_HELP = "each run as a task of the Ray cluster at ADDRESS, or auto; without one, of one started on this machine"
 TIME_TO_SAVE = 15.0  # seconds that a run gets to stop in, before the end of the time budget
 
 
@@ -170,33 +171,17 @@ class Sweep:
             command = ["--resume", str(folder)]
         if self.data_dir:
             command += ["--data-dir", str(self.data_dir)]
-        last, code = self._supervise([sys.executable, "-m", "zoo.train", *command], run, lock, deadline, show)
+        whole = [sys.executable, "-m", "zoo.train", *command]
+        last, code = supervise(whole, self.log(run), show, [lock], deadline)
         if not self.is_done(run) and code not in (4, 130, -signal.SIGINT):
-            reason = f"killed by signal {-code}" if code < 0 else last
-            results.write_json(self._failure(run), {"status": "failed", "exit_status": code, "reason": reason})
+            self.fail(run, f"killed by signal {-code}" if code < 0 else last, code)
         return self.state(run)
 
-    def _supervise(self, command, run, lock, deadline, show) -> tuple[str, int]:
-        """The last line that a process prints, and its exit status."""
-        last = ""
-        with (
-            open(owned.open_own(self.out / "logs" / f"{run.name}.txt", LOG), "a", encoding="utf-8") as log,  # noqa: PTH123
-            subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, pass_fds=[lock]
-            ) as process,
-        ):
-            over = threading.Timer(max(0.0, deadline - time.monotonic()), process.terminate) if deadline else None
-            if over:
-                over.start()
-            for line in process.stdout or ():
-                log.write(line)
-                log.flush()
-                if line.strip():
-                    last = line.strip()
-                    show(last)
-            if over:
-                over.cancel()
-            return last, process.wait()
+    def log(self, run: "Planned") -> Path:
+        return self.out / "logs" / f"{run.name}.txt"
+
+    def fail(self, run: "Planned", reason: str, code: int | None = None) -> None:
+        results.write_json(self._failure(run), {"status": "failed", "exit_status": code, "reason": reason})
 
     def say_failures(self) -> bool:
         """Prints why each failed run did; whether there is one."""
@@ -224,14 +209,35 @@ def work(sweep: Sweep, backend: str, limit: int | None, deadline: float | None) 
                         busy.append(run.name)
                     elif not sweep.is_done(run):
                         trained.add(run.name)
-                        display.begin(run)
-                        display.end(run, sweep.run(run, lock, deadline, display.show))
+                        display.begin(run.name)
+                        display.end(run.name, sweep.run(run, lock, deadline, partial(display.show, run.name)))
             if not busy or (deadline and time.monotonic() > deadline):
                 return
             if busy != said:
                 display.waiting(busy)
             said = busy
             time.sleep(WAIT)
+
+
+def work_on_ray(sweep: Sweep, backend: str, limit: int | None, deadline: float | None, cluster: "Cluster") -> None:
+    """Trains runs as tasks of a cluster until none is left, or `limit` were trained, or the deadline has come."""
+    from zoo.cluster import Task, interrupted_by_sigterm
+
+    missing = [run for run in sweep.planned if not sweep.is_done(run)][:limit]
+    tasks = [Task(run.name, partial(_on_node, sweep.out, run, sweep.data_dir), sweep.log(run)) for run in missing]
+    with interrupted_by_sigterm(), cluster, Display(sweep, backend) as display:
+        cluster.work(tasks, display, deadline)
+
+
+def _on_node(out: Path, run: "Planned", data_dir: Path | None) -> str:
+    """Trains a run on a node of a cluster; its state after that."""
+    from zoo.cluster import BUSY
+
+    sweep = Sweep(out, [run], data_dir)
+    with sweep.claim(run) as lock:
+        if lock is None:
+            return BUSY
+        return sweep.state(run) if sweep.is_done(run) else sweep.run(run, lock, None, lambda line: None)
 
 
 def _seconds(text: str) -> float:
@@ -245,6 +251,12 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 9) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number of runs, 1 or more; found {text!r}")
     return int(text)
+
+
+def _gpus(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,4}|0?\.[0-9]{1,4}", text):
+        raise argparse.ArgumentTypeError(f"expected a number of GPUs, such as 0, 1 or 0.5; found {text!r}")
+    return float(text)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -266,6 +278,11 @@ def _parser() -> argparse.ArgumentParser:
         help="only these runs: --only model=lenet activation=relu,arelu",
     )
     parser.add_argument("--limit", type=_count, metavar="N", help="train at most so many runs")
+    parser.add_argument("--ray", nargs="?", const=HERE, metavar="ADDRESS", help=RAY_HELP)
+    parser.add_argument("--cpus-per-run", type=_count, metavar="N", help="with --ray; by default 1")
+    parser.add_argument(
+        "--gpus-per-run", type=_gpus, metavar="N", help="with --ray; by default 1 where the cluster has any, else none"
+    )
     parser.add_argument("--time-budget", type=_seconds, metavar="TIME", help="stop cleanly after 90s, 9m or 2.5h")
     return parser
 
@@ -274,6 +291,8 @@ def _main(arguments: argparse.Namespace) -> int:
     began = time.monotonic()
     from zoo import backend, grid
 
+    if not arguments.ray and (arguments.cpus_per_run or arguments.gpus_per_run is not None):
+        raise UserError("--cpus-per-run and --gpus-per-run say what a run on Ray gets, and belong to --ray")
     described, every = grid.load(arguments.sweep)
     name = backend.choose()
     out = arguments.out or Path("results") / arguments.sweep.stem
@@ -289,7 +308,11 @@ def _main(arguments: argparse.Namespace) -> int:
     budget = arguments.time_budget
     deadline = began + max(0.0, budget - TIME_TO_SAVE) if budget else None
     try:
-        work(sweep, name, arguments.limit, deadline)
+        if arguments.ray:
+            cluster = Cluster(arguments.ray, arguments.cpus_per_run or 1, arguments.gpus_per_run)
+            work_on_ray(sweep, name, arguments.limit, deadline, cluster)
+        else:
+            work(sweep, name, arguments.limit, deadline)
     except KeyboardInterrupt:
         print(f"interrupted; the same command goes on with what is in {out}", file=sys.stderr)
         raise

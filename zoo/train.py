@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from zoo.command import run_command
 from zoo.errors import UserError
+from zoo.process import stop_without_parent
 
 SPLITS = ("train", "validation", "test")
 DIVERGED, STOPPED = 3, signals.STOPPED  # exit status after a NaN loss, and after SIGTERM
@@ -132,6 +133,7 @@ def _train(trainer, dataset, out: Path, environment: dict[str, Any], is_over, is
 def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     arguments.command = ["python", "-m", "zoo.train", *(sys.argv[1:] if argv is None else argv)]
+    stop_without_parent()
     return run_command(_main, arguments)
 
 
