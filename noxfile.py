@@ -92,3 +92,10 @@ def runtimes(session: nox.Session) -> None:
         session.run("pytest", "tests/runtimes", *session.posargs, env={"KERAS_BACKEND": backend} | QUIET)
     under_flax = {"KERAS_BACKEND": "jax", "KERAS_NNX_ENABLED": "true"} | QUIET
     session.run("pytest", *(f"tests/test_{name}.py" for name in ("layers", "mixtures", "registry")), env=under_flax)
+
+
+@nox.session(default=False)
+def cluster(session: nox.Session) -> None:
+    """Sweeps and what follows a search on a Ray cluster of two nodes on this machine."""
+    session.install(*CONSTRAINTS, PACKAGES["jax"], "-e", ".[test,cluster]")
+    session.run("pytest", "tests/cluster", *session.posargs, env={"KERAS_BACKEND": "jax"} | QUIET)
