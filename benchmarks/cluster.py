@@ -87,6 +87,8 @@ class Trial:
         base = {"dataset": {"name": "digits"}, "training": {"epochs": 1}}
         space = [{"path": "training.optimizer.learning_rate", "float": [1e-4, 1.0], "log": True}]
         search = {"base": "base.json", "space": space, "trials": trials, "epochs": 1}
+        if "confirm" in (tree / "tuner" / "space.py").read_text():
+            search["confirm"] = 0
         self.search = folder / "search.json"
         (folder / "base.json").write_text(json.dumps(base))
         self.search.write_text(json.dumps(search))

@@ -113,7 +113,6 @@ def test_names_leave_no_file_outside(tmp_path):
             (trial.run, found, Study().search, None, name, {}, lambda *_: False),
             (found.promote, name, "0000"),
             (found.promote, "0000", name),
-            (found.clear, name),
             (found.outcome, name),
         ):
             with pytest.raises(UserError):
@@ -135,7 +134,7 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path):
     (tmp_path / "search" / "trials" / "0001.json").symlink_to(victim / "config.json")
     found = folder.Folder(tmp_path / "search")
     for call in (
-        lambda: found.clear("0000"),
+        lambda: found.clear(found.path / "trials" / "0000"),
         lambda: found.outcome("0001"),
         lambda: trial.run(found, Study().search, None, "0001", {}, lambda *_: False),
     ):

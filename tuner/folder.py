@@ -207,7 +207,9 @@ def candidates(search: space.Search, oracle: "Kept") -> list[str]:
     for trial in oracle.ranking():
         fields = search.fields(oracle.trials[trial].hyperparameters.values)
         found.setdefault(repr(sorted(fields.items())), trial)
-    return list(found.values())[: max(1, search.confirm)]
+        if len(found) == max(1, search.confirm):
+            break
+    return list(found.values())
 
 
 def _changes(then: Any, now: Any, where: str = "") -> list[str]:
