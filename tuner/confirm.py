@@ -1,32 +1,41 @@
 """After a search: trains its best trials as the final run would be, until one finishes; that one is best.json."""
 
-import os
-import subprocess
+import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner import workers
 from tuner.folder import Folder, candidates
 from tuner.outcome import Outcome
 from tuner.space import Search
 from zoo import results, train
+from zoo.command import INTERRUPTED
+from zoo.process import supervise
 
 if TYPE_CHECKING:  # it imports Keras
     from tuner.kept import Kept
 
 
-def confirm(folder: Folder, search: Search, oracle: "Kept") -> str | None:
+def here(command: Sequence[str], log: Path) -> int:
+    """Runs a command of this Python on this machine; its exit status."""
+    return supervise([sys.executable, *command], log, lambda line: None)[1]
+
+
+def confirm(
+    folder: Folder, search: Search, oracle: "Kept", start: Callable[[Sequence[str], Path], int] = here
+) -> str | None:
     """The first of the best trials that finishes with the base's epochs and images and a fresh seed; None if none does.
 
-    The runs lie in the search's folder, in `confirm`; those that ended before a restart are not run again.
+    The runs lie in the search's folder, in `confirm`; those that ended before a restart are not run again. `start` runs
+    a command of Python's with a log, here or elsewhere.
     """
     for trial in candidates(search, oracle):
         point = oracle.trials[trial].hyperparameters.values
         outcome = folder.confirmation(trial)
         if outcome is None:
             print(f"trial {trial} is trained as the final run would be, with seed {fresh_seed(search)}", flush=True)
-            outcome = _trained(folder, search, trial, point)
+            outcome = _trained(folder, search, trial, point, start)
             folder.write_confirmation(trial, outcome)
         if outcome.status == "finished":
             return trial
@@ -40,7 +49,7 @@ def fresh_seed(search: Search) -> int:
     return next(seed for seed in range(1, len(used) + 2) if seed not in used)
 
 
-def _trained(folder: Folder, search: Search, trial: str, point: Mapping[str, Any]) -> Outcome:
+def _trained(folder: Folder, search: Search, trial: str, point: Mapping[str, Any], start) -> Outcome:
     """In a process of its own: this one holds no device."""
     _, described = folder.open()
     run = folder.confirmation_run(trial)
@@ -52,13 +61,11 @@ def _trained(folder: Folder, search: Search, trial: str, point: Mapping[str, Any
         results.write_json(config, search.proof(point, folder.base, fresh_seed(search)).resolved())
         what = [str(config), "--out", str(run)]
     what += ["--data-dir", described.data_dir] if described.data_dir else []
-    with run.with_name(f"{trial}.log").open("w+", encoding="utf-8") as log:
-        command = [sys.executable, "-m", "tuner.confirm", *what]
-        environment = os.environ | {"KERAS_BACKEND": described.backend}
-        with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log) as process:
-            status = process.wait()
-        log.seek(0)
-        last = next(_said(log.read()), f"exit status {status}")
+    log = run.with_name(f"{trial}.log")
+    status = start(["-m", "tuner.confirm", *what], log)
+    if status in (train.STOPPED, INTERRUPTED, -signal.SIGINT):
+        raise KeyboardInterrupt
+    last = next(_said(log.read_text(encoding="utf-8", errors="replace")), f"exit status {status}")
     if status not in (0, train.DIVERGED):
         return Outcome("failed", reason=last.removeprefix("error: "))
     metrics = results.read_json(run / "metrics.json")
@@ -72,5 +79,4 @@ def _said(log: str) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    workers.end_with_parent()
     sys.exit(train.main(sys.argv[1:]))

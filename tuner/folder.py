@@ -89,6 +89,9 @@ class Folder:
     def run(self, trial: str) -> Path:
         return self._of(trial, "")
 
+    def log(self, trial: str) -> Path:
+        return self._of(trial, ".log")
+
     def _of(self, trial: str, suffix: str, part: str = "trials") -> Path:
         return self._check_inside(self.path / part / f"{records.trial_name(trial)}{suffix}")
 

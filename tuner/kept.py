@@ -83,6 +83,7 @@ class Kept(keras_tuner.Oracle):
         self.stopping, self.contrast, self.parts, self.on_event = stopping, contrast, parts or {}, on_event
         self.outcomes: dict[str, Outcome] = {}
         self.is_over = False
+        self.compares_later = False  # so that the search is over before the comparison begins
         self.trouble: UserError | None = None  # why it can't go on
         self.heard: dict[str, float] = {}  # when each worker last was, on the monotonic clock
         self._workers: dict[str, str] = {}  # of each trial under way
@@ -224,6 +225,11 @@ class Kept(keras_tuner.Oracle):
         self.tuner_ids.discard(worker)
         self._note(Released(trial=name))
 
+    def begin_comparison(self) -> None:
+        """The search is over; now the runs of the comparison are handed out."""
+        self.release_others(())
+        self.compares_later = self.is_over = False
+
     def candidates(self) -> set[str]:
         """Trials that ended and may yet be trained for longer."""
         return set()
@@ -264,6 +270,8 @@ class Kept(keras_tuner.Oracle):
 
     def _final(self) -> dict[str, Any]:
         """The next run of the comparison after the search."""
+        if self.compares_later:
+            return {"status": STOPPED}
         if not all(map(_is_final, self.ongoing_trials.values())):
             return {"status": IDLE}
         done = [trial.hyperparameters.values for trial in self.trials.values()]

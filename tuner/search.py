@@ -1,13 +1,16 @@
 """Searches the configs of a space: `python -m tuner.search configs/search/quick.json --out searches/quick`."""
 
 import argparse
+import contextlib
 import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo import cluster
 from zoo.command import run_command
 from zoo.errors import UserError
 
@@ -40,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workers", type=count, default=1, metavar="N", help="trials at a time on this machine, a GPU for each"
     )
+    cluster.add_options(parser)
     return parser
 
 
@@ -54,6 +58,7 @@ def _main(arguments: argparse.Namespace) -> int:
     from tuner.folder import Folder
     from zoo import backend
 
+    nodes = cluster.of(arguments)
     search = space.load(arguments.search)
     folder = Folder(arguments.out or Path("searches") / arguments.search.stem)
     name = backend.choose()
@@ -64,7 +69,8 @@ def _main(arguments: argparse.Namespace) -> int:
         return follow(folder.path, who, folder.died)
     _check(arguments.search, search, arguments.data_dir)
     folder.begin(arguments.search, search, arguments.data_dir, name, arguments.resume)
-    return _lead(folder, search, arguments.workers if who is None else 0)
+    with nodes or contextlib.nullcontext():
+        return _lead(folder, search, arguments.workers if who is None else 0, nodes)
 
 
 def role() -> str | None:
@@ -159,7 +165,7 @@ def ended(path: Path) -> None:
     results.write_json(path / ENDED, {"ended": time.strftime("%Y-%m-%d %H:%M:%S")})
 
 
-def _lead(folder: "Folder", search: "Search", workers: int) -> int:
+def _lead(folder: "Folder", search: "Search", workers: int, nodes: cluster.Cluster | None) -> int:
     from tuner import oracles
     from zoo.progress import duration
 
@@ -181,8 +187,11 @@ def _lead(folder: "Folder", search: "Search", workers: int) -> int:
     if oracle.outcomes:
         print(f"{folder.path}: goes on after {len(oracle.outcomes)} trials", flush=True)
     folder.settle(search, oracle)
+    oracle.compares_later = nodes is not None
     try:
         is_done = lead(folder.path, oracle, workers, folder.died)
+        if is_done and nodes:
+            _compare(nodes, folder, oracle)
     except KeyboardInterrupt:
         print(f"the same command with --resume goes on with what is in {folder.path}", file=sys.stderr)
         raise
@@ -201,15 +210,25 @@ def _lead(folder: "Folder", search: "Search", workers: int) -> int:
     best = oracle.outcomes[ranking[0]]
     print(f"{counts}; best is trial {ranking[0]}, {search.objective} {best.value:.4f}:")
     print(f"  {_point(search, oracle.trials[ranking[0]].hyperparameters.values)}", flush=True)
-    return _hand_over(folder, search, oracle) if search.confirm else _say_what_next(folder)
+    return _hand_over(folder, search, oracle, nodes) if search.confirm else _say_what_next(folder)
 
 
-def _hand_over(folder: "Folder", search: "Search", oracle) -> int:
+def _compare(nodes: cluster.Cluster, folder: "Folder", oracle) -> None:
+    from tuner import after
+
+    ended(folder.path)
+    with cluster.interrupted_by_sigterm():
+        after.compare(nodes, folder, oracle)
+
+
+def _hand_over(folder: "Folder", search: "Search", oracle, nodes: cluster.Cluster | None) -> int:
     """Confirms the best trials, best first, and makes the first that finishes the result; the exit status."""
-    from tuner.confirm import confirm
+    from tuner import after
+    from tuner.confirm import confirm, here
 
     try:
-        proved = confirm(folder, search, oracle)
+        with cluster.interrupted_by_sigterm():
+            proved = confirm(folder, search, oracle, partial(after.start, nodes) if nodes else here)
     except KeyboardInterrupt:
         print(f"the same command with --resume goes on with what is in {folder.path}", file=sys.stderr)
         raise

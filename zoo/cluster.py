@@ -1,7 +1,9 @@
 """Work on a Ray cluster (https://docs.ray.io): each task a process on some node, begun again where its node dies."""
 
+import argparse
 import contextlib
 import os
+import re
 import secrets
 import signal
 import time
@@ -11,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from zoo import process
 from zoo.errors import UserError
 
 HERE = "local"  # the address that starts Ray on this machine
@@ -22,6 +23,45 @@ TIME_TO_SAVE = 60.0  # seconds that tasks get to stop in
 PASSED_ON = ("KERAS", "JAX", "XLA", "TF_", "TORCH", "OMP_", "MKL_", "CUDA_", "NCCL")  # settings that a run depends on
 THREADS = ("OMP_NUM_THREADS", "NPROC", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")  # of torch, JAX, TensorFlow
 ROOT = Path(__file__).parents[1]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const=HERE,
+        metavar="ADDRESS",
+        help="each run as a task of the Ray cluster at ADDRESS, or auto; without one, of one started on this machine",
+    )
+    parser.add_argument("--cpus-per-run", type=_cpus, metavar="N", help="with --ray; by default 1")
+    parser.add_argument(
+        "--gpus-per-run", type=_gpus, metavar="N", help="with --ray; by default 1 where the cluster has any, else none"
+    )
+
+
+def of(arguments: argparse.Namespace) -> "Cluster | None":
+    """The cluster that options ask for.
+
+    Raises:
+        UserError: where they say what a run on none gets.
+    """
+    if arguments.ray:
+        return Cluster(arguments.ray, arguments.cpus_per_run or 1, arguments.gpus_per_run)
+    if arguments.cpus_per_run or arguments.gpus_per_run is not None:
+        raise UserError("--cpus-per-run and --gpus-per-run say what a run on Ray gets, and belong to --ray")
+    return None
+
+
+def _cpus(text: str) -> int:
+    if not re.fullmatch(r"[1-9][0-9]{0,3}", text):
+        raise argparse.ArgumentTypeError(f"expected a number of CPUs, 1 or more; found {text!r}")
+    return int(text)
+
+
+def _gpus(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,4}|0?\.[0-9]{1,4}", text):
+        raise argparse.ArgumentTypeError(f"expected a number of GPUs, such as 0, 1 or 0.5; found {text!r}")
+    return float(text)
 
 
 @dataclass
@@ -194,7 +234,6 @@ def _do(folder: str, cpus: int, call: Callable[[], str]) -> str:
     os.chdir(folder)
     for name in THREADS:
         os.environ.setdefault(name, str(cpus))
-    os.environ[process.PARENT] = str(os.getpid())
     return call()
 
 

@@ -7,6 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+from zoo import owned
 
 PARENT = "ZOO_PARENT"  # the process without which a command stops
 LOOK = 1.0  # seconds between two looks for it
@@ -24,7 +27,7 @@ def supervise(
     Whatever interrupts this, Ctrl-C for one, asks the command to stop, and waits until it has.
 
     Args:
-        command: with its arguments.
+        command: with its arguments; it is told whose it is, see `stop_without_parent`.
         log: file that gets what it prints.
         show: called with each line.
         keep: open files that it inherits.
@@ -40,12 +43,10 @@ def supervise(
                 lines[0] = line.strip()
                 show(lines[0])
 
-    with (
-        log.open("a", encoding="utf-8") as file,
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", pass_fds=keep
-        ) as process,
-    ):
+    pipe: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+    pipe |= {"pass_fds": keep, "env": dict(os.environ) | {PARENT: str(os.getpid())}}
+    opened = owned.open_own(log, os.O_WRONLY | os.O_APPEND)
+    with open(opened, "a", encoding="utf-8") as file, subprocess.Popen(command, **pipe) as process:  # noqa: PTH123
         reader = threading.Thread(target=read)
         reader.start()
         try:

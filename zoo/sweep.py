@@ -13,8 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo import owned, results
-from zoo.cluster import HERE, Cluster
+from zoo import cluster, owned, results
 from zoo.command import run_command
 from zoo.costs import seconds_left, sum_of
 from zoo.display import Display
@@ -28,7 +27,6 @@ if TYPE_CHECKING:  # so that --help needs no pydantic
 FOLDERS = ("configs", "logs", "runs")  # of a sweep
 FAILED = 1  # exit status where a run failed
 WAIT = 2.0  # seconds between two looks at a run that another process is at work on
-RAY_HELP = "each run as a task of the Ray cluster at ADDRESS, or auto; without one, of one started on this machine"
 TIME_TO_SAVE = 15.0  # seconds that a run gets to stop in, before the end of the time budget
 
 
@@ -219,24 +217,22 @@ def work(sweep: Sweep, backend: str, limit: int | None, deadline: float | None) 
             time.sleep(WAIT)
 
 
-def work_on_ray(sweep: Sweep, backend: str, limit: int | None, deadline: float | None, cluster: "Cluster") -> None:
+def work_on_ray(sweep: Sweep, backend: str, limit: int | None, deadline: float | None, nodes: cluster.Cluster) -> None:
     """Trains runs as tasks of a cluster until none is left, or `limit` were trained, or the deadline has come."""
-    from zoo.cluster import Task, interrupted_by_sigterm
-
     missing = [run for run in sweep.planned if not sweep.is_done(run)][:limit]
-    tasks = [Task(run.name, partial(_on_node, sweep.out, run, sweep.data_dir), sweep.log(run)) for run in missing]
-    with interrupted_by_sigterm(), cluster, Display(sweep, backend) as display:
-        cluster.work(tasks, display, deadline)
+    tasks = [
+        cluster.Task(run.name, partial(_on_node, sweep.out, run, sweep.data_dir), sweep.log(run)) for run in missing
+    ]
+    with cluster.interrupted_by_sigterm(), nodes, Display(sweep, backend) as display:
+        nodes.work(tasks, display, deadline)
 
 
 def _on_node(out: Path, run: "Planned", data_dir: Path | None) -> str:
     """Trains a run on a node of a cluster; its state after that."""
-    from zoo.cluster import BUSY
-
     sweep = Sweep(out, [run], data_dir)
     with sweep.claim(run) as lock:
         if lock is None:
-            return BUSY
+            return cluster.BUSY
         return sweep.state(run) if sweep.is_done(run) else sweep.run(run, lock, None, lambda line: None)
 
 
@@ -251,12 +247,6 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 9) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number of runs, 1 or more; found {text!r}")
     return int(text)
-
-
-def _gpus(text: str) -> float:
-    if not re.fullmatch(r"[0-9]{1,4}|0?\.[0-9]{1,4}", text):
-        raise argparse.ArgumentTypeError(f"expected a number of GPUs, such as 0, 1 or 0.5; found {text!r}")
-    return float(text)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -278,11 +268,7 @@ def _parser() -> argparse.ArgumentParser:
         help="only these runs: --only model=lenet activation=relu,arelu",
     )
     parser.add_argument("--limit", type=_count, metavar="N", help="train at most so many runs")
-    parser.add_argument("--ray", nargs="?", const=HERE, metavar="ADDRESS", help=RAY_HELP)
-    parser.add_argument("--cpus-per-run", type=_count, metavar="N", help="with --ray; by default 1")
-    parser.add_argument(
-        "--gpus-per-run", type=_gpus, metavar="N", help="with --ray; by default 1 where the cluster has any, else none"
-    )
+    cluster.add_options(parser)
     parser.add_argument("--time-budget", type=_seconds, metavar="TIME", help="stop cleanly after 90s, 9m or 2.5h")
     return parser
 
@@ -291,8 +277,7 @@ def _main(arguments: argparse.Namespace) -> int:
     began = time.monotonic()
     from zoo import backend, grid
 
-    if not arguments.ray and (arguments.cpus_per_run or arguments.gpus_per_run is not None):
-        raise UserError("--cpus-per-run and --gpus-per-run say what a run on Ray gets, and belong to --ray")
+    nodes = cluster.of(arguments)
     described, every = grid.load(arguments.sweep)
     name = backend.choose()
     out = arguments.out or Path("results") / arguments.sweep.stem
@@ -308,9 +293,8 @@ def _main(arguments: argparse.Namespace) -> int:
     budget = arguments.time_budget
     deadline = began + max(0.0, budget - TIME_TO_SAVE) if budget else None
     try:
-        if arguments.ray:
-            cluster = Cluster(arguments.ray, arguments.cpus_per_run or 1, arguments.gpus_per_run)
-            work_on_ray(sweep, name, arguments.limit, deadline, cluster)
+        if nodes:
+            work_on_ray(sweep, name, arguments.limit, deadline, nodes)
         else:
             work(sweep, name, arguments.limit, deadline)
     except KeyboardInterrupt:

@@ -119,3 +119,32 @@ def test_no_cluster_is_one_line(described, tmp_path, capsys):
     assert sweep.main([str(described), "--out", str(tmp_path / "out"), "--ray", "no address"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: --ray no address: no cluster answers")
+
+
+def test_the_runs_after_a_search_are_as_without_ray(cluster, tmp_path):
+    dataset = {"name": "digits", "limit": 200, "test_limit": 20, "validation": 0.2}
+    (tmp_path / "base.json").write_text(json.dumps({"dataset": dataset, "training": {"epochs": 1, "batch_size": 32}}))
+    content = {"base": "base.json", "trials": 2, "epochs": 1, "limit": 100, "seed": 4, "confirm": 1}
+    content["space"] = [{"name": "kind", "path": "activation.name", "choice": ["relu", "arelu"]}]
+    content |= {"tuner": {"name": "grid"}, "contrast": {"by": "kind", "seeds": [7, 8]}}
+    (tmp_path / "tiny.json").write_text(json.dumps(content))
+    found = {}
+    for name, more in {"ray": ("--ray", cluster.address), "alone": ()}.items():
+        command = [
+            sys.executable,
+            "-m",
+            "tuner.search",
+            str(tmp_path / "tiny.json"),
+            "--out",
+            str(tmp_path / name),
+            *more,
+        ]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert [f"trial {t} runs on the cluster" in done.stdout for t in ("0002", "0005")] == [name == "ray"] * 2
+        events = [json.loads(line) for line in (tmp_path / name / "journal.jsonl").read_text().splitlines()]
+        ended = {event["trial"]: event["outcome"] for event in events if event["event"] == "ended"}
+        assert len(ended) == sum(event["event"] == "ended" for event in events) == 6
+        confirmed = [json.loads(path.read_text())["value"] for path in (tmp_path / name / "confirm").glob("000?.json")]
+        found[name] = {trial: (outcome["status"], outcome["curve"]) for trial, outcome in ended.items()}, confirmed
+    assert found["ray"] == found["alone"]

@@ -1,0 +1,120 @@
+"""The runs after a search as tasks of a Ray cluster: the comparison's, and the proof of the best trial."""
+
+import json
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuner.folder import Folder
+from tuner.outcome import Outcome
+from zoo.cluster import Cluster, Task
+from zoo.process import stop_without_parent, supervise
+
+if TYPE_CHECKING:  # it imports Keras
+    from tuner.kept import Kept
+
+STOPPED = (4, 130, -signal.SIGINT)  # exit statuses of a run that will be resumed
+
+
+class Runs:
+    """Says what becomes of the comparison's runs, and tells the oracle."""
+
+    def __init__(self, folder: Folder, oracle: "Kept", trials: Mapping[str, Any]):
+        self.folder, self.oracle, self.trials = folder, oracle, trials
+
+    def begin(self, name: str) -> None:
+        print(f"trial {name} runs on the cluster", flush=True)
+
+    def show(self, name: str, line: str) -> None: ...
+
+    def again(self, name: str, why: str) -> None:
+        print(f"trial {name}: {why}", flush=True)
+
+    def end(self, name: str, state: str) -> None:
+        self.oracle.end_trial(self.trials[name])
+
+    def fail(self, name: str, why: str) -> None:
+        self.folder.write_outcome(name, Outcome("failed", reason=why))
+        self.end(name, "failed")
+
+
+def compare(cluster: Cluster, folder: Folder, oracle: "Kept") -> None:
+    """Has the runs of the comparison after a search trained on a cluster."""
+    oracle.begin_comparison()
+    trials: dict[str, Any] = {}
+    while (trial := oracle.create_trial(f"ray{len(trials)}")).status == "RUNNING":
+        trials[trial.trial_id] = trial
+    tasks = [
+        Task(name, partial(_train, folder.path, name, dict(trial.hyperparameters.values)), folder.log(name))
+        for name, trial in trials.items()
+    ]
+    cluster.work(tasks, Runs(folder, oracle, trials))
+
+
+def _train(path: Path, trial: str, point: Mapping[str, Any]) -> str:
+    """On a node: a trial, in a process of its own; how it went."""
+    folder = Folder(path)
+    command = [sys.executable, "-m", "tuner.after", str(path), trial, json.dumps(point)]
+    last, code = supervise(command, folder.log(trial), lambda line: None)
+    outcome = folder.outcome(trial)
+    if outcome is None and code not in STOPPED:
+        outcome = Outcome("failed", reason=f"killed by signal {-code}" if code < 0 else last)
+        folder.write_outcome(trial, outcome)
+    return outcome.status if outcome else "stopped"
+
+
+class Proof:
+    """Says what becomes of the proof of a trial, and keeps its exit status."""
+
+    status = 1
+
+    def begin(self, name: str) -> None:
+        print(f"trial {name} runs on the cluster", flush=True)
+
+    def show(self, name: str, line: str) -> None: ...
+
+    def again(self, name: str, why: str) -> None:
+        print(f"trial {name}: {why}", flush=True)
+
+    def end(self, name: str, state: str) -> None:
+        self.status = int(state)
+
+    def fail(self, name: str, why: str) -> None:
+        self.again(name, why)
+
+
+def start(cluster: Cluster, command: Sequence[str], log: Path) -> int:
+    """Has a command run on a cluster; its exit status."""
+    proof = Proof()
+    cluster.work([Task(log.stem, partial(_run, list(command), log), log)], proof)
+    return proof.status
+
+
+def _run(command: list[str], log: Path) -> str:
+    return str(supervise([sys.executable, *command], log, lambda line: None)[1])
+
+
+def main(argv: list[str]) -> int:
+    """Trains one trial, in a process of its own."""
+    from zoo import backend
+
+    stop_without_parent()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED[0]))
+    path, number, point = argv
+    folder = Folder(Path(path))
+    search, found = folder.open()
+    backend.choose(found.backend)
+
+    from tuner import trial
+
+    data_dir = Path(found.data_dir) if found.data_dir else None
+    ended = trial.run(folder, search, data_dir, number, json.loads(point), lambda *_: False)
+    print(f"trial {number}: {ended.status} {'' if ended.value is None else ended.value} {ended.reason}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
