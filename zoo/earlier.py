@@ -11,6 +11,7 @@ from zoo import config, data, results
 from zoo.config import Activation, Config, ConfigError, FromRun, Rule
 from zoo.errors import UserError
 
+SECTIONS = ("model", "activation", "dataset", "training", "metrics")  # a run writes each, defaults too
 BATCH = 250  # images of one prediction
 
 
@@ -26,6 +27,7 @@ class Run:
         for name in ("environment.json", "preprocessing.json", "metrics.json", "model.keras"):
             if not (folder / name).exists():
                 raise UserError(f"{folder / name}: no such file; expected the folder of one seed's finished run")
+        results.read_json(folder / "config.json", *SECTIONS)
         self.config = config.load(folder / "config.json", ["training.devices=1"])
         self.environment = results.read_json(folder / "environment.json")
         self.classes = data.CLASSES[self.config.dataset.name]

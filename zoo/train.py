@@ -89,7 +89,7 @@ def resume(
     """
     import keras
 
-    from zoo import config, data, owned, results, training
+    from zoo import config, data, earlier, owned, results, training
 
     environment = results.read_json(folder / "environment.json")
     if environment.get("backend") != keras.config.backend():
@@ -98,6 +98,7 @@ def resume(
             f"KERAS_BACKEND={keras.config.backend()}"
         )
     with owned.locked(folder):
+        results.read_json(folder / "config.json", *earlier.SECTIONS)
         trainer = training.Trainer(config.load(folder / "config.json"))
         place = data_dir or environment.get("data_dir")
         dataset = data.load_for(trainer.config.dataset, Path(place) if place else None)
