@@ -13,7 +13,7 @@ from keras_adaptact.activations import AReLU
 from keras_adaptact.base import TrainableActivation, channel_axis
 from keras_adaptact.graphs import activations_of, every_layer, function_at, is_activation
 from keras_adaptact.mixtures import Mixture
-from keras_adaptact.training import ActivationRates
+from keras_adaptact.optimizers import decays
 
 LARGE = 100.0  # a parameter or mixing weight beyond it is no longer an activation's
 
@@ -104,12 +104,10 @@ def _arelus(layer) -> list[str]:
 def _pulled(model, names) -> Iterator[Finding]:
     """Activation parameters that weight decay or a regularizer draws to 0."""
     optimizer: Any = getattr(model, "optimizer", None)
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # with a loss scale around it
-    decays = optimizer is not None and optimizer.weight_decay and not isinstance(optimizer, ActivationRates)
     for layer in activations_of(model):
         site = names[id(layer)][0]
         trained = layer.trainable_variables
-        if decays and any(optimizer._use_weight_decay(v) for v in trained):
+        if optimizer is not None and any(decays(optimizer, v) for v in trained):
             yield Finding(site, "weight decay pulls its parameters to 0", "compile with `optimizer_for(model, ...)`")
         if any(v.regularizer is not None for v in trained):
             yield Finding(site, "a regularizer pulls on its parameters", "leave it to kernels, unless you meant it")

@@ -1,0 +1,235 @@
+"""An optimizer around another, which treats the parameters of activations apart."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Some variables of a model, which are found again by their places when the model is loaded.
+
+    Files of version 0.1.0 have their names alone.
+    """
+
+    activation_names: Sequence[str]  # of the chosen
+    variable_names: Sequence[str] = ()  # of all that are trained, in order
+    positions: Sequence[int] = ()  # of the chosen among them
+    variables: Sequence[Any] = ()  # the chosen themselves, as far as they are known
+
+    @classmethod
+    def of(cls, chosen: Sequence, trained: Sequence, key: Callable = id) -> "Chosen":
+        keys = {key(v) for v in chosen}
+        positions = [i for i, v in enumerate(trained) if key(v) in keys]
+        names = [v.name for v in trained]
+        return cls(sorted({v.name for v in chosen}), names, positions, tuple(chosen))
+
+    def among(self, trained: Sequence, key: Callable) -> "Chosen":
+        """The same for the variables that are really trained."""
+        return Chosen.of(self.variables or self._found(trained), trained, key)
+
+    def _found(self, trained: Sequence) -> list:
+        if [v.name for v in trained] == list(self.variable_names):
+            return [trained[i] for i in self.positions]
+        others = {name for i, name in enumerate(self.variable_names) if i not in self.positions}
+        if unclear := others & set(self.activation_names):
+            raise ValueError(
+                "The optimizer was saved for other variables, and can't tell which are activations'. Load the model "
+                f"with `compile=False` and compile it with `optimizer_for`. Received: several named {min(unclear)}"
+            )
+        return [v for v in trained if v.name in self.activation_names]
+
+    def config(self) -> dict[str, list]:
+        names = ("activation_names", "variable_names", "positions")
+        return {name: list(getattr(self, name)) for name in names}
+
+
+class _Inner:
+    """An attribute of the optimizer inside, read and written there."""
+
+    def __set_name__(self, owner, name):
+        self.name = name
+
+    def __get__(self, outer, owner=None):
+        return self if outer is None else getattr(outer.inner_optimizer, self.name)
+
+    def __set__(self, outer, value):
+        if "inner_optimizer" in vars(outer):  # not yet in Keras's constructor, which sets what an optimizer has alone
+            setattr(outer.inner_optimizer, self.name, value)
+
+
+@keras.saving.register_keras_serializable(package="keras_adaptact")
+class ActivationRates(keras.optimizers.Optimizer):
+    """An optimizer around another, with a learning rate of their own and no weight decay for some variables.
+
+    `optimizer_for` makes one. All state and all settings are those of the optimizer inside, which scales, accumulates,
+    clips and averages as it would alone; only the steps of the chosen variables are changed.
+
+    Args:
+        optimizer: a Keras optimizer that has not been used yet; it is changed in place.
+        learning_rate_factor: what the learning rate is multiplied with for the chosen variables.
+        chosen: those variables.
+    """
+
+    built, variables, iterations, learning_rate = _Inner(), _Inner(), _Inner(), _Inner()
+    weight_decay, clipnorm, clipvalue, global_clipnorm = _Inner(), _Inner(), _Inner(), _Inner()
+    use_ema, ema_momentum, ema_overwrite_frequency = _Inner(), _Inner(), _Inner()
+    loss_scale_factor, gradient_accumulation_steps = _Inner(), _Inner()
+    _iterations, _trainable_variables, _trainable_variables_indices = _Inner(), _Inner(), _Inner()
+
+    def __init__(self, optimizer: keras.optimizers.Optimizer, learning_rate_factor: float, chosen: Chosen):
+        super().__init__(learning_rate=0.0, name=optimizer.name)
+        self.inner_optimizer = optimizer
+        self.learning_rate_factor = learning_rate_factor
+        self._choose(chosen)
+        self._updated = False  # whether an update came by what is changed here
+
+    def __getattr__(self, name):
+        if name in ("inner_optimizer", "_lock", "_tracker") or name.startswith("_self_"):  # of each object, once it has them
+            raise AttributeError(f"{type(self).__name__} has no attribute {name}")
+        return getattr(self.inner_optimizer, name)
+
+    def __dir__(self):
+        """Without the optimizer inside: Keras saves all that it finds here, and that one's variables are this one's."""
+        return [name for name in super().__dir__() if name != "inner_optimizer"]
+
+    # What is changed
+
+    def _choose(self, chosen: Chosen) -> None:
+        self.chosen = chosen
+        self._keys = frozenset(self._var_key(v) for v in chosen.variables)
+
+    def _is_chosen(self, variable) -> bool:
+        return self._var_key(variable) in self._keys
+
+    def build(self, variables):
+        self._choose(self.chosen.among(variables, self._var_key))
+        self.inner_optimizer.build(variables)
+        for leaf in leaves(self.inner_optimizer):
+            self._change(leaf)
+
+    def _change(self, leaf) -> None:
+        """Replaces the methods that take a step; their gradients are unscaled, averaged over batches and clipped."""
+        leaf._apply_weight_decay = self._decay_of_others(leaf, leaf._apply_weight_decay)
+        if self.learning_rate_factor != 1.0:
+            leaf.update_step = self._at_own_rate(leaf.update_step)
+            if hasattr(leaf, "_parallel_update_step"):  # torch updates all variables in one go
+                leaf._parallel_update_step = self._in_two_parts(leaf, leaf._parallel_update_step)
+
+    def _decay_of_others(self, leaf, decay: Callable) -> Callable:
+        def decay_of_others(variables):
+            others = [v for v in variables if not self._is_chosen(v) and leaf._use_weight_decay(v)]
+            if others:  # torch refuses an empty list
+                decay(others)
+
+        return decay_of_others
+
+    def _at_own_rate(self, step: Callable) -> Callable:
+        def update_step(gradient, variable, learning_rate):
+            self._updated = True
+            step(gradient, variable, self._rate(learning_rate, self._is_chosen(variable)))
+
+        return update_step
+
+    def _in_two_parts(self, leaf, step: Callable) -> Callable:
+        def parallel_update_step(grads, variables, learning_rate):
+            self._updated = True
+            product = getattr(leaf, "_u_product", None)  # of Nadam, which multiplies it at each call
+            before = None if product is None else ops.copy(product.value)
+            for chosen in (False, True):
+                part = [(g, v) for g, v in zip(grads, variables, strict=True) if self._is_chosen(v) == chosen]
+                if part:
+                    if product is not None:
+                        product.assign(before)
+                    step(*map(list, zip(*part, strict=True)), self._rate(learning_rate, chosen))
+
+        return parallel_update_step
+
+    def _rate(self, learning_rate, chosen: bool):
+        return learning_rate * self.learning_rate_factor if chosen else learning_rate
+
+    # What is the inner optimizer's
+
+    def apply(self, grads, trainable_variables=None):
+        if not self.built and trainable_variables is not None:
+            trainable_variables = list(trainable_variables)
+            self.build(trainable_variables)
+        with self._seen_to_update():
+            self.inner_optimizer.apply(grads, trainable_variables)
+
+    def stateless_apply(self, optimizer_variables, grads, trainable_variables):
+        with self._seen_to_update():
+            return self.inner_optimizer.stateless_apply(optimizer_variables, grads, trainable_variables)
+
+    @contextmanager
+    def _seen_to_update(self) -> Iterator[None]:
+        """Refuses an optimizer that doesn't come by what is changed here."""
+        waits = any(leaf.gradient_accumulation_steps for leaf in leaves(self.inner_optimizer))
+        self._updated = waits or self.learning_rate_factor == 1.0
+        yield
+        if not self._updated:
+            raise ValueError(
+                "A learning rate of its own for activations needs an optimizer whose `apply` calls `update_step` for "
+                f"each variable, as Keras's do. Received: {self.inner_optimizer!r}"
+            )
+
+    def scale_loss(self, loss):
+        return self.inner_optimizer.scale_loss(loss)
+
+    def finalize_variable_values(self, var_list):
+        self.inner_optimizer.finalize_variable_values(var_list)
+
+    def exclude_from_weight_decay(self, var_list=None, var_names=None):
+        self.inner_optimizer.exclude_from_weight_decay(var_list, var_names)
+
+    def set_weights(self, weights):
+        self.inner_optimizer.set_weights(weights)
+
+    def save_own_variables(self, store):
+        self.inner_optimizer.save_own_variables(store)
+
+    def load_own_variables(self, store):
+        self.inner_optimizer.load_own_variables(store)
+
+    def get_config(self):
+        optimizer = keras.optimizers.serialize(self.inner_optimizer)
+        return {"optimizer": optimizer, "learning_rate_factor": self.learning_rate_factor, **self.chosen.config()}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        optimizer = keras.optimizers.deserialize(config["optimizer"], custom_objects)
+        known = {name: value for name, value in config.items() if name not in ("optimizer", "learning_rate_factor")}
+        return around(optimizer, config["learning_rate_factor"], Chosen(**known))
+
+
+def around(optimizer, learning_rate_factor: float, chosen: Chosen):
+    """The optimizer with an `ActivationRates` around it, but inside of one that scales the loss."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer.inner_optimizer = around(optimizer.inner_optimizer, learning_rate_factor, chosen)
+        return optimizer
+    return ActivationRates(optimizer, learning_rate_factor, chosen)
+
+
+def leaves(optimizer) -> list:
+    """The optimizers that take steps: those inside of optimizers around others."""
+    if inner := getattr(optimizer, "inner_optimizer", None):
+        return leaves(inner)
+    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+        return [leaf for each in optimizer.optimizers for leaf in leaves(each)]
+    return [optimizer]
+
+
+def decays(optimizer, variable) -> bool:
+    """Whether an optimizer's weight decay pulls on a variable."""
+    if isinstance(optimizer, ActivationRates) and optimizer._is_chosen(variable):
+        return False
+    if inner := getattr(optimizer, "inner_optimizer", None):
+        return decays(inner, variable)
+    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+        return decays(optimizer._optimizer_map(variable), variable)
+    decay = optimizer.weight_decay or getattr(optimizer, "adam_weight_decay", None)
+    return bool(decay) and optimizer._use_weight_decay(variable)
