@@ -89,7 +89,8 @@ class ActivationRates(keras.optimizers.Optimizer):
         self._updated = False  # whether an update came by what is changed here
 
     def __getattr__(self, name):
-        if name in ("inner_optimizer", "_lock", "_tracker") or name.startswith("_self_"):  # of each object, once it has them
+        own = "inner_optimizer", "_lock", "_tracker"  # from the constructor on; and what TensorFlow tracks by
+        if name in own or name.startswith("_self_"):
             raise AttributeError(f"{type(self).__name__} has no attribute {name}")
         return getattr(self.inner_optimizer, name)
 
@@ -196,12 +197,12 @@ class ActivationRates(keras.optimizers.Optimizer):
         self.inner_optimizer.load_own_variables(store)
 
     def get_config(self):
-        optimizer = keras.optimizers.serialize(self.inner_optimizer)
+        optimizer = keras.saving.serialize_keras_object(self.inner_optimizer)
         return {"optimizer": optimizer, "learning_rate_factor": self.learning_rate_factor, **self.chosen.config()}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        optimizer = keras.optimizers.deserialize(config["optimizer"], custom_objects)
+        optimizer = keras.saving.deserialize_keras_object(config["optimizer"], custom_objects)
         known = {name: value for name, value in config.items() if name not in ("optimizer", "learning_rate_factor")}
         return around(optimizer, config["learning_rate_factor"], Chosen(**known))
 

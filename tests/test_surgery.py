@@ -1,7 +1,5 @@
 """Activations replaced in models that exist: nothing else changes, and everything is told."""
 
-from functools import partial
-
 import keras
 import numpy as np
 import pytest
@@ -34,17 +32,6 @@ def own_relu(z):
 
 def over_images(z):
     return z - ops.mean(z, axis=(1, 2), keepdims=True)
-
-
-@keras.saving.register_keras_serializable("tests")
-class Named(layers.Layer):
-    """Has a variable that is called like an activation's."""
-
-    def build(self, input_shape):
-        self.own = self.add_weight(name="parameters", shape=(3,))
-
-    def call(self, x):
-        return x * self.own
 
 
 def nested() -> keras.Model:
@@ -414,75 +401,3 @@ def test_only_activations_are_warmed_up():
     model.fit(X, np.ones((4, 1)), verbose=0)
     with pytest.raises(ValueError, match=r"no trainable activations.*Received"), ka.only_activations(nested()):
         pass
-
-
-def small() -> keras.Model:
-    keras.utils.set_random_seed(1)
-    return keras.Sequential(
-        [
-            layers.Input((3,)),
-            layers.Dense(4, activation=ka.AReLU()),
-            ka.Mixture(["tanh", "relu"], granularity="channel"),
-            layers.Dense(1),
-        ],
-        name="small",
-    )
-
-
-def steps(model, optimizer) -> dict[str, np.ndarray]:
-    """How far one training step moves each variable."""
-    before = values(model)
-    model.compile(optimizer, "mse")
-    model.fit(X[:, 0, 0], np.ones((4, 1)), verbose=0)
-    return {v.path: now - old for v, now, old in zip(model.variables, values(model), before, strict=True)}
-
-
-@pytest.mark.parametrize("kind", ["SGD", "Adam", "Nadam", "RMSprop", "Lion", "Muon"])
-def test_activations_have_a_learning_rate_of_their_own(kind):
-    settings = {"adam_weight_decay": 0.0, "weight_decay": 0.0} if kind == "Muon" else {}
-    kind = partial(getattr(keras.optimizers, kind), **settings)
-    plain, model = steps(small(), kind(1e-3)), small()
-    own = steps(model, ka.optimizer_for(model, kind(1e-3), learning_rate_factor=10.0))
-    assert isinstance(model.optimizer, kind.func)
-    factors = {path: 10 if path.endswith(("parameters", "mixing_weights")) else 1 for path in own}
-    assert sorted(factors.values()) == [1, 1, 1, 1, 10, 10]
-    for (path, step), reference in zip(own.items(), plain.values(), strict=True):
-        np.testing.assert_allclose(step, factors[path] * reference, rtol=1e-4, atol=2e-6, err_msg=path)
-
-
-def test_activations_do_not_decay():
-    model = small()
-    step = steps(model, ka.optimizer_for(model, keras.optimizers.SGD(1e-30, weight_decay=1e29)))
-    for variable in model.variables:
-        assert (np.abs(step[variable.path]).max() > 1e-20) == (variable.name == "kernel")
-    with ka.only_activations(model):  # nothing is left to decay
-        steps(model, ka.optimizer_for(model, "adamw"))
-
-
-def test_the_optimizer_is_saved(tmp_path):
-    model = small()
-    optimizer = keras.optimizers.AdamW(keras.optimizers.schedules.ExponentialDecay(1e-2, 1, 0.5))
-    steps(model, ka.optimizer_for(model, optimizer, 3.0))
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    for each in (model, loaded):
-        each.fit(X[:, 0, 0], np.ones((4, 1)), verbose=0)
-    for ours, theirs in zip(values(model), values(loaded), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    config = loaded.optimizer.get_config()
-    assert config["learning_rate_factor"] == 3.0 and config["optimizer"]["class_name"] == "AdamW"
-
-
-def test_an_optimizer_for_the_wrong_model():
-    used = keras.optimizers.SGD()
-    used.build(small().trainable_variables)
-    taken = keras.Sequential([layers.Input((3,)), ka.AReLU(), Named()])
-    for arguments in (
-        (nested(), "adam"),
-        (small(), used),
-        (taken, "adam"),
-        (small(), "adam", -1.0),
-        (small(), "adam", "2"),
-    ):
-        with pytest.raises(ValueError, match="Received"):
-            ka.optimizer_for(*arguments)

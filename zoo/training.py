@@ -292,9 +292,11 @@ def optimizer_of(config: Config, steps: int, model: keras.Model) -> keras.optimi
     settings = config.training
     chosen = settings.optimizer
     kind = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}[chosen.name]
-    if settings.activation_rate != 1:
-        kind = _with_rates(kind, settings.activation_rate, model)
-    return kind(_learning_rate(config, steps), **chosen.model_dump(exclude={"name", "learning_rate"}))
+    optimizer = kind(_learning_rate(config, steps), **chosen.model_dump(exclude={"name", "learning_rate"}))
+    trained = any(layer.trainable_variables for layer in model.layers if layer.name.endswith("_activation"))
+    if settings.activation_rate == 1 or not trained:
+        return optimizer
+    return ka.optimizer_for(model, optimizer, settings.activation_rate)
 
 
 def _learning_rate(config: Config, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
@@ -314,16 +316,3 @@ def _learning_rate(config: Config, steps: int) -> keras.optimizers.schedules.Lea
         warmup_target=rate if warmup else None,
         warmup_steps=warmup,
     )
-
-
-def _with_rates(kind: type, factor: float, model: keras.Model) -> type:
-    """The optimizer with another learning rate for the parameters of the activations."""
-    layers = [layer for layer in model.layers if layer.name.endswith("_activation")]
-    found = {id(x) for layer in layers for v in layer.trainable_variables for x in (v, v.value)}
-
-    class WithRates(kind):
-        def update_step(self, gradient, variable, learning_rate):
-            own = learning_rate * factor if id(variable) in found else learning_rate
-            super().update_step(gradient, variable, own)
-
-    return WithRates
