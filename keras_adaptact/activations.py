@@ -10,6 +10,7 @@ from keras import ops
 
 from keras_adaptact import functional
 from keras_adaptact.base import TrainableActivation, channel_axis
+from keras_adaptact.keras_private import make_path_unique
 from keras_adaptact.parameters import Between, Parameter, Slot
 from keras_adaptact.registry import lookup, register
 
@@ -267,6 +268,10 @@ class PReLU(keras.layers.PReLU):
             axes.remove(channel_axis(self.data_format, len(input_shape)))
         self.shared_axes = sorted(axes)
         super().build(input_shape)
+        make_path_unique(self.alpha)
+
+    def _build_for(self, owner, shape):
+        self.build(shape)
 
     def get_config(self):
         config = super().get_config() | {"granularity": self.granularity, "data_format": self.data_format}

@@ -1,15 +1,31 @@
 """The machinery of a trainable activation, once: variables, granularity, dtype, configuration."""
 
-import inspect
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_adaptact import backends
-from keras_adaptact.parameters import SETTINGS, Parameter, Slot, constrain_rows, initialize_rows, regularize_rows
+from keras_adaptact.keras_private import (
+    after_build,
+    calling_layer,
+    is_traced,
+    make_path_unique,
+    output_shape_of,
+    scope_of,
+)
+from keras_adaptact.parameters import (
+    SETTINGS,
+    SUFFIXES,
+    Parameter,
+    Slot,
+    constrain_rows,
+    hold_others,
+    initialize_rows,
+    regularize_rows,
+)
 
 
 class TrainableActivation(keras.layers.Layer):
@@ -26,21 +42,24 @@ class TrainableActivation(keras.layers.Layer):
             return z + ops.sin(a * z) ** 2 / a
     ```
 
-    The numbers of a layer lie together in one variable, `parameters`, of shape (numbers,) or
-    (numbers, channels). They are stored and computed with in float32 at least: under a policy of float16 or
-    bfloat16, mixed or not, the layer's input and output have the low precision, its parameters and their gradients
-    do not.
+    The numbers of a layer lie one after the other in one variable, `parameters`, of a single axis, so that no
+    optimizer takes those of channels for a matrix; those that aren't trained lie in another, `held_parameters`. They
+    are stored and computed with in float32 at least: under a policy of float16 or bfloat16, mixed or not, the layer's
+    input and output have the low precision, its parameters and their gradients do not.
 
     Args:
         granularity: `"layer"`, one set of numbers for the layer, which then exist from the start; or
             `"channel"`, one set for each channel, which exist once the number of channels is known.
-        channels: number of channels, for `granularity="channel"`. Needed where the layer is passed as
-            `activation=` to another one, which can't tell it; elsewhere it is taken from the first input.
+        channels: number of channels, for `granularity="channel"`. By default that of the first input; as
+            `activation=` of one of Keras's layers, that of the layer's output, once it is built.
         data_format: `"channels_last"` or `"channels_first"`, where the channels are in an input of rank 3 or
-            more; Keras's `image_data_format` by default. In an input of rank 2 they are last.
+            more; by default Keras's `image_data_format`, or that of the layer whose `activation=` it is. In an input
+            of rank 2 they are last.
         {name}_initializer: for each number (`a_initializer`, ...): a Keras initializer, or a value.
         {name}_regularizer: a Keras regularizer. None by default.
         {name}_constraint: a Keras constraint. None by default, unless the class says otherwise.
+        {name}_trainable: False holds a number as it is, under any optimizer. True by default.
+        trainable_parameters: the names of those that are trained, such as `["a"]`, instead. All by default.
         **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
 
     Input: a tensor of any shape. Output: the same shape, in the layer's compute dtype.
@@ -57,7 +76,10 @@ class TrainableActivation(keras.layers.Layer):
         cls.declared = cls.declared | own
 
     def __init__(self, granularity="layer", channels=None, data_format=None, **kwargs):
-        self._setup(self._declared_slots(kwargs), granularity, channels, data_format, kwargs)
+        slots = self._declared_slots(kwargs)
+        trained = kwargs.pop("trainable_parameters", None)
+        slots = slots if trained is None else hold_others(slots, trained)
+        self._setup(slots, granularity, channels, data_format, kwargs)
         self._create_if_known()
 
     def _setup(self, slots: Sequence[Slot], granularity, channels, data_format, kwargs):
@@ -68,11 +90,12 @@ class TrainableActivation(keras.layers.Layer):
         if channels is not None and (not isinstance(channels, int | np.integer) or channels < 1):
             raise ValueError(f"`channels` must be a positive integer. Received: {channels!r}")
         for setting in kwargs:
-            if setting.endswith(SETTINGS):
+            if setting.endswith(SUFFIXES):
                 known = ", ".join(slot.name for slot in slots) or "none"
                 raise ValueError(f"{type(self).__name__} has the parameters {known}. Received: {setting}")
         if kwargs.get("name") is None:
             kwargs["name"] = _automatic_name(type(self).__name__.lower())
+        storage = kwargs.pop("storage", "flat")
         super().__init__(**kwargs)
         self.supports_masking = True
         self.granularity = granularity
@@ -80,8 +103,10 @@ class TrainableActivation(keras.layers.Layer):
         self.data_format = keras.config.image_data_format() if data_format is None else data_format
         if self.data_format not in ("channels_last", "channels_first"):
             raise ValueError(f'`data_format` must be "channels_last" or "channels_first". Received: {data_format!r}')
+        self._follows_owner = data_format is None
+        self._storage = storage  # "rows", a matrix for channels, in models of 0.1.0, as their optimizers' states are
         self._slots = tuple(slots)
-        self._packed = None
+        self._packed = self._held = None
         self._shape: tuple[int, ...] | None = None  # of one parameter; None until it is known
 
     @classmethod
@@ -113,19 +138,39 @@ class TrainableActivation(keras.layers.Layer):
 
     def _create_variables(self, shape: tuple[int, ...]):
         self._shape = shape
-        slots = self._slots
-        for slot in slots:
+        for slot in self._slots:
             slot.check(shape)
-        if slots:
-            self._packed = self.add_weight(
-                name="parameters",
-                shape=(len(slots), *shape),
-                dtype=at_least_float32(self.variable_dtype),
-                initializer=initialize_rows(slots),
-                regularizer=regularize_rows(slots),
-                constraint=constrain_rows(slots),
-                autocast=False,
+        trained, held = ([slot for slot in self._slots if slot.trainable is value] for value in (True, False))
+        if trained:
+            self._packed = self._add_rows(
+                "parameters", trained, initialize_rows(trained), regularize_rows(trained), constrain_rows(trained)
             )
+        if held:
+            self._held = self._add_rows("held_parameters", held, initialize_rows(held), trainable=False)
+
+    def _add_rows(self, name, rows, initializer, regularizer=None, constraint=None, trainable=True) -> keras.Variable:
+        """A variable of a row for each of `rows`; what Keras does to it sees it in rows."""
+        shape = (len(rows), *self._shape)
+        variable_shape = shape if self._storage == "rows" else (int(np.prod(shape)),)
+
+        def in_rows(function, after=lambda result: result):
+            return function and (lambda flat: after(function(ops.reshape(flat, shape))))
+
+        variable = self.add_weight(
+            name=name,
+            shape=variable_shape,
+            dtype=at_least_float32(self.variable_dtype),
+            initializer=lambda _, dtype=None: ops.reshape(initializer(shape, dtype=dtype), variable_shape),
+            regularizer=in_rows(regularizer),
+            constraint=in_rows(constraint, lambda rows: ops.reshape(rows, variable_shape)),
+            trainable=trainable,
+            autocast=False,
+        )
+        make_path_unique(variable)
+        return variable
+
+    def _rows(self, variable) -> np.ndarray:
+        return np.reshape(ops.convert_to_numpy(variable.value), (-1, *self._shape))
 
     def build(self, input_shape):
         if self.granularity == "channel" and self._shape is None:
@@ -139,6 +184,17 @@ class TrainableActivation(keras.layers.Layer):
                 )
             self._create_variables((int(found),))
         self._check_channels(input_shape)
+
+    def _build_for(self, owner: keras.layers.Layer, shape: tuple[int | None, ...]):
+        """Makes the variables, as what a layer that has been built has for activation; it sees `shape`."""
+        if self._shape is not None:
+            return
+        if self._follows_owner:
+            self.data_format = getattr(owner, "data_format", "channels_last")
+        channels = shape[channel_axis(self.data_format, len(shape))]
+        if channels is not None:
+            self._create_variables((int(channels),))
+            self.built = True
 
     def _check_channels(self, input_shape):
         """A single channel would broadcast against parameters of several, or the other way round."""
@@ -159,7 +215,7 @@ class TrainableActivation(keras.layers.Layer):
         if self.granularity == "channel":
             rank = len(inputs.shape)
             behind = rank - 1 - channel_axis(self.data_format, rank)
-        rows = backends.Rows(self._normalize, behind)
+        rows = backends.Rows(self._normalize, behind, self._order)
         form = backends.Form(self.formula, rows, at_least_float32(self.compute_dtype))
         return backends.run(form, ops.cast(inputs, self.compute_dtype), self._variables(), training)
 
@@ -172,19 +228,26 @@ class TrainableActivation(keras.layers.Layer):
         """What makes arguments of the last variable's raw values."""
         return None
 
+    @property
+    def _order(self) -> tuple[int, ...]:
+        """Where each parameter lies among the rows of the variables, if they aren't in order."""
+        if self._held is None or self._packed is None:
+            return ()
+        lie = sorted(range(len(self._slots)), key=lambda i: not self._slots[i].trainable)
+        return tuple(lie.index(i) for i in range(len(lie)))
+
     def _variables(self) -> list:
         """Tensors whose rows are the formula's arguments after z."""
-        return [] if self._packed is None else [self._packed.value]
+        shape = self._shape
+        return [ops.reshape(v.value, (-1, *shape)) if shape else v.value for v in self._row_variables()]
 
     # Access by name
 
     def get_parameters(self) -> dict[str, np.ndarray]:
         """The trainable numbers by name, as NumPy arrays of shape () or (channels,)."""
         self._require_variables()
-        if self._packed is None:
-            return {}
-        packed = ops.convert_to_numpy(self._packed.value)
-        return {slot.name: row for slot, row in zip(self._slots, packed, strict=True)}
+        trained, held = ([] if v is None else list(self._rows(v)) for v in (self._packed, self._held))
+        return {slot.name: (trained if slot.trainable else held).pop(0) for slot in self._slots}
 
     def set_parameters(self, **values):
         """Stores numbers by name: ``layer.set_parameters(a=1.3, c=0.1)``; the others stay.
@@ -210,8 +273,13 @@ class TrainableActivation(keras.layers.Layer):
     def _assign(self, values: dict[str, np.ndarray]):
         for slot in self._slots:
             slot.check_bounds(values[slot.name])
-        if self._packed is not None:
-            self._packed.assign(np.stack([values[slot.name] for slot in self._slots]))
+        self._store(values)
+
+    def _store(self, values: dict[str, np.ndarray]):
+        for variable, trained in ((self._packed, True), (self._held, False)):
+            if variable is not None:
+                rows = np.stack([values[slot.name] for slot in self._slots if slot.trainable is trained])
+                variable.assign(np.reshape(rows, tuple(variable.shape)))
 
     def _require_variables(self):
         if self._shape is None:
@@ -222,9 +290,53 @@ class TrainableActivation(keras.layers.Layer):
 
     # Serialization
 
+    def save_own_variables(self, store):
+        """In rows of all parameters, trained or not, then other variables: the same whatever is trained."""
+        saved, others = self._saved(), self._other_variables()
+        for i, value in enumerate([*saved, *others]):
+            store[str(i)] = value
+
+    def load_own_variables(self, store):
+        values = [np.asarray(store[str(i)]) for i in range(len(store.keys()))]
+        if values:
+            self._require_variables()
+        saved, others = self._saved(), self._other_variables()
+        shapes, found = ([tuple(x.shape) for x in xs] for xs in ([*saved, *others], values))
+        if found != shapes:
+            raise ValueError(f"{self.name} has parameters of the shapes {shapes}. Received: {found}")
+        if saved:
+            self._load(values[: len(saved)])
+        for variable, value in zip(others, values[len(saved) :], strict=True):
+            variable.assign(value)
+
+    def _saved(self) -> list[np.ndarray]:
+        """The parameters, in rows; and the raw weights of a mixture, likewise."""
+        own = {} if self._shape is None else self.get_parameters()
+        rows = [own[slot.name] for slot in self._slots if own]
+        return [np.stack(rows)] if rows else []
+
+    def _load(self, saved: list[np.ndarray]):
+        self._store(dict(zip([slot.name for slot in self._slots], saved[0], strict=True)))
+
+    def _row_variables(self) -> list:
+        """The variables of the library's own, as far as there are any."""
+        return [variable for variable in (self._packed, self._held) if variable is not None]
+
+    def _other_variables(self) -> list:
+        """Those that a subclass made."""
+        own = {id(variable) for variable in self._row_variables()}
+        return [v for v in (*self._trainable_variables, *self._non_trainable_variables) if id(v) not in own]
+
+    @classmethod
+    def from_config(cls, config):
+        if "data_format" in config and "storage" not in config:
+            config = config | {"storage": "rows"}  # as it was in 0.1.0
+        return super().from_config(config)
+
     def get_config(self):
         config = super().get_config()
         config.update(granularity=self.granularity, channels=self.channels, data_format=self.data_format)
+        config["storage"] = self._storage
         for slot in self._written_slots():
             config.update(slot.settings())
         return config
@@ -251,21 +363,33 @@ def channel_axis(data_format: str, rank: int) -> int:
 
 
 def _owner(activation) -> keras.layers.Layer | None:
-    """The layer whose `call` is under way and whose `activation=` this is, if it can't have built it before.
+    """The layer that calls an activation of its own, if it can't have built it before.
 
     Dense and its kin know their output's shape without a call, and so never build their activation: variables made
-    inside their first real call would come too late for the optimizer, without a word. Keras doesn't tell a layer
-    who calls it; the stack does.
+    inside their first real call would come too late for the optimizer, without a word.
     """
-    frame = inspect.currentframe()
-    while frame is not None:
-        caller = frame.f_locals.get("self")
-        if (
-            frame.f_code.co_name == "call"
-            and isinstance(caller, keras.layers.Layer)
-            and getattr(caller, "activation", None) is activation
-            and type(caller).compute_output_shape is not keras.layers.Layer.compute_output_shape
-        ):
-            return caller
-        frame = frame.f_back
-    return None
+    caller = calling_layer()
+    is_late = caller is not None and getattr(caller, "activation", None) is activation and not is_traced(caller)
+    return caller if is_late else None
+
+
+def _build_activations(owner: keras.layers.Layer):
+    """Builds the library's layers in `activation=` of one of Keras's, for what they will see."""
+    for name in ("activation", "recurrent_activation"):
+        activation: Any = getattr(owner, name, None)
+        if hasattr(type(activation), "_build_for") and not activation.built:
+            shape = _seen_by_activations(owner)
+            if shape is not None:
+                with scope_of(owner):
+                    activation._build_for(owner, shape)
+
+
+def _seen_by_activations(owner: keras.layers.Layer) -> tuple[int | None, ...] | None:
+    if not type(owner).call.__module__.startswith("keras."):
+        return None  # its `call` may use its activation anywhere
+    if hasattr(owner, "state_size") and hasattr(owner, "units"):  # a cell of a recurrent layer, or such a layer
+        return None, owner.units
+    return output_shape_of(owner)
+
+
+after_build(_build_activations)

@@ -12,8 +12,8 @@ from keras import ops
 
 from keras_adaptact import functional
 from keras_adaptact.activations import plain_function, serialize_function
-from keras_adaptact.base import TrainableActivation, at_least_float32
-from keras_adaptact.parameters import SETTINGS, Between, Slot
+from keras_adaptact.base import TrainableActivation
+from keras_adaptact.parameters import SETTINGS, Between, Slot, hold_others
 from keras_adaptact.registry import get, lookup, register
 
 _serializable = keras.saving.register_keras_serializable(package="keras_adaptact")
@@ -62,7 +62,8 @@ class Member:
             raise ValueError(
                 f'A member can\'t have granularity="channel" in a mixture of granularity="layer". Received: {spec!r}'
             )
-        return cls(type(layer).__name__.lower(), layer.formula, layer._slots, spec if isinstance(spec, str) else layer)
+        slots = tuple(slot if layer.trainable else replace(slot, trainable=False) for slot in layer._slots)
+        return cls(type(layer).__name__.lower(), layer.formula, slots, spec if isinstance(spec, str) else layer)
 
     def written(self) -> Any:
         """What a configuration says of it."""
@@ -120,7 +121,7 @@ class Mixture(TrainableActivation):
 
     Args:
         members: the activations: names, plain functions, or trainable activations, of which a mixture takes
-            the formula and the settings, and makes parameters of its own.
+            the formula and the settings (`trainable=False` too), and makes parameters of its own.
         weights: `"learned"`, or one fixed number for each member, used as given.
         normalization: what makes mixing weights of learned raw ones. `"sum"`: raw / sum(raw), where a constraint
             holds raw weights between 1e-3 and 1e4, so that it stays finite; `"softmax"`; or `"none"`. All start
@@ -163,8 +164,12 @@ class Mixture(TrainableActivation):
         found = [Member.make(spec, granularity) for spec in members]
         names = _numbered([member.name for member in found])
         members = tuple(replace(member, name=name) for member, name in zip(found, names, strict=True))
-        weight_settings = {s: kwargs.pop(f"weights_{s}", None) for s in SETTINGS}
+        weight_settings = {s: kwargs.pop(f"weights_{s}", None) for s in SETTINGS if s != "trainable"}
         slots = [slot.renamed(f"{m.name}_{slot.name}", kwargs) for m in members for slot in m.slots]
+        trained = kwargs.pop("trainable_parameters", None)
+        if trained is not None:
+            *slots, weights_slot = hold_others([*slots, Slot.make("weights", 0.0)], trained)
+            weights_trainable = weights_slot.trainable
         self._setup(slots, granularity, channels, data_format, kwargs)
 
         self._members = members
@@ -197,15 +202,14 @@ class Mixture(TrainableActivation):
 
     def _create_variables(self, shape):
         super()._create_variables(shape)
-        self._raw_weights = self.add_weight(
-            name="mixing_weights",
-            shape=(len(self._members), *shape),
-            initializer=self._initial_weights,
-            regularizer=self._weights_slot.regularizer,
-            constraint=self._constrain_weights,
-            dtype=at_least_float32(self.variable_dtype),
-            trainable=self._weights_trainable,
-            autocast=False,
+        slot = self._weights_slot
+        self._raw_weights = self._add_rows(
+            "mixing_weights",
+            self._members,
+            self._initial_weights,
+            slot.regularizer,
+            self._constrain_weights,
+            self._weights_trainable,
         )
 
     def _initial_weights(self, shape, dtype=None):
@@ -258,8 +262,8 @@ class Mixture(TrainableActivation):
     def _normalize(self):
         return self._normalization.function
 
-    def _variables(self):
-        return [*super()._variables(), self._raw_weights.value]
+    def _row_variables(self):
+        return super()._row_variables() + ([] if self._raw_weights is None else [self._raw_weights])
 
     # Access
 
@@ -269,12 +273,24 @@ class Mixture(TrainableActivation):
         return ops.convert_to_numpy(self._normalization.function(ops.array(self.get_parameters()["weights"])))
 
     def get_parameters(self):
-        return super().get_parameters() | {"weights": ops.convert_to_numpy(self._raw_weights.value)}
+        return super().get_parameters() | {"weights": self._rows(self._raw_weights)}
 
     def _assign(self, values):
         self._check_bounds(values["weights"])
         super()._assign(values)
-        self._raw_weights.assign(values["weights"])
+
+    def _store(self, values):
+        super()._store(values)
+        self._raw_weights.assign(np.reshape(values["weights"], tuple(self._raw_weights.shape)))
+
+    def _saved(self):
+        weights = [] if self._shape is None else [self._rows(self._raw_weights)]
+        return super()._saved() + weights
+
+    def _load(self, saved):
+        *own, weights = saved
+        rows = own[0] if own else ()
+        self._store(dict(zip([slot.name for slot in self._slots], rows, strict=True)) | {"weights": weights})
 
     def _check_bounds(self, raw):
         replace(self._weights_slot, constraint=self._normalization.constraint).check_bounds(raw)

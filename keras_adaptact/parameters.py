@@ -1,14 +1,15 @@
 """The trainable numbers of an activation: how a class declares them, and what Keras does to each."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-SETTINGS = ("initializer", "regularizer", "constraint")
+SETTINGS = ("initializer", "regularizer", "constraint", "trainable")  # of a parameter: `a_initializer` and so on
+SUFFIXES = tuple(f"_{setting}" for setting in SETTINGS)
 
 
 class Parameter:
@@ -51,15 +52,18 @@ class Between(keras.constraints.Constraint):
 
 @dataclass(frozen=True)
 class Slot:
-    """One row of a packed variable: a parameter's name and what Keras does to it."""
+    """A parameter: its name, what Keras does to it, and whether it is trained where its layer is."""
 
     name: str
     initializer: Callable
     regularizer: Callable | None = None
     constraint: Callable | None = None
+    trainable: bool = True
 
     @classmethod
-    def make(cls, name, initial, initializer=None, regularizer=None, constraint=None):
+    def make(cls, name, initial, initializer=None, regularizer=None, constraint=None, trainable=True):
+        if not isinstance(trainable, bool):
+            raise ValueError(f"`{name}_trainable` must be True or False. Received: {trainable!r}")
         if initializer is None:
             initializer = initial
         if isinstance(initializer, int | float | list | tuple | np.ndarray):
@@ -69,6 +73,7 @@ class Slot:
             keras.initializers.get(initializer),
             keras.regularizers.get(regularizer),
             keras.constraints.get(constraint),
+            trainable,
         )
 
     def renamed(self, name: str, kwargs: dict) -> "Slot":
@@ -96,24 +101,34 @@ class Slot:
             f"{self.name}_initializer": keras.initializers.serialize(self.initializer),
             f"{self.name}_regularizer": keras.regularizers.serialize(self.regularizer),
             f"{self.name}_constraint": keras.constraints.serialize(self.constraint),
+            f"{self.name}_trainable": self.trainable,
         }
 
 
+def hold_others(slots: Sequence[Slot], trained: Sequence[str]) -> list[Slot]:
+    """The slots, of which those named are trained and no others."""
+    known = [slot.name for slot in slots]
+    if isinstance(trained, str) or not set(trained) <= set(known):
+        raise ValueError(
+            f"`trainable_parameters` must be a list of names of parameters, among {', '.join(known) or 'none'}. "
+            f"Received: {trained!r}"
+        )
+    return [replace(slot, trainable=slot.name in trained) for slot in slots]
+
+
 def initialize_rows(slots: Sequence[Slot]) -> Callable:
-    """The initializer of a packed variable, of shape (slots, ...)."""
+    """The initializer of rows of parameters, of shape (slots, ...)."""
     return lambda shape, dtype=None: ops.stack([slot.initializer(shape[1:], dtype=dtype) for slot in slots])
 
 
 def regularize_rows(slots: Sequence[Slot]) -> Any:
     if all(slot.regularizer is None for slot in slots):
         return None
-    return lambda packed: sum(
-        slot.regularizer(packed[i]) for i, slot in enumerate(slots) if slot.regularizer is not None
-    )
+    return lambda rows: sum(slot.regularizer(rows[i]) for i, slot in enumerate(slots) if slot.regularizer is not None)
 
 
 def constrain_rows(slots: Sequence[Slot]) -> Any:
     if all(slot.constraint is None for slot in slots):
         return None
-    rows = [(slice(i, i + 1), slot.constraint or (lambda row: row)) for i, slot in enumerate(slots)]
-    return lambda packed: ops.concatenate([constraint(packed[row]) for row, constraint in rows])
+    parts = [(slice(i, i + 1), slot.constraint or (lambda row: row)) for i, slot in enumerate(slots)]
+    return lambda rows: ops.concatenate([constraint(rows[part]) for part, constraint in parts])

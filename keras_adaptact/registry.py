@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from keras_adaptact.base import TrainableActivation
-from keras_adaptact.parameters import SETTINGS
+from keras_adaptact.parameters import SUFFIXES
 
 Spec = Any  # a name, a dict with a "name", a function, a layer or a layer class
 
@@ -148,7 +148,7 @@ def _make(key: str, options: dict, named: dict) -> keras.layers.Layer:
 
 def _check_options(key: str, options: dict, known: dict[str, inspect.Parameter]):
     for option in options.keys() - known.keys():
-        if not option.endswith(SETTINGS):  # which a constructor knows better: those of a mixture are its members'
+        if not option.endswith(SUFFIXES):  # which a constructor knows better: those of a mixture are its members'
             raise ValueError(
                 f"{key!r} has no option {option!r}.{_nearest(option, known)} Its options: {', '.join(known)}."
             )
@@ -168,7 +168,7 @@ def _options_of(cls: type) -> dict[str, inspect.Parameter]:
     handed_on = ["dtype", "trainable"]
     if issubclass(cls, TrainableActivation):
         known |= arguments(TrainableActivation)
-        handed_on = [*cls.settings(), *handed_on]
+        handed_on = [*cls.settings(), "trainable_parameters", *handed_on]
     return known | {o: inspect.Parameter(o, inspect.Parameter.KEYWORD_ONLY, default=None) for o in handed_on}
 
 

@@ -16,16 +16,19 @@ class Rows:
     """How the variables of a layer become the parameters of its formula: a row each, that broadcasts against z.
 
     The last variable is normalized first, where a mixture says how. `behind` is the number of z's axes behind the
-    channels.
+    channels. `order` says which row is the first parameter, the second and so on, where they lie otherwise; rows
+    beyond it stay where they are.
     """
 
     normalize: Callable | None = None
     behind: int = 0
+    order: tuple[int, ...] = ()
 
     def __call__(self, *variables) -> list:
         if self.normalize is not None:
             variables = (*variables[:-1], self.normalize(variables[-1]))
         rows = [row for variable in variables for row in ops.unstack(variable)]
+        rows = [rows[i] for i in self.order] + rows[len(self.order) :]
         return [ops.reshape(row, (-1,) + (1,) * self.behind) for row in rows] if self.behind else rows
 
 

@@ -1,0 +1,198 @@
+"""Parameters that don't train: their bytes never change, whatever trains the others; and how parameters are stored."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_adaptact as ka
+
+OPTIMIZERS = [
+    *("SGD", "Adam", "AdamW", "RMSprop", "Lamb", "Muon", "Lion", "Adafactor", "Adagrad", "Adadelta", "Adamax"),
+    *("Nadam", "Ftrl", "LossScaleOptimizer"),
+]
+X = np.random.default_rng(0).normal(size=(32, 4)).astype("float32")
+Y = np.tanh(X @ np.ones((4, 1), "float32")) + 0.5
+
+
+def optimizer_of(name):
+    if name == "LossScaleOptimizer":
+        return keras.optimizers.LossScaleOptimizer(keras.optimizers.AdamW(0.05, weight_decay=0.1))
+    options = {} if name in ("Ftrl", "Muon") else {"weight_decay": 0.1}
+    rates = {"Adadelta": 10.0, "Muon": 0.02}
+    return getattr(keras.optimizers, name)(rates.get(name, 0.05), **options)
+
+
+def held_layers(granularity):
+    return [
+        ka.AReLU(granularity, b_initializer=0.2, c_trainable=False, d_initializer=0.3, d_trainable=False),
+        ka.ATanh(granularity, a_initializer=0.7, trainable_parameters=["a"]),
+        ka.Mixture(["relu", ka.ATanh(a_initializer=0.7, trainable=False), ka.Swish()], granularity=granularity),
+        ka.Method1(granularity=granularity, trainable_parameters=["weights"]),
+        ka.PELU(granularity, b_trainable=False),
+    ]
+
+
+def model_of(parts):
+    keras.utils.set_random_seed(0)
+    inner = [x for part in parts for x in (layers.Dense(5), part)]
+    return keras.Sequential([layers.Input((4,)), *inner, layers.Dense(1)])
+
+
+def is_held(name, layer):
+    if isinstance(layer, ka.Method1):
+        return name != "weights"
+    held = {ka.AReLU: "cd", ka.ATanh: "bcd", ka.PELU: "b"}
+    return name.startswith("atanh_") if isinstance(layer, ka.Mixture) else name in held[type(layer)]
+
+
+def values(parts):
+    return [{name: value.copy() for name, value in part.get_parameters().items()} for part in parts]
+
+
+def assert_held(parts, before):
+    for part, old in zip(parts, before, strict=True):
+        for name, value in part.get_parameters().items():
+            if is_held(name, part):
+                assert value.tobytes() == old[name].tobytes(), (part.name, name)
+            else:
+                assert np.all(value != old[name]), (part.name, name)
+
+
+@pytest.mark.parametrize("granularity", ["layer", "channel"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_held_parameters_keep_their_bytes_under_every_optimizer(name, granularity):
+    parts = held_layers(granularity)
+    model = model_of(parts)
+    before = values(parts)
+    model.compile(optimizer_of(name), "mse", jit_compile=False)
+    model.fit(X, Y, epochs=3, batch_size=16, verbose=0)
+    assert_held(parts, before)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="torch's own optimizers")
+def test_held_parameters_keep_their_bytes_in_torch():
+    import torch
+
+    parts = held_layers("layer")
+    model = model_of(parts)
+    before = values(parts)
+    optimizer = torch.optim.AdamW(model.parameters(), 0.05, weight_decay=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        torch.mean((model(X) - torch.tensor(Y)) ** 2).backward()
+        optimizer.step()
+    assert_held(parts, before)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="optax is for JAX")
+def test_held_parameters_keep_their_bytes_in_optax():
+    import jax
+    import optax
+
+    parts = held_layers("channel")
+    model = model_of(parts)
+    before = values(parts)
+    trained, others = ([v.value for v in vs] for vs in (model.trainable_variables, model.non_trainable_variables))
+    optimizer = optax.adamw(0.05, weight_decay=0.1)
+    state = optimizer.init(trained)
+    for _ in range(3):
+        loss = lambda t: ops.mean((model.stateless_call(t, others, X)[0] - Y) ** 2)  # noqa: E731
+        updates, state = optimizer.update(jax.grad(loss)(trained), state, trained)
+        trained = optax.apply_updates(trained, updates)
+    for variable, value in zip(model.trainable_variables, trained, strict=True):
+        variable.assign(value)
+    assert_held(parts, before)
+
+
+@pytest.mark.parametrize("granularity", ["layer", "channel"])
+def test_held_parameters_compute_and_train_as_others_do(granularity):
+    """One step of SGD moves those that are trained as it does where all are."""
+    some, every = (
+        ka.AReLU(granularity, a_initializer=0.5, b_initializer=0.2, **o) for o in ({"b_trainable": False}, {})
+    )
+    found = []
+    for layer in (some, every):
+        model = model_of([layer])
+        layer.set_parameters(c=0.25, d=-0.125)
+        assert layer.get_parameters()["c"].flat[0] == 0.25
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        start = ops.convert_to_numpy(model(X))
+        model.fit(X, Y, batch_size=32, verbose=0)
+        found.append((start, layer.get_parameters()))
+    (start, some), (other, every) = found
+    np.testing.assert_array_equal(start, other)
+    for name in "acd":
+        np.testing.assert_array_equal(some[name], every[name])
+    assert np.all(some["b"] == np.float32(0.2)) and np.all(every["b"] != np.float32(0.2))
+
+
+@pytest.mark.parametrize("granularity", ["layer", "channel"])
+def test_what_trains_is_saved_and_a_file_opens_whatever_trains(granularity, tmp_path):
+    parts = held_layers(granularity)
+    model = model_of(parts)
+    model.compile("adam", "mse")
+    model.fit(X, Y, verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    expected = model.predict(X, verbose=0)
+    np.testing.assert_array_equal(again.predict(X, verbose=0), expected)
+    before = values(parts)
+    again.compile(keras.optimizers.SGD(0.1), "mse")
+    again.fit(X, Y, verbose=0)
+    assert_held(again.layers[1:-1:2], before)
+
+    model.save_weights(tmp_path / "model.weights.h5")
+    free = [
+        *(ka.AReLU(granularity), ka.ATanh(granularity)),
+        ka.Mixture(["relu", "atanh", "swish"], granularity=granularity),
+        *(ka.Method1(granularity=granularity), ka.PELU(granularity)),
+    ]
+    other = model_of(free)
+    other.load_weights(tmp_path / "model.weights.h5")
+    np.testing.assert_array_equal(other.predict(X, verbose=0), expected)
+
+
+def test_holding_has_a_list_form_and_a_config():
+    layer = ka.get({"name": "arelu", "trainable_parameters": ["a", "b"]})
+    config = layer.get_config()
+    assert [config[f"{name}_trainable"] for name in "abcd"] == [True, True, False, False]
+    assert ka.get({"name": "arelu", "c_trainable": False}).get_config()["c_trainable"] is False
+    for spec in (
+        {"name": "arelu", "trainable_parameters": ["e"]},
+        {"name": "arelu", "trainable_parameters": "a"},
+        {"name": "arelu", "c_trainable": "no"},
+        {"name": "arelu", "e_trainable": False},
+    ):
+        with pytest.raises(ValueError, match="trainable"):
+            ka.get(spec)
+    none = ka.ATanh(trainable_parameters=[])
+    assert none.trainable_variables == [] and len(none.get_parameters()) == 4
+
+
+@pytest.mark.parametrize("granularity", ["layer", "channel"])
+def test_no_optimizer_sees_a_matrix(granularity):
+    """Muon makes a matrix of momentum orthogonal, and Adafactor keeps the second moment of one by rows and columns."""
+    images = keras.Sequential([layers.Input((5, 5, 3)), ka.PReLU(granularity), ka.Method1(granularity=granularity)])
+    series = keras.Sequential([layers.Input((5, 3)), ka.AReLU(granularity)])
+    for variable in images.variables + series.variables:
+        assert len(variable.shape) != 2, variable.path
+
+
+@pytest.mark.parametrize("name", ["Muon", "Lamb", "Adafactor"])
+def test_parameters_of_equal_channels_train_as_those_of_a_layer(name):
+    """Channels that see the same data, and a layer that sees one of them: the same steps, whatever the optimizer.
+
+    Their loss is a mean over channels, so gradients differ by a factor that these three don't see.
+    """
+    found = []
+    for granularity, width in (("layer", 1), ("channel", 3)):
+        layer = ka.ATanh(granularity)
+        model = keras.Sequential([layers.Input((width,)), layer])
+        options = {"epsilon": 1e-30} if name == "Muon" else {}
+        model.compile(getattr(keras.optimizers, name)(0.01, **options), "mse")
+        x, y = (np.repeat(column, width, 1) for column in (X[:, :1], Y))
+        model.fit(x, y, epochs=3, batch_size=32, shuffle=False, verbose=0)
+        found.append(layer.get_parameters())
+    for parameter, value in found[0].items():
+        np.testing.assert_allclose(found[1][parameter], np.full(3, value), rtol=2e-4, atol=1e-5)
