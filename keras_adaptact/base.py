@@ -76,7 +76,7 @@ class TrainableActivation(keras.layers.Layer):
         cls.declared = cls.declared | own
 
     def __init__(self, granularity="layer", channels=None, data_format=None, **kwargs):
-        slots = self._declared_slots(kwargs)
+        slots: Sequence[Slot] = self._declared_slots(kwargs)
         trained = kwargs.pop("trainable_parameters", None)
         slots = slots if trained is None else hold_others(slots, trained)
         self._setup(slots, granularity, channels, data_format, kwargs)
@@ -150,7 +150,7 @@ class TrainableActivation(keras.layers.Layer):
 
     def _add_rows(self, name, rows, initializer, regularizer=None, constraint=None, trainable=True) -> keras.Variable:
         """A variable of a row for each of `rows`; what Keras does to it sees it in rows."""
-        shape = (len(rows), *self._shape)
+        shape = (len(rows), *(self._shape or ()))
         variable_shape = shape if self._storage == "rows" else (int(np.prod(shape)),)
 
         def in_rows(function, after=lambda result: result):
@@ -170,7 +170,7 @@ class TrainableActivation(keras.layers.Layer):
         return variable
 
     def _rows(self, variable) -> np.ndarray:
-        return np.reshape(ops.convert_to_numpy(variable.value), (-1, *self._shape))
+        return np.reshape(ops.convert_to_numpy(variable.value), (-1, *(self._shape or ())))
 
     def build(self, input_shape):
         if self.granularity == "channel" and self._shape is None:
@@ -246,8 +246,9 @@ class TrainableActivation(keras.layers.Layer):
     def get_parameters(self) -> dict[str, np.ndarray]:
         """The trainable numbers by name, as NumPy arrays of shape () or (channels,)."""
         self._require_variables()
-        trained, held = ([] if v is None else list(self._rows(v)) for v in (self._packed, self._held))
-        return {slot.name: (trained if slot.trainable else held).pop(0) for slot in self._slots}
+        variables = {True: self._packed, False: self._held}
+        rows = {trains: iter(() if v is None else self._rows(v)) for trains, v in variables.items()}
+        return {slot.name: next(rows[slot.trainable]) for slot in self._slots}
 
     def set_parameters(self, **values):
         """Stores numbers by name: ``layer.set_parameters(a=1.3, c=0.1)``; the others stay.
