@@ -344,11 +344,7 @@ def average_ranks(scores: np.ndarray) -> np.ndarray:
 
 
 def image_error(first: np.ndarray, second: np.ndarray) -> float:
-    """The standard error that a difference of two accuracies has from the test images.
-
-    Args:
-        first: whether each run of an arm was right on each image, bool (runs, images).
-        second: the same of the other arm, on the same images.
-    """
+    """The standard error that a difference of two accuracies has from the test images: whether each run of two arms was
+    right on each of the same images, bool (runs, images)."""
     each = first.mean(axis=0) - second.mean(axis=0)
     return float(np.std(each, ddof=1) / math.sqrt(len(each)))
