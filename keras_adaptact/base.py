@@ -132,9 +132,11 @@ class TrainableActivation(keras.layers.Layer):
     def _create_if_known(self):
         if self.granularity == "layer":
             self._create_variables(())
-            self.built = True
         elif self.channels is not None:
             self._create_variables((int(self.channels),))
+        else:
+            return
+        self.built = True
 
     def _create_variables(self, shape: tuple[int, ...]):
         self._shape = shape

@@ -217,6 +217,18 @@ def test_a_layer_of_a_users_own_may_hold_one_as_its_activation():
     assert np.any(model.layers[0].activation.a != 1)
 
 
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
+@pytest.mark.parametrize("options", [{}, {"granularity": "channel", "channels": 4}])
+def test_a_layer_around_one_can_be_quantized(options):
+    activation = ka.ATanh(a_initializer=1.5, **options)
+    model = keras.Sequential([layers.Input((3,)), layers.Dense(4, activation=activation)])
+    x = np.random.default_rng(0).normal(size=(5, 3)).astype("float32")
+    expected = ops.convert_to_numpy(model(x))
+    model.quantize("int8")
+    np.testing.assert_allclose(ops.convert_to_numpy(model(x)), expected, atol=0.05)
+    assert activation.get_parameters()["a"].flat[0] == 1.5
+
+
 def test_bounds_hold_from_the_start():
     for options in ({"a_initializer": -5}, {"b_initializer": 0.0}):
         with pytest.raises(ValueError, match=r"lies between 0\.1"):
