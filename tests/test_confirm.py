@@ -40,7 +40,7 @@ def begun(tmp_path, monkeypatch):
             (folder.run(name) / "model.keras").touch()
         if outcomes is not None:
             trained = []
-            monkeypatch.setattr(confirm, "_trained", lambda f, s, trial, p: trained.append(trial) or outcomes[trial])
+            monkeypatch.setattr(confirm, "_trained", lambda f, s, trial, p, _: trained.append(trial) or outcomes[trial])
             return folder, searched, oracle, trained
         return folder, searched, oracle
 
@@ -89,7 +89,7 @@ def test_zero_hands_over_the_best_untried(begun):
 
 def test_a_candidate_is_trained_with_the_epochs_and_images_of_the_base_and_a_fresh_seed(begun):
     folder, searched, oracle = begun(limit=100)
-    outcome = confirm._trained(folder, searched, "0002", oracle.trials["0002"].hyperparameters.values)
+    outcome = confirm._trained(folder, searched, "0002", oracle.trials["0002"].hyperparameters.values, confirm.here)
     assert outcome.status == "diverged" and outcome.reason == "NaN loss in epoch 1"
     config = json.loads((folder.confirmation_run("0002") / "config.json").read_text())
     assert config["training"]["seeds"] == [3]  # 1 and 2 are the search's

@@ -221,7 +221,7 @@ def _compare(nodes: cluster.Cluster, folder: "Folder", oracle) -> None:
         after.compare(nodes, folder, oracle)
 
 
-def _hand_over(folder: "Folder", search: "Search", oracle, nodes: cluster.Cluster | None) -> int:
+def _hand_over(folder: "Folder", search: "Search", oracle, nodes: cluster.Cluster | None = None) -> int:
     """Confirms the best trials, best first, and makes the first that finishes the result; the exit status."""
     from tuner import after
     from tuner.confirm import confirm, here
