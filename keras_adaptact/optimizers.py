@@ -73,6 +73,7 @@ class ActivationRates(keras.optimizers.Optimizer):
         optimizer: a Keras optimizer that has not been used yet; it is changed in place.
         learning_rate_factor: what the learning rate is multiplied with for the chosen variables.
         chosen: those variables.
+        step_limit: the length of a step of each of them, before momentum; None for any.
     """
 
     built, variables, iterations, learning_rate = _Inner(), _Inner(), _Inner(), _Inner()
@@ -81,10 +82,16 @@ class ActivationRates(keras.optimizers.Optimizer):
     loss_scale_factor, gradient_accumulation_steps = _Inner(), _Inner()
     _iterations, _trainable_variables, _trainable_variables_indices = _Inner(), _Inner(), _Inner()
 
-    def __init__(self, optimizer: keras.optimizers.Optimizer, learning_rate_factor: float, chosen: Chosen):
+    def __init__(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        learning_rate_factor: float,
+        chosen: Chosen,
+        step_limit: float | None = None,
+    ):
         super().__init__(learning_rate=0.0, name=optimizer.name)
         self.inner_optimizer = optimizer
-        self.learning_rate_factor = learning_rate_factor
+        self.learning_rate_factor, self.step_limit = learning_rate_factor, step_limit
         self._choose(chosen)
         self._updated = False  # whether an update came by what is changed here
 
@@ -116,10 +123,14 @@ class ActivationRates(keras.optimizers.Optimizer):
     def _change(self, leaf) -> None:
         """Replaces the methods that take a step; their gradients are unscaled, averaged over batches and clipped."""
         leaf._apply_weight_decay = self._decay_of_others(leaf, leaf._apply_weight_decay)
-        if self.learning_rate_factor != 1.0:
+        if self._changes_steps:
             leaf.update_step = self._at_own_rate(leaf.update_step)
             if hasattr(leaf, "_parallel_update_step"):  # torch updates all variables in one go
                 leaf._parallel_update_step = self._in_two_parts(leaf, leaf._parallel_update_step)
+
+    @property
+    def _changes_steps(self) -> bool:
+        return self.learning_rate_factor != 1.0 or self.step_limit is not None
 
     def _decay_of_others(self, leaf, decay: Callable) -> Callable:
         def decay_of_others(variables):
@@ -132,7 +143,9 @@ class ActivationRates(keras.optimizers.Optimizer):
     def _at_own_rate(self, step: Callable) -> Callable:
         def update_step(gradient, variable, learning_rate):
             self._updated = True
-            step(gradient, variable, self._rate(learning_rate, self._is_chosen(variable)))
+            chosen = self._is_chosen(variable)
+            rate = self._rate(learning_rate, chosen)
+            step(self._limited(gradient, rate, chosen), variable, rate)
 
         return update_step
 
@@ -142,16 +155,21 @@ class ActivationRates(keras.optimizers.Optimizer):
             product = getattr(leaf, "_u_product", None)  # of Nadam, which multiplies it at each call
             before = None if product is None else ops.copy(product.value)
             for chosen in (False, True):
-                part = [(g, v) for g, v in zip(grads, variables, strict=True) if self._is_chosen(v) == chosen]
+                rate = self._rate(learning_rate, chosen)
+                pairs = zip(grads, variables, strict=True)
+                part = [(self._limited(g, rate, chosen), v) for g, v in pairs if self._is_chosen(v) == chosen]
                 if part:
                     if product is not None:
                         product.assign(before)
-                    step(*map(list, zip(*part, strict=True)), self._rate(learning_rate, chosen))
+                    step(*map(list, zip(*part, strict=True)), rate)
 
         return parallel_update_step
 
     def _rate(self, learning_rate, chosen: bool):
         return learning_rate * self.learning_rate_factor if chosen else learning_rate
+
+    def _limited(self, gradient, rate, chosen: bool):
+        return limited(gradient, rate, self.step_limit) if chosen and self.step_limit is not None else gradient
 
     # What is the inner optimizer's
 
@@ -170,11 +188,11 @@ class ActivationRates(keras.optimizers.Optimizer):
     def _seen_to_update(self) -> Iterator[None]:
         """Refuses an optimizer that doesn't come by what is changed here."""
         waits = any(leaf.gradient_accumulation_steps for leaf in leaves(self.inner_optimizer))
-        self._updated = waits or self.learning_rate_factor == 1.0
+        self._updated = waits or not self._changes_steps
         yield
         if not self._updated:
             raise ValueError(
-                "A learning rate of its own for activations needs an optimizer whose `apply` calls `update_step` for "
+                "A learning rate or step limit of its own for activations needs an optimizer whose `apply` calls `update_step` for "
                 f"each variable, as Keras's do. Received: {self.inner_optimizer!r}"
             )
 
@@ -198,21 +216,29 @@ class ActivationRates(keras.optimizers.Optimizer):
 
     def get_config(self):
         optimizer = keras.saving.serialize_keras_object(self.inner_optimizer)
-        return {"optimizer": optimizer, "learning_rate_factor": self.learning_rate_factor, **self.chosen.config()}
+        own = {"learning_rate_factor": self.learning_rate_factor, "step_limit": self.step_limit}
+        return {"optimizer": optimizer, **own, **self.chosen.config()}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         optimizer = keras.saving.deserialize_keras_object(config["optimizer"], custom_objects)
-        known = {name: value for name, value in config.items() if name not in ("optimizer", "learning_rate_factor")}
-        return around(optimizer, config["learning_rate_factor"], Chosen(**known))
+        own = ("optimizer", "learning_rate_factor", "step_limit")
+        known = {name: value for name, value in config.items() if name not in own}
+        return around(optimizer, config["learning_rate_factor"], Chosen(**known), config.get("step_limit"))
 
 
-def around(optimizer, learning_rate_factor: float, chosen: Chosen):
+def around(optimizer, learning_rate_factor: float, chosen: Chosen, step_limit: float | None = None):
     """The optimizer with an `ActivationRates` around it, but inside of one that scales the loss."""
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        optimizer.inner_optimizer = around(optimizer.inner_optimizer, learning_rate_factor, chosen)
+        optimizer.inner_optimizer = around(optimizer.inner_optimizer, learning_rate_factor, chosen, step_limit)
         return optimizer
-    return ActivationRates(optimizer, learning_rate_factor, chosen)
+    return ActivationRates(optimizer, learning_rate_factor, chosen, step_limit)
+
+
+def limited(gradient, rate, limit: float):
+    """``g min(1, limit / (rate ||g||))``: a step of SGD, before momentum, no longer than the limit. NaN stays NaN."""
+    length = rate * ops.norm(ops.reshape(gradient, (-1,)))
+    return gradient * (limit / ops.maximum(length, limit))
 
 
 def leaves(optimizer) -> list:

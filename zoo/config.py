@@ -259,6 +259,9 @@ class Training(Strict):
         0.0, description="L2 penalty of half this times each squared kernel, in the loss; nothing else decays"
     )
     activation_rate: Positive = Field(1.0, description="factor on the learning rate of the activations' parameters")
+    activation_step: Positive | None = Field(
+        None, description="how long a step of an activation's parameters is at most, before momentum; null: no limit"
+    )
     label_smoothing: Share = 0.0
     dtype: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field([0], min_length=1, description="one run for each")

@@ -1,0 +1,120 @@
+"""The limit on steps of activation parameters, against the equation that `optimizer_for` documents."""
+
+import keras
+import numpy as np
+import pytest
+
+import keras_adaptact as ka
+from keras_adaptact.optimizers import limited
+
+LIMIT = 0.003
+
+
+def data():
+    random = np.random.default_rng(0)
+    return random.normal(size=(16, 8)).astype("float32"), random.normal(size=(16, 4)).astype("float32") * 30
+
+
+def network(granularity="layer"):
+    keras.utils.set_random_seed(0)
+    site = ka.Method1(granularity=granularity, name="site")
+    return keras.Sequential([keras.Input((8,)), keras.layers.Dense(6), site, keras.layers.Dense(4)])
+
+
+def own(model):
+    return [keras.ops.convert_to_numpy(v.value).astype("float64") for v in model.get_layer("site").trainable_variables]
+
+
+def moved(optimizer, limit, granularity="layer", steps=1, **options):
+    """What the activation's variables moved by in training."""
+    model = network(granularity)
+    before = own(model)
+    model.compile(ka.optimizer_for(model, optimizer, step_limit=limit), "mse", **options)
+    for _ in range(steps):
+        model.train_on_batch(*data())
+    return [after - start for after, start in zip(own(model), before, strict=True)]
+
+
+@pytest.mark.parametrize("granularity", ["layer", "channel"])
+def test_a_step_is_as_long_as_the_limit_and_points_as_before(granularity):
+    """The plain step is -rate g; the limited one goes the same way, and is LIMIT long."""
+    plain = moved(keras.optimizers.SGD(0.03), None, granularity)
+    bounded = moved(keras.optimizers.SGD(0.03), LIMIT, granularity)
+    for p, b in zip(plain, bounded, strict=True):
+        length = np.linalg.norm(p)
+        assert length > LIMIT
+        np.testing.assert_allclose(b, p * (LIMIT / length), rtol=2e-3, atol=1e-6)
+
+
+def test_a_shorter_step_is_left_alone():
+    plain, bounded = (moved(keras.optimizers.SGD(1e-7), limit) for limit in (None, LIMIT))
+    assert all(np.array_equal(p, b) for p, b in zip(plain, bounded, strict=True))
+
+
+def test_momentum_sums_limited_steps():
+    for total in moved(keras.optimizers.SGD(1e-2, momentum=0.9), LIMIT, steps=2):
+        assert np.linalg.norm(total) <= LIMIT * (1 + 1.9) * 1.001
+
+
+def test_accumulation_limits_the_mean_of_the_parts():
+    """Four parts that are the same batch are that batch."""
+    one = moved(keras.optimizers.SGD(1e-3), LIMIT)
+    four = moved(keras.optimizers.SGD(1e-3, gradient_accumulation_steps=4), LIMIT, steps=4)
+    for a, b in zip(one, four, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-7)
+
+
+def test_accumulated_parts_of_opposite_sign_cancel_before_the_limit():
+    model = keras.Sequential([keras.Input((1,)), ka.FReLU(name="site")])
+    optimizer = keras.optimizers.SGD(1.0, gradient_accumulation_steps=2)
+    model.compile(ka.optimizer_for(model, optimizer, step_limit=LIMIT), "mse")
+    for target in (101.0, -98.998):  # gradients -200 and 199.996 of b at 1 + b: their mean is -0.002
+        model.train_on_batch(np.ones((1, 1)), np.full((1, 1), target))
+    assert model.get_layer("site").b == pytest.approx(0.002, rel=0.02)
+
+
+def test_a_scaled_loss_is_unscaled_before_the_limit():
+    plain = moved(keras.optimizers.SGD(1e-3), LIMIT)
+    model = network()
+    before = own(model)
+    inner = ka.optimizer_for(model, keras.optimizers.SGD(1e-3), step_limit=LIMIT)
+    model.compile(keras.optimizers.LossScaleOptimizer(inner, initial_scale=2.0**15), "mse")
+    model.train_on_batch(*data())
+    for p, after, start in zip(plain, own(model), before, strict=True):
+        np.testing.assert_allclose(after - start, p, rtol=1e-3, atol=1e-7)
+
+
+def test_a_global_clipnorm_comes_first():
+    clipped = moved(keras.optimizers.SGD(1e-3, global_clipnorm=0.01), LIMIT)
+    alone = moved(keras.optimizers.SGD(1e-3, global_clipnorm=0.01), None)
+    for c, a in zip(clipped, alone, strict=True):  # at most 1e-5, which is below the limit
+        np.testing.assert_allclose(c, a, atol=2e-7)
+
+
+@pytest.mark.parametrize("kind", ["Adam", "AdamW", "RMSprop", "Lamb", "Muon"])
+def test_every_optimizer_of_keras_trains_by_channel(kind):
+    steps = moved(getattr(keras.optimizers, kind)(1e-3), LIMIT, "channel", steps=3)
+    assert all(np.all(np.isfinite(step)) and np.any(step) for step in steps)
+
+
+def test_nan_stays_nan():
+    found = keras.ops.convert_to_numpy(limited(keras.ops.array([1.0, np.nan]), 0.1, LIMIT))
+    assert np.all(np.isnan(found))
+
+
+def test_the_limit_is_saved_with_the_model(tmp_path):
+    model = network()
+    model.compile(ka.optimizer_for(model, keras.optimizers.SGD(1e-3), step_limit=LIMIT), "mse")
+    model.train_on_batch(*data())
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    for each in (model, loaded):
+        each.train_on_batch(*data())
+    assert all(np.allclose(a, b, rtol=1e-6) for a, b in zip(own(model), own(loaded), strict=True))
+    assert loaded.optimizer.step_limit == LIMIT
+
+
+@pytest.mark.parametrize("limit", [0, -1.0, float("nan"), float("inf"), "0.1"])
+def test_refuses_what_is_no_limit(limit):
+    with pytest.raises(ValueError, match=r"`step_limit` must be a number above 0, or None\. Received"):
+        ka.optimizer_for(network(), "sgd", step_limit=limit)
