@@ -140,9 +140,19 @@ def test_weight_decay_is_an_l2_penalty_on_kernels_alone():
     assert sum(path.endswith("kernel") for path in before) == 4
 
 
+def test_steps_of_activations_are_limited_and_of_nothing_else():
+    sgd = 'training.optimizer={"momentum":0.0,"nesterov":false,"learning_rate":0.5}'
+    before, free = one_step("activation.name=method1", sgd, "training.activation_step=null")
+    _, limited = one_step("activation.name=method1", sgd, "training.activation_step=1e-4")
+    for path, start in before.items():
+        step = free[path] - start
+        factor = min(1.0, 1e-4 / np.linalg.norm(step)) if "_activation" in path else 1.0
+        np.testing.assert_allclose(limited[path] - start, factor * step, rtol=1e-2, atol=1e-6)
+
+
 @pytest.mark.parametrize("optimizer", ['{"momentum":0.0,"nesterov":false}', '{"name":"adam"}'])
 def test_activations_have_a_learning_rate_of_their_own(optimizer):
-    chosen = "activation.name=method1", f"training.optimizer={optimizer}"
+    chosen = "activation.name=method1", f"training.optimizer={optimizer}", "training.activation_step=null"
     before, plain = one_step(*chosen)
     _, slower = one_step(*chosen, "training.activation_rate=0.25")
     for path, start in before.items():

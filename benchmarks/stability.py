@@ -1,0 +1,347 @@
+"""The largest learning rate at which each activation trains, beside its plain counterpart's.
+
+    KERAS_BACKEND=tensorflow python benchmarks/stability.py --out benchmarks/results/stability-tensorflow.csv
+    KERAS_BACKEND=tensorflow python benchmarks/stability.py --part 1 --out ...     # one network of six
+    python benchmarks/stability_report.py benchmarks/results/stability-tensorflow.csv --out docs/pictures/stability.svg
+
+A cell is one short training: network, data, optimizer, activation, granularity, training, rate and seed. It has
+trained where its loss is finite and below that of chance, and its test accuracy well above chance. For a plain
+function rates go up or down in factors of 2 until they bracket its limit, the largest rate at which every seed trains;
+an adaptive one gets a ladder of rates around its counterpart's limit. Cells stand in one file, a line each; the same
+command goes on with what is missing, most telling cells first.
+"""
+
+import argparse
+import csv
+import os
+import sys
+import time
+from collections.abc import Iterator
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+
+from zoo import backend
+
+backend.choose()
+
+import keras
+import numpy as np
+from keras import optimizers
+from stability_networks import NETWORKS
+
+import keras_adaptact as ka
+from keras_adaptact.graphs import activations_of
+from zoo import data
+
+SEEDS = (0, 1, 2)
+EPOCHS, BATCH = 8, 32
+CHANCE = {"digits": 0.5, "cifar10": 0.22}  # a network with less has not trained
+LADDER = (0, -1, 1, -2, 2, -3)  # steps of factor 2 from the counterpart's limit, most telling first
+LOWEST = 6  # steps below the first rate, where the search for a plain limit ends
+
+
+class Cell(NamedTuple):
+    """One training; the rate is 2**step."""
+
+    network: str
+    data: str
+    optimizer: str
+    activation: str
+    granularity: str
+    training: str
+    step: int
+    seed: int
+
+
+class Outcome(NamedTuple):
+    """How it went: the farthest that a parameter moved, and the share of parameters that lie on a bound."""
+
+    accuracy: float
+    loss: float
+    moved: float
+    bound: float
+    seconds: float
+
+
+OPTIMIZERS = {  # each, and the step that the search for a plain limit begins with
+    "momentum": (lambda rate: optimizers.SGD(rate, momentum=0.9, nesterov=True), -4),
+    "adam": (optimizers.Adam, -6),
+    "sgd": (optimizers.SGD, -1),
+    "rmsprop": (optimizers.RMSprop, -7),
+    "adamw": (optimizers.AdamW, -6),
+    "lamb": (optimizers.Lamb, -5),
+    "muon": (lambda rate: optimizers.Muon(rate, exclude_layers=["activation"]), -5),
+}
+FEW = ("lamb", "muon")  # optimizers with three rates only
+RELUS = ("relu", "leaky_relu")
+ADAPTIVE = {  # and the plain functions whose smaller limit is theirs to reach
+    "arelu": RELUS,
+    "method1": RELUS,
+    "pelu": ("elu",),
+    "atanh": ("tanh",),
+    "asigmoid": ("sigmoid",),
+    "method2": RELUS,
+    "prelu": RELUS,
+    "frelu": RELUS,
+    "swish": ("silu",),
+}
+PLAIN = tuple(dict.fromkeys(name for names in ADAPTIVE.values() for name in names))
+
+
+# Which cells
+
+
+def trained(cell: Cell, outcome: Outcome) -> bool:
+    return outcome.loss < np.log(10) and outcome.accuracy >= CHANCE[cell.data]
+
+
+class Cells:
+    """The cells of a file, by what they are."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.found: dict[Cell, Outcome] = {}
+        if path.exists():
+            for row in csv.reader(path.read_text(encoding="utf-8").splitlines()[1:]):
+                if len(row) == len(Cell._fields) + len(Outcome._fields):  # not one that was cut off
+                    names, step, seed, *values = row[:6], row[6], row[7], *row[8:]
+                    self.found[Cell(*names, int(step), int(seed))] = Outcome(*map(float, values))
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(",".join((*Cell._fields, *Outcome._fields)) + "\n", encoding="utf-8")
+
+    def add(self, cell: Cell, outcome: Outcome) -> None:
+        self.found[cell] = outcome
+        line = ",".join([*map(str, cell), *(f"{value:.4g}" for value in outcome)])
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def passes(self, cell: Cell, seeds: tuple[int, ...] = SEEDS) -> bool | None:
+        """Whether all seeds trained; None while that isn't known."""
+        outcomes = [(c, self.found.get(c)) for c in (cell._replace(seed=seed) for seed in seeds)]
+        if any(outcome is not None and not trained(c, outcome) for c, outcome in outcomes):
+            return False
+        return None if any(outcome is None for _, outcome in outcomes) else True
+
+    def limit(self, cell: Cell, seeds: tuple[int, ...] = SEEDS) -> int | None:
+        """The largest step at which all seeds trained, of those that were tried."""
+        steps = {c.step for c in self.found if c._replace(step=0, seed=0) == cell._replace(step=0, seed=0)}
+        return max((s for s in steps if self.passes(cell._replace(step=s), seeds)), default=None)
+
+
+def bracket(cells: Cells, group: Cell, first: int, lowest: int, highest: int) -> int | None:
+    """The next step that the search for a limit needs, from `first` up or down; None where it is found."""
+    step = first
+    if cells.passes(group._replace(step=first)) is False:
+        while cells.passes(group._replace(step=step)) is False and step > lowest:
+            step -= 1
+    else:
+        while cells.passes(group._replace(step=step)) and step < highest:
+            step += 1
+    return step if cells.passes(group._replace(step=step)) is None else None
+
+
+def plan(cells: Cells, groups: list[tuple[Cell, bool]]) -> Iterator[Cell]:
+    """The cells to run, one by one; a group is a cell without its step and seed, and whether its ladder is run whole.
+
+    A step that failed with one seed is not run with others, unless the whole ladder is.
+    """
+    for group, whole in groups:
+        first, lowest, highest = OPTIMIZERS[group.optimizer][1], -99, 99
+        if group.activation in PLAIN:
+            lowest = first - LOWEST
+        else:
+            steps = ladder(cells, group)
+            if not steps:
+                continue
+            first, lowest, highest = steps[0], min(steps), max(steps)
+        while (step := bracket(cells, group, first, lowest, highest)) is not None:
+            yield missing(cells, group._replace(step=step))[0]
+        for step in ladder(cells, group) if whole else ():
+            yield from missing(cells, group._replace(step=step))
+
+
+def ladder(cells: Cells, group: Cell) -> list[int]:
+    """The steps of an adaptive group: around the smaller of its counterparts' limits."""
+    limit = counterpart_limit(cells, group)
+    offsets = LADDER[:3] if group.optimizer in FEW else LADDER
+    return [] if limit is None else [limit + offset for offset in offsets]
+
+
+def counterpart_limit(cells: Cells, group: Cell, seeds: tuple[int, ...] = SEEDS) -> int | None:
+    names = ADAPTIVE.get(group.activation, (group.activation,))
+    plain = [group._replace(activation=name, granularity="", training="") for name in names]
+    limits = [cells.limit(cell, seeds) for cell in plain]
+    found = [limit for limit in limits if limit is not None]
+    return min(found) if len(found) == len(limits) else None
+
+
+def missing(cells: Cells, cell: Cell) -> list[Cell]:
+    return [c for c in (cell._replace(seed=seed) for seed in SEEDS) if c not in cells.found]
+
+
+# Running
+
+
+@cache
+def images(name: str, data_dir: Path | None) -> tuple[np.ndarray, ...]:
+    """Training and test images, standardized: digits of 16x16, or 2,000 and 1,000 of CIFAR-10."""
+    if name == "digits":
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        x = digits.images.repeat(2, 1).repeat(2, 2)[..., None].astype("float32")
+        order = np.random.default_rng(0).permutation(len(x))
+        x, y = (x[order] - x.mean()) / x.std(), digits.target[order].astype("int32")
+        return x[:1440], y[:1440], x[1440:], y[1440:]
+    found = data.load("cifar10", data_dir)
+    x, y = found.train.images[:2016], found.train.labels[:2016].astype("int32")
+    tx, ty = found.test.images[:1000], found.test.labels[:1000].astype("int32")
+    mean, std = x.mean((0, 1, 2)), x.std((0, 1, 2))
+    return ((x - mean) / std).astype("float32"), y, ((tx - mean) / std).astype("float32"), ty
+
+
+class StopAtNaN(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        if not np.isfinite(logs["loss"]):
+            self.model.stop_training = True
+
+
+TRAININGS = ("bare", "limited")  # as in version 0.1.0, and with the limit of the zoo's recipes
+LIMIT = 0.003
+
+
+def spec(group: Cell) -> dict[str, Any]:
+    if group.activation in PLAIN:
+        slope = {"negative_slope": 0.1} if group.activation == "leaky_relu" else {}
+        return {"name": group.activation} | slope
+    return {"name": group.activation, "granularity": group.granularity}
+
+
+class Group:
+    """A network with its activation and optimizer, compiled once for all its rates and seeds."""
+
+    def __init__(self, group: Cell, data_dir: Path | None):
+        self.group, self.data = group, images(group.data, data_dir)
+        built = [self.build(seed) for seed in SEEDS]
+        self.starts = [model.get_weights() for model in built]
+        self.model = built[0]
+        kind, first = OPTIMIZERS[group.optimizer]
+        optimizer = kind(2.0**first)
+        if group.training == "limited":
+            optimizer = ka.optimizer_for(self.model, optimizer, step_limit=LIMIT)
+        per_epoch = len(self.data[0]) // BATCH if keras.backend.backend() == "tensorflow" else 1
+        self.model.compile(
+            optimizer,
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            steps_per_execution=per_epoch,
+            jit_compile=keras.backend.backend() == "jax",
+        )
+        self.optimizer = self.model.optimizer
+        self.optimizer.build(self.model.trainable_variables)
+        self.fresh = [keras.ops.convert_to_numpy(v.value) for v in self.optimizer.variables]
+
+    def build(self, seed: int) -> keras.Model:
+        keras.utils.set_random_seed(seed)
+        chosen = spec(self.group)
+        inputs = keras.Input(self.data[0].shape[1:])
+        outputs = NETWORKS[self.group.network](inputs, lambda: ka.get(chosen), 10)
+        return keras.Model(inputs, outputs)
+
+    def run(self, cell: Cell) -> Outcome:
+        began = time.perf_counter()
+        x, y, tx, ty = self.data
+        self.model.set_weights(self.starts[cell.seed])
+        for variable, value in zip(self.optimizer.variables, self.fresh, strict=True):
+            variable.assign(value)
+        self.optimizer.learning_rate = 2.0**cell.step
+        keras.utils.set_random_seed(cell.seed)
+        before = self.parameters()
+        fitted = self.model.fit(x, y, BATCH, EPOCHS, verbose=0, callbacks=[StopAtNaN()])
+        loss = fitted.history["loss"][-1]
+        accuracy = 0.0
+        if np.isfinite(loss):
+            logits = keras.ops.convert_to_numpy(self.model(tx, training=False))
+            accuracy = float(np.mean(np.argmax(logits, -1) == ty)) if np.all(np.isfinite(logits)) else 0.0
+        return Outcome(accuracy, loss, *self.motion(before), time.perf_counter() - began)
+
+    def parameters(self) -> list[np.ndarray]:
+        layers = activations_of(self.model)
+        return [keras.ops.convert_to_numpy(v.value) for layer in layers for v in layer.trainable_variables]
+
+    def motion(self, before: list[np.ndarray]) -> tuple[float, float]:
+        after = self.parameters()
+        if not after:
+            return 0.0, 0.0
+        moved = max(float(np.max(np.abs(a - b))) for a, b in zip(after, before, strict=True))
+        return moved, self.on_bounds()
+
+    def on_bounds(self) -> float:
+        """The share of parameters that lie on a bound of theirs."""
+        hits = []
+        for layer in activations_of(self.model):
+            for slot in getattr(layer, "_slots", ()):
+                low, high = getattr(slot.constraint, "minimum", -np.inf), getattr(slot.constraint, "maximum", np.inf)
+                value = np.ravel(layer.get_parameters()[slot.name])
+                hits += list((value <= low) | (value >= high))
+        return float(np.mean(hits)) if hits else 0.0
+
+
+MAIN = tuple(ADAPTIVE)[:5]
+ROUNDS = (  # most telling first: optimizers, activations, granularities, whether whole ladders
+    (("momentum", "adam"), MAIN, ("layer",), False),
+    (("sgd", "rmsprop", "adamw"), MAIN, ("layer",), False),
+    (("momentum", "adam"), tuple(ADAPTIVE), ("layer", "channel"), False),
+    (tuple(OPTIMIZERS), tuple(ADAPTIVE), ("layer", "channel"), True),
+)
+
+
+def groups_of(networks, optimizers, data: str, trainings) -> Iterator[tuple[Cell, bool]]:
+    """All groups, most telling first; plain functions before the adaptive ones that are measured by them."""
+    for chosen, activations, granularities, whole in ROUNDS:
+        for optimizer, network in ((o, n) for o in chosen if o in optimizers for n in networks):
+            start = Cell(network, data, optimizer, "", "", "", 0, 0)
+            for plain in dict.fromkeys(name for activation in activations for name in ADAPTIVE[activation]):
+                yield start._replace(activation=plain), whole
+            for granularity, name, training in product(granularities, activations, trainings):
+                yield start._replace(activation=name, granularity=granularity, training=training), whole
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, metavar="FILE", required=True, help="cells; those in it are not run again")
+    parser.add_argument("--part", type=int, choices=range(1, len(NETWORKS) + 1), help="one network only")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--optimizers", nargs="+", choices=OPTIMIZERS, default=list(OPTIMIZERS))
+    parser.add_argument("--trainings", nargs="+", choices=TRAININGS, default=list(TRAININGS))
+    parser.add_argument("--data", choices=CHANCE, default="digits")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder with CIFAR-10, as for zoo.train")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no further cell after so long")
+    return parser
+
+
+def main() -> int:
+    chosen = parser().parse_args()
+    networks = [list(NETWORKS)[chosen.part - 1]] if chosen.part else chosen.networks
+    cells, began, group = Cells(chosen.out), time.monotonic(), None
+    for cell in plan(cells, groups_of(networks, chosen.optimizers, chosen.data, chosen.trainings)):
+        if time.monotonic() - began > chosen.minutes * 60:
+            break
+        if group is None or group.group != cell._replace(step=0, seed=0):
+            keras.utils.clear_session()
+            group = Group(cell._replace(step=0, seed=0), chosen.data_dir)
+        outcome = group.run(cell)
+        cells.add(cell, outcome)
+        print(*filter(None, cell[:6]), cell.step, cell.seed, *(f"{value:.3g}" for value in outcome), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
