@@ -192,7 +192,7 @@ class ActivationRates(keras.optimizers.Optimizer):
         yield
         if not self._updated:
             raise ValueError(
-                "A learning rate or step limit of its own for activations needs an optimizer whose `apply` calls `update_step` for "
+                "A learning rate of its own for activations needs an optimizer whose `apply` calls `update_step` for "
                 f"each variable, as Keras's do. Received: {self.inner_optimizer!r}"
             )
 
