@@ -124,11 +124,17 @@ def one_step(*overrides) -> tuple[dict, dict]:
     constant = 'training.schedule={"name":"constant","warmup":0.0}'
     made = trainer(sgd, constant, *overrides)
     made._start(0)
-    before = {v.path: ops.convert_to_numpy(v.value) for v in made.model.trainable_variables}
+    before = values(made.model)
     made._reseed_dropout(0, 1)
     made.engine.train(pipeline.plan(108, 32, seed=0, epoch=1), 0, 1)
     made.engine.wait()
-    return before, {v.path: ops.convert_to_numpy(v.value) for v in made.model.trainable_variables}
+    return before, values(made.model)
+
+
+def values(model) -> dict[str, np.ndarray]:
+    """By layer and variable: paths of activations are numbered over all models of a process."""
+    layers = [(layer.name, v) for layer in model.layers for v in layer.trainable_variables]
+    return {f"{name}/{v.name}": ops.convert_to_numpy(v.value) for name, v in layers}
 
 
 def test_weight_decay_is_an_l2_penalty_on_kernels_alone():
