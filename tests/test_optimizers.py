@@ -115,7 +115,14 @@ def moved_by(optimizer, variables, gradients) -> list[np.ndarray]:
     before = [np.array(ops.convert_to_numpy(v.value), "float64") for v in variables]
     optimizer.build(variables)
     for step in gradients:
-        optimizer.apply([ops.convert_to_tensor(g) for g in step], variables)
+        step = [ops.convert_to_tensor(g) for g in step]
+        if keras.config.backend() == "jax":  # where Keras scales losses without state only
+            state = [v.value for v in optimizer.variables], step, [v.value for v in variables]
+            new = optimizer.stateless_apply(*state)
+            for variable, value in zip([*variables, *optimizer.variables], [*new[0], *new[1]], strict=True):
+                variable.assign(value)
+        else:
+            optimizer.apply(step, variables)
     return [ops.convert_to_numpy(v.value) - old for v, old in zip(variables, before, strict=True)]
 
 
