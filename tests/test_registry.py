@@ -150,7 +150,9 @@ class Cubic:
         return z**3
 
 
-@pytest.mark.parametrize("function", [lambda z: z**3, functools.partial(pow, 2.0), Cubic()], ids=repr)
+@pytest.mark.parametrize(
+    "function", [lambda z: z**3, functools.partial(pow, 2.0), Cubic()], ids=["lambda", "partial", "object"]
+)
 def test_a_function_without_a_name_is_refused_where_it_is_saved(function, tmp_path):
     """In one line that says what to do. It can be used, copied and folded all the same."""
     layer = keras.layers.Dense(2, activation=ka.AdaptiveActivation(function))
