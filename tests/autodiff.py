@@ -61,11 +61,12 @@ def _tensorflow(layer, z, upstream):
 def by_name(layer, gradients) -> dict[str, np.ndarray]:
     """Gradients by variable, as float64 NumPy, taken apart by parameter's name."""
     found = {}
+    values = layer.get_parameters()
     for variable, gradient in zip(layer.trainable_variables, gradients, strict=True):
         gradient = ops.convert_to_numpy(gradient).astype("float64")
         if variable.name == "mixing_weights":
-            found["weights"] = gradient
-        else:
-            names = [name for name in layer.get_parameters() if name != "weights"]
-            found |= dict(zip(names, gradient, strict=True))
+            found["weights"] = gradient.reshape(values["weights"].shape)
+        else:  # row by row, whether it is stored so or flat
+            names = [name for name in values if name != "weights"]
+            found |= dict(zip(names, gradient.reshape(-1, *values[names[0]].shape), strict=True))
     return found

@@ -258,7 +258,7 @@ def _batch(path: Path, read: Callable[[Path], tuple[np.ndarray, np.ndarray]]) ->
         wrong = labels[~np.isin(labels, range(10))]
         if len(wrong) or labels.dtype.kind not in "iu":
             raise DataError(f"holds labels other than the integers 0 to 9: {wrong[:3].tolist()}")
-        if len(np.unique(labels)) == 1 or planes.min() == planes.max():
+        if (len(labels) > 1 and len(np.unique(labels)) == 1) or planes.min() == planes.max():
             raise DataError("holds images of one class or one colour alone")
         return _split(planes.reshape(RECORDS, 3, 32, 32).transpose(0, 2, 3, 1), labels)
     except Exception as error:
