@@ -20,9 +20,9 @@ Z = np.random.default_rng(0).normal(0, 2, (4, 3)).astype("float32")
 @pytest.fixture
 def forget():
     """Has the backend's modules imported anew; afterwards, too."""
-    common.optional.cache_clear()
+    common.FOUND.clear()
     yield
-    common.optional.cache_clear()
+    common.FOUND.clear()
 
 
 def hide(monkeypatch, name):

@@ -1,6 +1,7 @@
 """Models that break copies and folds: each keeps its numbers, or the site is left alone with its reason."""
 
 import functools
+from importlib.util import find_spec
 
 import keras
 import numpy as np
@@ -198,12 +199,10 @@ def replaced(model, x=X):
     return new
 
 
+@pytest.mark.skipif(find_spec("tensorflow") is None, reason="Keras adapts a Discretization by TensorFlow")
 def test_what_a_discretization_adapted_is_copied():
     values = np.linspace(0.0, 1.0, 101)[:, None].astype("float32") ** 2
-    try:
-        layer = layers.Discretization(num_bins=4, output_mode="one_hot")
-    except ImportError:
-        pytest.skip("Keras's Discretization needs TensorFlow")
+    layer = layers.Discretization(num_bins=4, output_mode="one_hot")
     layer.adapt(values)
     model = model_of((1,), layer, layers.Dense(3, activation="relu"))
     replaced(model, values)

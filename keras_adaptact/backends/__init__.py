@@ -62,3 +62,6 @@ def _of_backend(name: str):
 
 def _module(backend: str) -> ModuleType:
     return (optional(backend) if backend in MODULES else None) or common
+
+
+_module(keras.backend.backend())  # now, as it can't be imported inside a function that is compiled

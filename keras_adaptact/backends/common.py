@@ -1,6 +1,5 @@
 """What the backends have in common."""
 
-import functools
 import importlib
 import threading
 import warnings
@@ -97,9 +96,17 @@ def portably(function: Callable, *inputs):
         _thread.is_portable = before
 
 
-@functools.cache
+FOUND: dict[str, ModuleType | None] = {}  # a dict, as `torch.compile` follows a look into one, and no cache or import
+
+
 def optional(name: str) -> ModuleType | None:
     """A module beside this one; None, said once, where this version of a backend lacks a private name that it needs."""
+    if name not in FOUND:
+        FOUND[name] = _imported(name)
+    return FOUND[name]
+
+
+def _imported(name: str) -> ModuleType | None:
     try:
         return importlib.import_module(f"keras_adaptact.backends.{name}")
     except (ImportError, AttributeError) as error:
