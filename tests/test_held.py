@@ -124,7 +124,7 @@ def test_held_parameters_compute_and_train_as_others_do(granularity):
     np.testing.assert_array_equal(start, other)
     for name in "acd":
         np.testing.assert_array_equal(some[name], every[name])
-    assert np.all(some["b"] == np.float32(0.2)) and np.all(every["b"] != np.float32(0.2))
+    assert np.all(some["b"] == np.float32(0.2)) and np.any(every["b"] != np.float32(0.2))
 
 
 @pytest.mark.parametrize("granularity", ["layer", "channel"])
