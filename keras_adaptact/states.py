@@ -1,5 +1,6 @@
 """The state of a layer: what it has beside its configuration, carried over to another one like it."""
 
+import contextlib
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -22,7 +23,10 @@ def build(old, new) -> None:
         return
     config = old.get_build_config()
     if config and type(old) is type(new):
-        new.build_from_config(config)
+        with contextlib.ExitStack() as scopes:
+            for name in old.path.split("/")[:-1] if old.path else ():  # of the models that it is in: paths are unique
+                scopes.enter_context(keras.name_scope(name))
+            new.build_from_config(config)
         new.built = True
 
 

@@ -104,7 +104,7 @@ def by_optax(model):
     @jax.jit
     def step(trained, steps):
         def loss(trained):
-            return ops.mean((model.stateless_call(trained, others, X, training=True)[0] - Y) ** 2)
+            return ops.mean((model.stateless_call(trained, others, X)[0] - Y) ** 2)
 
         value, gradients = jax.value_and_grad(loss)(trained)
         updates, steps = optimizer.update(gradients, steps)

@@ -76,6 +76,7 @@ class Recorded(Record):
 
     model_config = ConfigDict(extra="forbid", strict=True)
     history: list[dict[str, int | float]]
+    left_out: list[str] | None = None  # version 0.1.0 wrote none
     timing: list[list[int | float]]
     mixing: list[list[int | float | str]]
     parameters: list[list[int | float | str]]
