@@ -148,7 +148,7 @@ class AdaptiveActivation(_Affine):
 
     @property
     def formula(self):
-        return Affine(in_operations(self._resolved))
+        return Affine(self._resolved)
 
     def get_config(self):
         if callable(self.function) and getattr(self.function, "__name__", "<none>").startswith("<"):
@@ -295,11 +295,6 @@ def plain_function(spec) -> Callable:
             f"A plain elementwise function is needed here, or the name of one, not a layer. Received: {spec!r}"
         )
     return function
-
-
-def in_operations(function: Callable) -> Callable:
-    """The same function in operations of Keras, where its own calls the backend past them."""
-    return {keras.activations.mish: functional.mish, keras.activations.hard_silu: ops.hard_silu}.get(function, function)
 
 
 def serialize_function(spec):

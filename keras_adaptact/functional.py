@@ -87,11 +87,6 @@ def portable(function):
     return _PORTABLE.get(function, function)
 
 
-def mish(z):
-    """``z tanh(log(1 + exp(z)))``"""
-    return z * ops.tanh(ops.softplus(z))
-
-
 def normalize_sum(raw):
     """``w_i = raw_i / (raw_1 + ... + raw_k)``, along the first axis"""
     return raw / ops.sum(raw, axis=0, keepdims=True)

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_adaptact import functional
-from keras_adaptact.activations import in_operations, plain_function, serialize_function
+from keras_adaptact.activations import plain_function, serialize_function
 from keras_adaptact.base import TrainableActivation
 from keras_adaptact.parameters import SETTINGS, Between, Slot, hold_others
 from keras_adaptact.registry import get, lookup, register
@@ -52,7 +52,7 @@ class Member:
         if layer is None:
             function = plain_function(spec)
             name = spec if isinstance(spec, str) else getattr(function, "__name__", type(function).__name__).strip("<>")
-            return cls(name, in_operations(function), (), spec if isinstance(spec, str) else function)
+            return cls(name, function, (), spec if isinstance(spec, str) else function)
         if isinstance(layer, Mixture) or not isinstance(layer, TrainableActivation):
             raise ValueError(
                 "A member of a mixture is a plain function or one of the library's trainable activations, not "
