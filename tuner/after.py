@@ -19,11 +19,8 @@ if TYPE_CHECKING:  # it imports Keras
 STOPPED = (4, 130, -signal.SIGINT)  # exit statuses of a run that will be resumed
 
 
-class Runs:
-    """Says what becomes of the comparison's runs, and tells the oracle."""
-
-    def __init__(self, folder: Folder, oracle: "Kept", trials: Mapping[str, Any]):
-        self.folder, self.oracle, self.trials = folder, oracle, trials
+class Said:
+    """Says what becomes of trials on a cluster."""
 
     def begin(self, name: str) -> None:
         print(f"trial {name} runs on the cluster", flush=True)
@@ -32,6 +29,13 @@ class Runs:
 
     def again(self, name: str, why: str) -> None:
         print(f"trial {name}: {why}", flush=True)
+
+
+class Runs(Said):
+    """Says what becomes of the comparison's runs, and tells the oracle."""
+
+    def __init__(self, folder: Folder, oracle: "Kept", trials: Mapping[str, Any]):
+        self.folder, self.oracle, self.trials = folder, oracle, trials
 
     def end(self, name: str, state: str) -> None:
         self.oracle.end_trial(self.trials[name])
@@ -66,18 +70,10 @@ def _train(path: Path, trial: str, point: Mapping[str, Any]) -> str:
     return outcome.status if outcome else "stopped"
 
 
-class Proof:
+class Proof(Said):
     """Says what becomes of the proof of a trial, and keeps its exit status."""
 
     status = 1
-
-    def begin(self, name: str) -> None:
-        print(f"trial {name} runs on the cluster", flush=True)
-
-    def show(self, name: str, line: str) -> None: ...
-
-    def again(self, name: str, why: str) -> None:
-        print(f"trial {name}: {why}", flush=True)
 
     def end(self, name: str, state: str) -> None:
         self.status = int(state)
