@@ -399,7 +399,8 @@ if BACKEND == "tensorflow":
 
         def derivatives(z, direction):
             parameters = layer._packed.value
-            by_a = tf.concat([tf.ones_like(parameters[:1]), tf.zeros_like(parameters[1:])], 0)
+            number = 1 if granularity == "layer" else Z.shape[-1]  # `a` comes first, of all channels
+            by_a = tf.concat([tf.ones_like(parameters[:number]), tf.zeros_like(parameters[number:])], 0)
             found = []
             for of, along in ((z, direction), (parameters, by_a)):
                 with tf.autodiff.ForwardAccumulator(of, along) as forward, tf.GradientTape() as tape:

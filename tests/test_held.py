@@ -150,7 +150,7 @@ def test_what_trains_is_saved_and_a_file_opens_whatever_trains(granularity, tmp_
     ]
     other = model_of(free)
     other.load_weights(tmp_path / "model.weights.h5")
-    np.testing.assert_array_equal(other.predict(X, verbose=0), expected)
+    np.testing.assert_allclose(other.predict(X, verbose=0), expected, rtol=1e-5, atol=1e-6)  # another program: 1 ulp
 
 
 def test_holding_has_a_list_form_and_a_config():
