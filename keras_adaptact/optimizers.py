@@ -124,7 +124,7 @@ class ActivationRates(keras.optimizers.Optimizer):
         """Replaces the methods that take a step; their gradients are unscaled, averaged over batches and clipped."""
         leaf._apply_weight_decay = self._decay_of_others(leaf, leaf._apply_weight_decay)
         if self._changes_steps:
-            leaf.update_step = self._at_own_rate(leaf.update_step)
+            leaf.update_step = self._at_own_rate(leaf, leaf.update_step)
             if hasattr(leaf, "_parallel_update_step"):  # torch updates all variables in one go
                 leaf._parallel_update_step = self._in_two_parts(leaf, leaf._parallel_update_step)
 
@@ -140,12 +140,13 @@ class ActivationRates(keras.optimizers.Optimizer):
 
         return decay_of_others
 
-    def _at_own_rate(self, step: Callable) -> Callable:
+    def _at_own_rate(self, leaf, step: Callable) -> Callable:
         def update_step(gradient, variable, learning_rate):
             self._updated = True
             chosen = self._is_chosen(variable)
             rate = self._rate(learning_rate, chosen)
-            step(self._limited(gradient, rate, chosen), variable, rate)
+            with self._within_limit(leaf, [variable] if chosen else []):
+                step(self._limited(leaf, gradient, rate, chosen), variable, rate)
 
         return update_step
 
@@ -157,19 +158,36 @@ class ActivationRates(keras.optimizers.Optimizer):
             for chosen in (False, True):
                 rate = self._rate(learning_rate, chosen)
                 pairs = zip(grads, variables, strict=True)
-                part = [(self._limited(g, rate, chosen), v) for g, v in pairs if self._is_chosen(v) == chosen]
+                part = [(self._limited(leaf, g, rate, chosen), v) for g, v in pairs if self._is_chosen(v) == chosen]
                 if part:
                     if product is not None:
                         product.assign(before)
-                    step(*map(list, zip(*part, strict=True)), rate)
+                    gradients, own = map(list, zip(*part, strict=True))
+                    with self._within_limit(leaf, own if chosen else []):
+                        step(gradients, own, rate)
 
         return parallel_update_step
 
     def _rate(self, learning_rate, chosen: bool):
         return learning_rate * self.learning_rate_factor if chosen else learning_rate
 
-    def _limited(self, gradient, rate, chosen: bool):
-        return limited(gradient, rate, self.step_limit) if chosen and self.step_limit is not None else gradient
+    def _limited(self, leaf, gradient, rate, chosen: bool):
+        """The gradient, of SGD limited: what its momentum sums are steps that are no longer than they may be."""
+        if not chosen or self.step_limit is None or not isinstance(leaf, keras.optimizers.SGD):
+            return gradient
+        return limited(gradient, rate, self.step_limit)
+
+    @contextmanager
+    def _within_limit(self, leaf, variables: Sequence) -> Iterator[None]:
+        """Limits the steps that an optimizer takes inside, if it isn't SGD and its steps don't scale with gradients."""
+        if self.step_limit is None or isinstance(leaf, keras.optimizers.SGD):
+            yield
+            return
+        before = [ops.copy(ops.convert_to_tensor(v)) for v in variables]
+        yield
+        for variable, start in zip(variables, before, strict=True):
+            step = ops.subtract(variable, start)
+            variable.assign(ops.add(start, limited(step, 1.0, self.step_limit)))
 
     # What is the inner optimizer's
 
