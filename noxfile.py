@@ -17,14 +17,20 @@ RUNTIMES = ("ai-edge-litert", "flax", "jax2onnx", "onnx", "onnxruntime", "onnxsc
 
 # Tests of what no backend has a part in: they run with the first one.
 ONCE = (
+    "committed_results",
+    "config",
+    "data",
     "grid",
     "journal",
     "judge",
     "kerastuner",
     "oracles",
     "owned",
+    "readme",
     "records",
+    "report",
     "robustness",
+    "search_report",
     "secret",
     "space",
     "sweep",

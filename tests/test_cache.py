@@ -39,7 +39,7 @@ def test_a_second_process_compiles_nothing_and_a_damaged_file_is_made_again(tmp_
     (made,) = folder.iterdir()
     assert made.suffix == ".so"
     made.write_bytes(made.read_bytes()[:-100])
-    assert (compiled(folder), compiled(folder)) == (1, 0)
+    assert compiled(folder) == 1
     (made,) = folder.iterdir()
     made.chmod(0o666)  # which anybody might have written
     assert compiled(folder) == 1

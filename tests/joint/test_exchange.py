@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -23,19 +24,24 @@ def run(backend: str, script: str, *arguments) -> str:
     return done.stdout.splitlines()[-1] if done.stdout else ""
 
 
+def run_all(commands) -> list[str]:
+    """What several print, two at a time."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(lambda command: run(*command), commands))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exchange")
-    for backend in BACKENDS:
-        run(backend, "exchange.py", "write", folder / backend)
+    run_all((backend, "exchange.py", "write", folder / backend) for backend in BACKENDS)
     return folder
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_files_of_every_backend_open_on(backend, folder, tmp_path):
     """Each opens the `.keras` and the weights file of each; outputs and gradients agree with the writer's."""
+    run_all((backend, "exchange.py", "read", folder / writer, tmp_path / f"{writer}.npz") for writer in BACKENDS)
     for writer in BACKENDS:
-        run(backend, "exchange.py", "read", folder / writer, tmp_path / f"{writer}.npz")
         written, found = np.load(folder / writer / "values.npz"), np.load(tmp_path / f"{writer}.npz")
         for name in found.files:
             of_writer = written[name.removesuffix("_of_keras").removesuffix("_of_weights")]
@@ -46,7 +52,8 @@ def test_files_of_every_backend_open_on(backend, folder, tmp_path):
 def test_networks_lose_alike_from_one_weights_file(tmp_path):
     """In training, without dropout and augmentation, before and after a step; the file is torch's."""
     run("torch", "networks.py", "write", tmp_path, "small")
-    jax, torch, tensorflow = (json.loads(run(name, "networks.py", "read", tmp_path, "small")) for name in BACKENDS)
+    found = run_all((backend, "networks.py", "read", tmp_path, "small") for backend in BACKENDS)
+    jax, torch, tensorflow = map(json.loads, found)
     assert len(jax) == 5
     for network, losses in jax.items():
         assert losses[0] != losses[1]
