@@ -73,7 +73,7 @@ class ActivationRates(keras.optimizers.Optimizer):
         optimizer: a Keras optimizer that has not been used yet; it is changed in place.
         learning_rate_factor: what the learning rate is multiplied with for the chosen variables.
         chosen: those variables.
-        step_limit: the length of a step of each of them, before momentum; None for any.
+        step_limit: the length of a step of each of them at most, of SGD's before momentum; None for any.
     """
 
     built, variables, iterations, learning_rate = _Inner(), _Inner(), _Inner(), _Inner()

@@ -64,14 +64,17 @@ def optimizer_for(
 ):
     """An optimizer that treats a model's activation parameters apart: own rate, no weight decay, limited steps.
 
-    With a `step_limit` the gradient g of a layer's activation parameters becomes
+    With a `step_limit` the gradient g of a layer's activation parameters becomes, for SGD,
 
         g * min(1, step_limit / (rate * ||g||))
 
     after unscaling, accumulation and clipping, so that no step of plain SGD is longer, and with a momentum m none
-    longer than step_limit / (1 - m). Their gradient sums over every position and channel, and feeds back into itself
-    by `a z`: without a limit they diverge at rates that the network itself stands. Adam and its kin, whose steps do
-    not depend on the scale of a gradient, gain nothing. `benchmarks/stability.py` has the evidence for 0.003.
+    longer than step_limit / (1 - m). The step s of any other optimizer, which doesn't scale with g, becomes
+
+        s * min(1, step_limit / ||s||)
+
+    The gradient sums over every position and channel, and feeds back into itself by `a z`: without a limit activations
+    diverge at rates that the network itself stands. `benchmarks/stability.py` has the evidence for 0.003.
 
     ```python
     model.compile(ka.optimizer_for(model, keras.optimizers.AdamW(1e-3), learning_rate_factor=10.0), "mse")
@@ -86,8 +89,8 @@ def optimizer_for(
         model: a model that has its variables, with trainable activations.
         optimizer: a Keras optimizer that has not been used yet, or its name; it is changed in place.
         learning_rate_factor: what the learning rate is multiplied with for activation parameters.
-        step_limit: the length, above 0, that a step of one variable of an activation has at most, before momentum: of
-            its parameters, and of its mixing weights. None leaves gradients as they are.
+        step_limit: the length, above 0, that a step of one variable of an activation has at most, of SGD's before
+            momentum: of its parameters, and of its mixing weights. None leaves steps as they are.
 
     Returns:
         The optimizer, which is saved and loaded with the model.

@@ -261,7 +261,7 @@ class Training(Strict):
     activation_rate: Positive = Field(1.0, description="factor on the learning rate of the activations' parameters")
     activation_step: Positive | None = Field(
         None,
-        description="with SGD, how long a step of an activation's parameters is at most, before momentum; null: any",
+        description="how long a step of an activation's parameters is at most, of SGD's before momentum; null: any",
     )
     label_smoothing: Share = 0.0
     dtype: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"

@@ -294,12 +294,9 @@ def optimizer_of(config: Config, steps: int, model: keras.Model) -> keras.optimi
     kind = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}[chosen.name]
     optimizer = kind(_learning_rate(config, steps), **chosen.model_dump(exclude={"name", "learning_rate"}))
     trained = any(layer.trainable_variables for layer in model.layers if layer.name.endswith("_activation"))
-    limit = (
-        settings.activation_step if chosen.name == "sgd" else None
-    )  # Adam's steps don't depend on a gradient's scale
-    if (settings.activation_rate == 1 and limit is None) or not trained:
+    if (settings.activation_rate == 1 and settings.activation_step is None) or not trained:
         return optimizer
-    return ka.optimizer_for(model, optimizer, settings.activation_rate, limit)
+    return ka.optimizer_for(model, optimizer, settings.activation_rate, settings.activation_step)
 
 
 def _learning_rate(config: Config, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
