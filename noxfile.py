@@ -73,6 +73,13 @@ def examples(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation site, in `site/`: a page or a link that is missing fails."""
+    session.install(*CONSTRAINTS, "mkdocs-material", "mkdocstrings[python]", "ruff")  # which formats signatures
+    session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
+
+
+@nox.session
 def wheel(session: nox.Session) -> None:
     """The packages that users install, built, checked, and used on each backend in an environment of its own."""
     session.install(*CONSTRAINTS, "build", "twine")

@@ -1,11 +1,12 @@
-"""Writes docs/gallery.md and its pictures, and the table of exports in README.md: python -m docs.generate
+"""Writes docs/gallery.md and its pictures, and the table of exports in docs/ship-it.md: python -m docs.generate
 
-Formulas and starts come from the table in README.md, references from the docstrings, costs and what can be exported
-from benchmarks/results.
+Formulas and starts come from the table in docs/layers.md, references from the docstrings, costs and what can be
+exported from benchmarks/results.
 """
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import keras_adaptact as ka
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
+LEARNED = ROOT / "results" / "cpu" / "report" / "shapes-lenet-arelu.svg"
 BACKENDS = ("jax", "torch", "tensorflow")
 Z = np.linspace(-5, 5, 201, dtype="float32")
 LINES = (("#000000", "-"), ("#0072B2", "--"), ("#D55E00", "-."))  # of Okabe and Ito
@@ -102,8 +104,8 @@ def in_networks(name: str) -> str:
 
 
 def rows() -> list[tuple[str, str, str, str]]:
-    """Class, name, formula and start of each layer, from the table in README.md."""
-    table = (ROOT / "README.md").read_text(encoding="utf-8")
+    """Class, name, formula and start of each layer, from the table in docs/layers.md."""
+    table = (ROOT / "docs" / "layers.md").read_text(encoding="utf-8")
     return re.findall(r"^\| `(\w+)\(.*?\)` \| `(\w+)` \| (.+) \| (.+) \|$", table, re.MULTILINE)
 
 
@@ -140,7 +142,7 @@ RUNTIMES = {
     "openvino": "OpenVINO",
     "litert": "LiteRT",
 }
-EXPORTS = re.compile(r"(?<=<!-- python -m docs.generate -->\n)\|.*?\n(?=\n)", re.DOTALL)  # in README.md
+EXPORTS = re.compile(r"(?<=<!-- python -m docs.generate -->\n)\|.*?\n(?=\n)", re.DOTALL)  # in docs/ship-it.md
 
 
 def exports() -> str:
@@ -196,8 +198,9 @@ def main() -> None:
         for _, name, *_ in rows():
             picture(name).savefig(PICTURES / f"{name}.svg", metadata={"Date": None}, facecolor="white")
     (ROOT / "docs" / "gallery.md").write_text(text(), encoding="utf-8")
-    readme = ROOT / "README.md"
-    readme.write_text(EXPORTS.sub(lambda _: exports(), readme.read_text(encoding="utf-8")), encoding="utf-8")
+    guide = ROOT / "docs" / "ship-it.md"
+    guide.write_text(EXPORTS.sub(lambda _: exports(), guide.read_text(encoding="utf-8")), encoding="utf-8")
+    shutil.copy(LEARNED, PICTURES / "learned.svg")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import keras
 import pytest
@@ -41,6 +42,19 @@ def test_links_lead_somewhere(page):
         assert (page.parent / target).exists(), target
 
 
+def test_every_public_name_has_an_entry_in_the_reference():
+    pages = [page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "api").glob("*.md")]
+    found = [name for page in pages for name in re.findall(r"^::: keras_adaptact\.(\w+)$", page, re.MULTILINE)]
+    public = re.findall(r"^from .* import \w+ as (\w+)$", Path(ka.__file__).read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(found) == sorted(public)
+
+
+def test_every_page_is_in_the_navigation():
+    listed = re.findall(r": ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    pages = [str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")]
+    assert sorted(listed) == sorted(pages)
+
+
 def test_the_gallery_is_up_to_date():
     assert (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8") == generate.text()
 
@@ -71,8 +85,8 @@ def test_pictures_can_be_drawn():
 
 
 def test_exports_are_those_measured():
-    """The README's table is what its script writes, and one cell is followed by hand."""
-    assert (ROOT / "README.md").read_text(encoding="utf-8").count(generate.exports()) == 1
+    """The guide's table is what its script writes, and one cell is followed by hand."""
+    assert (ROOT / "docs" / "ship-it.md").read_text(encoding="utf-8").count(generate.exports()) == 1
     rows = json.loads((ROOT / "benchmarks" / "results" / "export-torch.json").read_text())["rows"]
     off = [float(row["result"]) for row in rows if row["format"] == "openvino"]  # fails where one failed
     assert f"| all, {max(off):.1e} |" in generate.exports().splitlines()[4]

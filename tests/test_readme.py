@@ -1,5 +1,6 @@
 """The README shows what really runs."""
 
+import csv
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import keras
 import numpy as np
 
 import keras_adaptact as ka
+from docs import generate
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -24,12 +26,25 @@ def test_the_examples_run(tmp_path, monkeypatch):
         exec(example, found)
 
 
+def test_it_is_short():
+    assert len(README.splitlines()) <= 120
+
+
+def test_its_numbers_are_those_measured():
+    assert f"takes {generate.in_networks('method1').removesuffix(' times')} times as long" in README
+    report = (ROOT / "results" / "cpu" / "report" / "comparisons-lenet.csv").read_text(encoding="utf-8")
+    differences = {row["comparison"]: row for row in csv.DictReader(report.splitlines())}
+    for name in ("method1", "arelu"):
+        row = differences[f"{name} minus relu"]
+        assert f"{row['difference']} {row['simultaneous 95 %']}" in README and row["verdict"] == "beyond chance above"
+
+
 def test_every_layer_has_a_row():
-    rows = re.findall(r"^\| `(\w+)\(.*?\)` \| `(\w+)` \|", README, re.MULTILINE)
     types = {name: value for name, value in vars(ka).items() if isinstance(value, type)}
     layers = {name for name, value in types.items() if issubclass(value, keras.layers.Layer)} - {"TrainableActivation"}
-    assert {layer for layer, _ in rows} == layers
-    assert {name for _, name in rows} <= set(ka.names())
+    rows = generate.rows()
+    assert {layer for layer, *_ in rows} == layers
+    assert {name for _, name, *_ in rows} <= set(ka.names())
 
 
 def test_ci_calls_the_test_command():
@@ -37,6 +52,11 @@ def test_ci_calls_the_test_command():
     assert f"\n{command}\n" in README and command.endswith("nox")
 
 
-def test_the_paths_in_the_map_exist():
-    paths = re.findall(r"`((?:keras_adaptact|zoo|tuner|tests|configs)/[\w./]*)`", README)
-    assert paths and all((ROOT / path).exists() for path in paths if not path.endswith("/") or (ROOT / path).is_dir())
+def test_the_places_in_the_map_exist():
+    page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    places = [part for row in re.findall(r"^\| (`.*?`) \|", page, re.MULTILINE) for part in re.findall(r"`(.+?)`", row)]
+    assert len(places) > 40
+    folder = ""
+    for place in places:  # one without a folder lies in that of the one before
+        folder = place.rpartition("/")[0] if "/" in place.rstrip("/") else folder
+        assert (ROOT / place).exists() or (ROOT / folder / place).exists(), place
