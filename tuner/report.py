@@ -38,11 +38,11 @@ class Found:
         UserError: for a folder that holds no search.
     """
 
-    def __init__(self, folder: "Folder"):
+    def __init__(self, folder: "Folder", shown: Path | None = None):
         from tuner.outcome import ranked
         from tuner.space import FINAL
 
-        self.folder = folder
+        self.folder, self.shown = folder, shown or folder.path
         self.search, self.described = folder.open()
         points: dict[str, Mapping[str, Any]] = {}
         ended = []
@@ -58,6 +58,10 @@ class Found:
         tried = {trial.name: folder.confirmation(trial.name) for trial in self.ranking}
         self.confirmed = {name: outcome for name, outcome in tried.items() if outcome}
         self.whole = [trial for trial in self.ranking if trial.outcome.status == "finished"]
+
+    @property
+    def best(self) -> Path:
+        return self.shown / self.folder.best.name
 
     def _checked(self, begun: "Begun") -> Mapping[str, Any]:
         try:
@@ -99,7 +103,7 @@ def _provenance(found: Found) -> str:
         f"{search.notes} Tuner: {search.tuner.name}, seed {search.seed}. Objective: {search.objective} on images held "
         f"out of the training images, after the last of {search.epochs} epochs; no trial of the search looked at the "
         f"test images. Trials ended: {many}; all together they trained for {seconds / 60:.1f} minutes. Made by "
-        f"`{_command(found)}` and `{shlex.join(['python', '-m', 'tuner.report', str(found.folder.path)])}`. "
+        f"`{_command(found)}` and `{shlex.join(['python', '-m', 'tuner.report', str(found.shown)])}`. "
         f"{_recorded(found)}"
     ).strip()
 
@@ -107,7 +111,7 @@ def _provenance(found: Found) -> str:
 def _command(found: Found) -> str:
     """Fit to be pasted."""
     described = found.described
-    words = ["python", "-m", "tuner.search", described.file or "SEARCH.json", "--out", str(found.folder.path)]
+    words = ["python", "-m", "tuner.search", described.file or "SEARCH.json", "--out", str(found.shown)]
     words += ["--data-dir", described.data_dir] if described.data_dir else []
     return f"KERAS_BACKEND={described.backend} {shlex.join(words)}"
 
@@ -161,7 +165,7 @@ def _ranking(found: Found) -> "Iterator[Block]":
     if best:
         yield Paragraph(
             f"The best{' that was confirmed' if proved else ''} is trial {best}. `best.json` is its config, with all "
-            f"training images and the epochs of the base: `python -m zoo.train {found.folder.best}` is the final run, "
+            f"training images and the epochs of the base: `python -m zoo.train {found.best}` is the final run, "
             "and the one look at the test images."
         )
 
@@ -262,10 +266,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _main(arguments: argparse.Namespace) -> int:
+    from zoo import pack
+
+    with pack.opened(arguments.search) as folder:
+        return _write(folder, arguments)
+
+
+def _write(folder: Path, arguments: argparse.Namespace) -> int:
     from tuner.folder import Folder
     from zoo import document
 
-    found = Found(Folder(arguments.search))
+    found = Found(Folder(folder), arguments.search)
     out = arguments.out or arguments.search / "report"
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -43,7 +43,7 @@ def check(results: Results, mixed: bool) -> list[str]:
                 parts = [f"{value} ({_counted(runs)})" for value, runs in known.items()]
                 sentence = f"{group.title}: runs that are compared differ in {what}: {', '.join(parts)}"
                 if not mixed:
-                    raise UserError(f"{results.folder}: {sentence}; --mixed reports them together all the same")
+                    raise UserError(f"{results.shown}: {sentence}; --mixed reports them together all the same")
                 said.append(f"{sentence}.")
             if known and UNKNOWN in values:
                 said.append(f"{group.title}: {_counted(values[UNKNOWN])} did not record {what}.")

@@ -233,11 +233,15 @@ class Group:
 class Results:
     """The runs of a sweep's folder.
 
+    Args:
+        folder: where they lie.
+        shown: what it is called in the report, where that is another name.
+
     Raises:
         UserError: for a folder that holds no sweep.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, shown: Path | None = None):
         path = folder / "sweep.json"
         try:
             self.sweep = json.loads(path.read_text(encoding="utf-8"))
@@ -252,7 +256,7 @@ class Results:
             raise UserError(f"{path}: no such file; expected the folder of a zoo.sweep") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path}: not what zoo.sweep writes ({error!r})") from None
-        self.folder = folder
+        self.folder, self.shown = folder, shown or folder
         self.finished = [run for run in self.every if run.state == "finished"]
 
     def outputs(self) -> set[str]:

@@ -38,12 +38,12 @@ def blocks(results: Results) -> Iterator[Paragraph | Table]:
 
 def _sweep(results: Results, runs: list[Result]) -> str:
     """Fit to be pasted: the backend, the sweep and the data are in it."""
-    words = ["python", "-m", "zoo.sweep", results.sweep.get("file") or "SWEEP.json", "--out", str(results.folder)]
+    words = ["python", "-m", "zoo.sweep", results.sweep.get("file") or "SWEEP.json", "--out", str(results.shown)]
     return f"{_variables(runs)}{shlex.join(words + _data(runs))}"
 
 
 def _command(results: Results, runs: list[Result]) -> str:
-    return shlex.join(["python", "-m", "zoo.report", str(results.folder), *_data(runs)])
+    return shlex.join(["python", "-m", "zoo.report", str(results.shown), *_data(runs)])
 
 
 def _variables(runs: list[Result]) -> str:

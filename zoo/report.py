@@ -79,10 +79,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _main(arguments: argparse.Namespace) -> int:
+    from zoo import pack
+
+    with pack.opened(arguments.results) as folder:
+        return _write(folder, arguments)
+
+
+def _write(folder: Path, arguments: argparse.Namespace) -> int:
     from zoo import backend, belonging
     from zoo.collected import Results
 
-    results = Results(arguments.results)
+    results = Results(folder, arguments.results)
     banners = belonging.check(results, arguments.mixed)
     made_on = results.sweep.get("backend")
     backend.choose(made_on if made_on and find_spec(made_on) else None)

@@ -24,7 +24,8 @@ def blocks(results: Results, data_dir: Path | None) -> Iterator[Paragraph | Figu
         test = loaded.dataset(data_dir).test
         logits = loaded.predict(test.images)
     except UserError as error:
-        yield Paragraph(f"Its distribution needs the weights and images of {run.name}, which are not here: {error}")
+        why = str(error).replace(str(results.folder), str(results.shown))
+        yield Paragraph(f"Its distribution needs the weights and images of {run.name}, which are not here: {why}")
         return
     size = min(run.settings["metrics"]["report_batch"] or 64, len(test.labels))
     drawn = [metrics.report_batch(test.labels, size, 0, i) for i in range(BATCHES)]

@@ -1,0 +1,218 @@
+"""A results folder in few files: python -m zoo.pack results/quick packed/quick
+
+What `zoo.report` and `tuner.report` need of a sweep's or a search's runs, small enough to be committed: `runs.jsonl`
+has a line for each JSON file of a run, `history.csv` and the other tables the rows of all runs with the run's folder
+before them, `predictions.npz` each run's predictions. Weights, checkpoints and logs are left out, and paths of the
+machine are cut to their last part. A report is made from a packed folder as from the one that was packed.
+"""
+
+import argparse
+import contextlib
+import csv
+import json
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from zoo.command import run_command
+from zoo.errors import UserError
+
+RUNS, PREDICTIONS, REPORT = "runs.jsonl", "predictions.npz", "report"
+TABLES = ("history.csv", "timing.csv", "mixing_weights.csv", "parameters.csv")
+ABSOLUTE = re.compile(r"(?<![^\s='\"])/(?:[^\s'\"/]+/)*([^\s'\"/]+)/?")
+
+
+@contextlib.contextmanager
+def opened(folder: Path) -> Iterator[Path]:
+    """The folder itself, or where a packed one was unpacked for as long as it is needed."""
+    if not (folder / RUNS).exists():
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as place:
+        yield unpack(folder, Path(place) / folder.resolve().name)
+
+
+def pack(folder: Path, out: Path) -> tuple[int, int]:
+    """Writes a packed copy of a folder into a new one; returns how many files were packed and how many left out.
+
+    Raises:
+        UserError: where there is nothing to pack, `out` isn't empty, or a file can't be read.
+    """
+    from zoo import results
+
+    if not any((folder / name).exists() for name in ("sweep.json", "search.json")):
+        raise UserError(f"{folder}: no folder of zoo.sweep or tuner.search: it has no sweep.json and no search.json")
+    inside = sorted(path for path in folder.rglob("*") if path.is_file() and path.parent != folder)
+    inside = [path for path in inside if path.relative_to(folder).parts[0] != REPORT]
+    lines: list[dict[str, Any]] = []
+    tables, predictions, left = {name: _Table() for name in TABLES}, dict[str, Any](), 0
+    for path in inside:
+        place = str(path.relative_to(folder))
+        if path.suffix == ".json":
+            lines.append({"file": place, "content": _without_paths(results.read_json(path))})
+        elif path.name in TABLES:
+            tables[path.name].add(str(path.parent.relative_to(folder)), _read_csv(path))
+        elif path.name == PREDICTIONS:
+            predictions |= {f"{path.parent.relative_to(folder)}/{name}": found for name, found in _arrays(path).items()}
+        else:
+            left += 1
+    results.new_folder(out)
+    for path in folder.iterdir():
+        if path.is_file() and path.suffix == ".json":
+            results.write_json(out / path.name, _without_paths(results.read_json(path)))
+        elif path.is_file() and path.name != RUNS and path.suffix in (".jsonl", ".txt"):
+            shutil.copyfile(path, out / path.name)
+    for name, table in tables.items():
+        if table.columns:
+            results.write_csv(out / name, ["run", *table.columns], table.rows())
+            lines += [{"file": f"{run}/{name}", "columns": columns} for run, columns in table.narrower()]
+    if predictions:
+        results.write_classes(out / PREDICTIONS, predictions)
+    results.write_text(out / RUNS, "".join(json.dumps(line) + "\n" for line in lines))
+    return len(inside) - left, left
+
+
+def unpack(folder: Path, out: Path) -> Path:
+    """Writes the files of a packed folder into a new one, which it returns.
+
+    Raises:
+        UserError: where a file isn't what `pack` writes.
+    """
+    from zoo import owned, results
+
+    out.mkdir(parents=True)
+
+    def place(name: str) -> Path:
+        path = owned.check_inside(out / name, out)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    columns: dict[str, list[str]] = {}
+    for number, line in enumerate(_lines(folder / RUNS), start=1):
+        try:
+            entry = json.loads(line)
+            if "columns" in entry:
+                columns[entry["file"]] = [str(name) for name in entry["columns"]]
+            else:
+                results.write_json(place(entry["file"]), entry["content"])
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise UserError(f"{folder / RUNS}, line {number}: not what zoo.pack writes ({error!r})"[:400]) from None
+    for name in TABLES:
+        empty = {file.removesuffix(f"/{name}"): [of] for file, of in columns.items() if file.endswith(f"/{name}")}
+        for run, rows in (empty | _by_run(folder / name)).items():
+            header = columns.get(f"{run}/{name}", rows[0])
+            chosen = [rows[0].index(column) for column in header if column in rows[0]]
+            results.write_csv(place(f"{run}/{name}"), header, [[row[i] for i in chosen] for row in rows[1:]])
+    for run, arrays in _predictions(folder / PREDICTIONS).items():
+        results.write_classes(place(f"{run}/{PREDICTIONS}"), arrays)
+    for path in folder.iterdir():
+        if path.is_file() and path.name not in (RUNS, PREDICTIONS, *TABLES):
+            shutil.copyfile(path, out / path.name)
+    return out
+
+
+class _Table:
+    """The rows of one file of every run, under all columns that any of them has."""
+
+    def __init__(self):
+        self.columns: list[str] = []
+        self._found: dict[str, list[list[str]]] = {}
+
+    def add(self, run: str, rows: list[list[str]]) -> None:
+        self.columns += [column for column in rows[0] if column not in self.columns]
+        self._found[run] = rows
+
+    def rows(self) -> list[list[str]]:
+        made = []
+        for run, (header, *rows) in self._found.items():
+            for row in rows:
+                values = dict(zip(header, row, strict=True))
+                made.append([run, *(values.get(column, "") for column in self.columns)])
+        return made
+
+    def narrower(self) -> list[tuple[str, list[str]]]:
+        """The runs whose own file can't be told from the rows: with other columns, or no row."""
+        return [(run, rows[0]) for run, rows in self._found.items() if rows[0] != self.columns or len(rows) == 1]
+
+
+def _read_csv(path: Path) -> list[list[str]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path}: can't be read: {error}") from None
+    if not rows or any(len(row) != len(rows[0]) for row in rows):
+        raise UserError(f"{path}: no table: its rows differ in length, or it has none")
+    return rows
+
+
+def _by_run(path: Path) -> dict[str, list[list[str]]]:
+    """The header and the rows of each run in a packed table."""
+    if not path.exists():
+        return {}
+    header, *rows = _read_csv(path)
+    found: dict[str, list[list[str]]] = {}
+    for run, *values in rows:
+        found.setdefault(run, [header[1:]]).append(values)
+    return found
+
+
+def _arrays(path: Path) -> Mapping[str, Any]:
+    import zipfile
+
+    import numpy as np
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: can't be read as predictions: {error}") from None
+
+
+def _predictions(path: Path) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for name, array in (_arrays(path) if path.exists() else {}).items():
+        run, _, kind = name.rpartition("/")
+        found.setdefault(run, {})[kind] = array
+    return found
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: can't be read: {error}") from None
+
+
+def _without_paths(content: Any) -> Any:
+    """Cuts absolute paths to their last part; a folder of data, which nobody else has, is left out."""
+    if isinstance(content, dict):
+        return {key: None if key == "data_dir" else _without_paths(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_without_paths(value) for value in content]
+    return ABSOLUTE.sub(r"\1", content) if isinstance(content, str) else content
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m zoo.pack", description="A results folder in few files.")
+    parser.add_argument("results", type=Path, help="folder of a sweep or a search")
+    parser.add_argument("out", type=Path, help="a new folder")
+    return parser
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    packed, left = pack(arguments.results, arguments.out)
+    print(f"{packed} files are in {arguments.out}; {left} with weights, checkpoints and logs were left out")
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(_main, _parser().parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
