@@ -148,7 +148,9 @@ class TrainableActivation(keras.layers.Layer):
                 "parameters", trained, initialize_rows(trained), regularize_rows(trained), constrain_rows(trained)
             )
         if held:
-            self._held = self._add_rows("held_parameters", held, initialize_rows(held), trainable=False)
+            self._held = self._add_rows(
+                "held_parameters", held, initialize_rows(held), constraint=constrain_rows(held), trainable=False
+            )
 
     def _add_rows(self, name, rows, initializer, regularizer=None, constraint=None, trainable=True) -> keras.Variable:
         """A variable of a row for each of `rows`; what Keras does to it sees it in rows."""
@@ -171,8 +173,8 @@ class TrainableActivation(keras.layers.Layer):
         make_path_unique(variable)
         return variable
 
-    def _rows(self, variable) -> np.ndarray:
-        return np.reshape(ops.convert_to_numpy(variable.value), (-1, *(self._shape or ())))
+    def _rows(self, values) -> np.ndarray:
+        return np.reshape(ops.convert_to_numpy(values), (-1, *(self._shape or ())))
 
     def build(self, input_shape):
         if self.granularity == "channel" and self._shape is None:
@@ -248,8 +250,12 @@ class TrainableActivation(keras.layers.Layer):
     def get_parameters(self) -> dict[str, np.ndarray]:
         """The trainable numbers by name, as NumPy arrays of shape () or (channels,)."""
         self._require_variables()
+        return self._by_name(lambda variable: variable.value)
+
+    def _by_name(self, read: Callable) -> dict[str, np.ndarray]:
+        """What `read` makes of the variables, by the names of the parameters."""
         variables = {True: self._packed, False: self._held}
-        rows = {trains: iter(() if v is None else self._rows(v)) for trains, v in variables.items()}
+        rows = {trains: iter(() if v is None else self._rows(read(v))) for trains, v in variables.items()}
         return {slot.name: next(rows[slot.trainable]) for slot in self._slots}
 
     def set_parameters(self, **values):
@@ -271,12 +277,14 @@ class TrainableActivation(keras.layers.Layer):
                 raise ValueError(
                     f"`{name}` of {self.name} needs a value of shape {current[name].shape}. Received: {value!r}"
                 ) from None
-        self._assign(current)
+        for slot in self._bounded_slots():
+            if slot.name in values:
+                slot.check_bounds(current[slot.name])
+        self._store(current)
 
-    def _assign(self, values: dict[str, np.ndarray]):
-        for slot in self._slots:
-            slot.check_bounds(values[slot.name])
-        self._store(values)
+    def _bounded_slots(self) -> Sequence[Slot]:
+        """All parameters, each with the bounds that it has."""
+        return self._slots
 
     def _store(self, values: dict[str, np.ndarray]):
         for variable, trained in ((self._packed, True), (self._held, False)):

@@ -14,6 +14,7 @@ from keras_adaptact.base import TrainableActivation, channel_axis
 from keras_adaptact.graphs import activations_of, every_layer, function_at, is_activation
 from keras_adaptact.mixtures import Mixture
 from keras_adaptact.optimizers import decays
+from keras_adaptact.parameters import constrained
 
 LARGE = 100.0  # a parameter or mixing weight beyond it is no longer an activation's
 
@@ -32,9 +33,10 @@ class Finding(NamedTuple):
 def check(model: keras.Model, data: Any = None) -> list[Finding]:
     """Looks for what often goes wrong with trainable activations; an empty list says that nothing was found.
 
-    It finds parameters and mixing weights that are no numbers or beyond 100; an AReLU with a = b, which is a straight
-    line; one layer at several sites of `activation=`, which can't be loaded; weight decay or regularizers that pull
-    on activation parameters; and with data, sites whose output is the same number for all of it.
+    It finds parameters and mixing weights that are no numbers or beyond 100, and parameters that lie where their
+    constraints don't let them; an AReLU with a = b, which is a straight line; one layer at several sites of
+    `activation=`, which can't be loaded; weight decay or regularizers that pull on activation parameters; and with
+    data, sites whose output is the same number for all of it.
 
     ```python
     for finding in ka.check(model, x_train[:256]):
@@ -46,7 +48,8 @@ def check(model: keras.Model, data: Any = None) -> list[Finding]:
         data: inputs, such as one batch, that the model is called on once; None leaves dead sites out.
     """
     names = _site_names(model)
-    found = [finding for layer in activations_of(model) for finding in _numbers(layer, names[id(layer)][0])]
+    judged = _numbers, _outside
+    found = [f for layer in activations_of(model) for judge in judged for f in judge(layer, names[id(layer)][0])]
     found += [
         Finding(places[0], f"is one layer with {', '.join(places[1:])}", "make a layer for each place")
         for places in names.values()
@@ -90,6 +93,21 @@ def _numbers(layer, site: str) -> Iterator[Finding]:
         if straight:
             where = "" if straight == 1 else f" in {straight:.0%} of the channels"
             yield Finding(site, f"AReLU is a straight line{where}: {prefix}a = {prefix}b", "set a and b apart")
+
+
+def _outside(layer, site: str) -> Iterator[Finding]:
+    """Parameters that Keras's optimizers would have brought back to where their constraints hold them."""
+    by_name = getattr(layer, "_by_name", lambda read: {v.name: ops.convert_to_numpy(read(v)) for v in layer.variables})
+    values, allowed = (by_name(read) if layer.variables else {} for read in (lambda v: v.value, constrained))
+    for name, value in values.items():
+        off = ~np.isclose(value, allowed[name], rtol=1e-5, equal_nan=True)
+        if np.any(off):
+            first = np.ravel(value[off])[0]
+            yield Finding(
+                site,
+                f"{name} = {first:.4g} lies outside its constraint",
+                "call `apply_constraints(model)` after each step of an optimizer that is not Keras's",
+            )
 
 
 def _arelus(layer) -> list[str]:

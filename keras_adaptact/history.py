@@ -21,6 +21,16 @@ class ActivationHistory(keras.callbacks.Callback):
     pandas.DataFrame(history.records)
     ```
 
+    In a loop without callbacks `record` does what they do:
+
+    ```python
+    history = ka.ActivationHistory()
+    for step in range(1000):
+        if step % 100 == 0:
+            history.record(model, step)
+        ...
+    ```
+
     `records` has the rows of `activation_table` with their `epoch`: parameters, and mixing weights (X, Y, Z) as
     `weight[tanh]` and so on. Epoch 0 is the state before training, or `initial_epoch` is where `fit` is given one.
     A further `fit` with the same callback goes on counting. A model whose activations are replaced in between needs a
@@ -46,17 +56,34 @@ class ActivationHistory(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs=None):
         if not self.snapshots:
-            self._keep(epoch)
+            self.record(self.model, epoch)
 
     def on_epoch_end(self, epoch: int, logs=None):
-        self._keep(max(self.snapshots) + 1)
+        self.record(self.model, max(self.snapshots, default=epoch) + 1)
 
-    def _keep(self, epoch: int):
-        found = {site: arguments(layer) for site, layer in sites(self.model).items()}
+    def record(self, model: keras.Model, step: int):
+        """Keeps the numbers of a model's activations as they are now, under `step`, which stands in place of an epoch.
+
+        Args:
+            model: the same at each step.
+            step: any integer above that of the last record.
+
+        Raises:
+            ValueError: for a step that is not above the last one, or a model without trainable activations.
+        """
+        last = max(self.snapshots, default=None)
+        if isinstance(step, bool) or not isinstance(step, int | np.integer) or (last is not None and step <= last):
+            above = "" if last is None else f" above {last}, the last one"
+            raise ValueError(f"`step` must be an integer{above}. Received: {step!r}")
+        step = int(step)
+        found = {site: arguments(layer) for site, layer in sites(model).items()}
         if not found:
-            raise ValueError(f"ActivationHistory needs a model with trainable activations. Received: {self.model.name}")
-        self.snapshots[epoch] = found
-        self.records += [{"epoch": epoch} | row for row in activation_table(self.model)]
+            raise ValueError(f"ActivationHistory needs a model with trainable activations. Received: {model.name}")
+        self.snapshots[step] = found
+        self.records += [{"epoch": step} | row for row in activation_table(model)]
+        self._write(step, found)
+
+    def _write(self, epoch: int, found: dict[str, dict[str, np.ndarray]]):
         if self.path is not None:
             write_whole(self.path, lambda file: file.write_text(self._csv(), encoding="utf-8", newline=""))
         if self._writer is not None:

@@ -65,3 +65,8 @@ def output_shape_of(layer: keras.layers.Layer) -> tuple[int | None, ...] | None:
 def is_traced(layer: keras.layers.Layer) -> bool:
     """Whether Keras calls a layer to find its output's shape, which builds what is called in it."""
     return type(layer).compute_output_shape is keras.layers.Layer.compute_output_shape
+
+
+def set_own_trainable(layer: keras.layers.Layer, value: bool) -> None:
+    """Says whether a layer is trainable, and nothing of the layers and variables in it, as `trainable` would."""
+    layer._trainable = value

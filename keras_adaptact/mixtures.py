@@ -185,7 +185,7 @@ class Mixture(TrainableActivation):
         start = self._fixed or self._normalization.initial(len(members))
         self._weights_slot = Slot.make("weights", start, **weight_settings)
         if isinstance(self._weights_slot.initializer, keras.initializers.Constant):
-            self._check_bounds(np.asarray(self._weights_slot.initializer.value))
+            self._bounded_slots()[-1].check_bounds(np.asarray(self._weights_slot.initializer.value))
         self._weights_trainable = self._fixed is None if weights_trainable is None else bool(weights_trainable)
         self._create_if_known()
 
@@ -272,28 +272,24 @@ class Mixture(TrainableActivation):
         """What the members are mixed with (X, Y, Z), as NumPy, of shape (members,) or (members, channels)."""
         return ops.convert_to_numpy(self._normalization.function(ops.array(self.get_parameters()["weights"])))
 
-    def get_parameters(self):
-        return super().get_parameters() | {"weights": self._rows(self._raw_weights)}
+    def _by_name(self, read):
+        return super()._by_name(read) | {"weights": self._rows(read(self._raw_weights))}
 
-    def _assign(self, values):
-        self._check_bounds(values["weights"])
-        super()._assign(values)
+    def _bounded_slots(self):
+        return (*self._slots, replace(self._weights_slot, constraint=self._normalization.constraint))
 
     def _store(self, values):
         super()._store(values)
         self._raw_weights.assign(np.reshape(values["weights"], tuple(self._raw_weights.shape)))
 
     def _saved(self):
-        weights = [] if self._shape is None else [self._rows(self._raw_weights)]
+        weights = [] if self._shape is None else [self._rows(self._raw_weights.value)]
         return super()._saved() + weights
 
     def _load(self, saved):
         *own, weights = saved
         rows = own[0] if own else ()
         self._store(dict(zip([slot.name for slot in self._slots], rows, strict=True)) | {"weights": weights})
-
-    def _check_bounds(self, raw):
-        replace(self._weights_slot, constraint=self._normalization.constraint).check_bounds(raw)
 
     def _written_slots(self):
         return (*self._slots, self._weights_slot)

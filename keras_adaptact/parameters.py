@@ -132,3 +132,9 @@ def constrain_rows(slots: Sequence[Slot]) -> Any:
         return None
     parts = [(slice(i, i + 1), slot.constraint or (lambda row: row)) for i, slot in enumerate(slots)]
     return lambda rows: ops.concatenate([constraint(rows[part]) for part, constraint in parts])
+
+
+def constrained(variable: keras.Variable, value: Any = None) -> Any:
+    """What a variable's constraint makes of its value, or of another one."""
+    value = ops.stop_gradient(variable.value) if value is None else value
+    return value if variable.constraint is None else variable.constraint(value)

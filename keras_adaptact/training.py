@@ -7,7 +7,8 @@ from numbers import Real
 
 import keras
 
-from keras_adaptact.graphs import activations_of
+from keras_adaptact.graphs import activations_of, every_layer
+from keras_adaptact.keras_private import set_own_trainable
 from keras_adaptact.optimizers import Chosen, around
 
 
@@ -15,18 +16,30 @@ def freeze_activations(model: keras.Model) -> keras.Model:
     """Holds the parameters of every trainable activation of a model as they are, and returns the model.
 
     Reaches those in nested models and in `activation=` too. Compile the model again before it is trained.
+
+    Raises:
+        ValueError: for a model without trainable activations.
     """
-    return _set_trainable(model, False)
+    for layer in _activations(model):
+        layer.trainable = False
+    return model
 
 
 def unfreeze_activations(model: keras.Model) -> keras.Model:
-    """Undoes `freeze_activations`: trains the parameters of every trainable activation, and returns the model."""
-    return _set_trainable(model, True)
+    """Trains the parameters of every trainable activation, and returns the model.
 
+    Undoes `freeze_activations`. In a model that is frozen itself (`model.trainable = False`) they are trained alone;
+    a parameter that is held by a setting of its own, such as `a_trainable=False`, stays held.
 
-def _set_trainable(model, value: bool) -> keras.Model:
-    for layer in activations_of(model):
-        layer.trainable = value
+    Raises:
+        ValueError: for a model without trainable activations.
+    """
+    activations = _activations(model)
+    if not model.trainable:
+        _hold_others(model)
+        set_own_trainable(model, True)
+    for layer in activations:
+        layer.trainable = True
     return model
 
 
@@ -34,7 +47,9 @@ def _set_trainable(model, value: bool) -> keras.Model:
 def only_activations(model: keras.Model) -> Iterator[keras.Model]:
     """Trains nothing but the activations inside a `with`, to warm them up; afterwards what was trained before.
 
-    Keras decides what is trained when a model is compiled, so compile it inside and again after:
+    They are trained whether they, or the model, were frozen before or not, as in transfer learning; but not a parameter
+    that is held by a setting of its own, such as `a_trainable=False`. Keras decides what is trained when a model is
+    compiled, so compile it inside and again after:
 
     ```python
     with ka.only_activations(model):
@@ -44,18 +59,26 @@ def only_activations(model: keras.Model) -> Iterator[keras.Model]:
     model.fit(x, y, epochs=20)
     ```
 
-    Layers such as `BatchNormalization` and `Dropout` go on as in any training; only weights are held.
+    Layers such as `BatchNormalization` and `Dropout` go on as in any training, or as frozen ones where they are frozen;
+    only weights are held.
+
+    Raises:
+        ValueError: for a model that isn't built, one without trainable activations, and one whose activations hold
+            all of their parameters.
     """
-    _require_activations(model)
-    own = {id(v) for layer in activations_of(model) for v in layer.variables}
-    before = [(v, v.trainable) for v in model.variables]
+    activation_variables(model)
+    layers = [(layer, layer.trainable) for layer in (model, *every_layer(model))]
+    variables = [(v, v.trainable) for v in model.variables]
     try:
-        for variable, _ in before:
-            if id(variable) not in own:
-                variable.trainable = False
+        _hold_others(model)
+        unfreeze_activations(model)
+        if not model.trainable_variables:
+            raise ValueError(f"All parameters of the model's activations are held. Received: {model!r}")
         yield model
     finally:
-        for variable, trainable in before:
+        for layer, trainable in layers:
+            set_own_trainable(layer, trainable)
+        for variable, trainable in variables:
             variable.trainable = trainable
 
 
@@ -99,19 +122,46 @@ def optimizer_for(
         ValueError: for a model without trainable activations, an optimizer in use, a negative factor or limit; and in
             the first step, for an optimizer of one's own whose `apply` never calls `update_step`.
     """
-    if not isinstance(learning_rate_factor, Real) or not 0 <= learning_rate_factor < math.inf:
-        raise ValueError(f"`learning_rate_factor` must be a number of 0 or more. Received: {learning_rate_factor!r}")
+    check_factor("learning_rate_factor", learning_rate_factor)
     if step_limit is not None and not (isinstance(step_limit, Real) and 0 < step_limit < math.inf):
         raise ValueError(f"`step_limit` must be a number above 0, or None. Received: {step_limit!r}")
     optimizer = keras.optimizers.get(optimizer)
     if optimizer.built:
         raise ValueError(f"The optimizer must not have been used yet. Received: {optimizer!r}")
-    _require_activations(model)
-    own = [v for layer in activations_of(model) for v in layer.variables]
-    chosen = Chosen.of(own, model.trainable_variables)
+    chosen = Chosen.of(activation_variables(model), model.trainable_variables)
     return around(optimizer, float(learning_rate_factor), chosen, step_limit)
 
 
-def _require_activations(model):
-    if not any(layer.variables for layer in activations_of(model)):
+def activation_variables(model: keras.Model) -> list:
+    """The variables of a model's trainable activations.
+
+    Raises:
+        ValueError: for a model without any, or one that isn't built: variables that come later would be missed.
+    """
+    activations = _activations(model)
+    unbuilt = [layer.name for layer in (model, *every_layer(model)) if not layer.built]
+    if unbuilt:
+        raise ValueError(
+            f"The model must be built: call it once before. Received: {model!r}, in which {', '.join(unbuilt)} has no "
+            "variables yet"
+        )
+    return [v for layer in activations for v in layer.variables]
+
+
+def _hold_others(model) -> None:
+    own = {id(v) for layer in activations_of(model) for v in layer.variables}
+    for variable in model.variables:
+        if id(variable) not in own:
+            variable.trainable = False
+
+
+def check_factor(argument: str, value: float) -> None:
+    if not isinstance(value, Real) or not 0 <= value < math.inf:
+        raise ValueError(f"`{argument}` must be a number of 0 or more. Received: {value!r}")
+
+
+def _activations(model) -> list[keras.layers.Layer]:
+    found = activations_of(model)
+    if not found:
         raise ValueError(f"The model has no trainable activations, or is not built yet. Received: {model!r}")
+    return found

@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 
 from keras_adaptact.backends.common import canonical, optional, plain
+from keras_adaptact.backends.jax_jet import teach_checkpoint
 
 NATIVE = 0  # elements from which the kernels pay
 CHUNK = 2**17  # elements; measured best of 2**16 to 2**19, by benchmarks/activations.py
@@ -48,6 +49,7 @@ def _has_kernels(form, z, variables) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def _checkpointed(formula, dtype):
+    teach_checkpoint()
     return jax.jit(jax.checkpoint(plain(formula, dtype)))
 
 
