@@ -103,7 +103,7 @@ def layer_of(spec) -> keras.layers.Layer | None:
     return None if is_function else get(spec, name="member")
 
 
-def _numbered(names: Sequence[str]) -> list[str]:
+def numbered(names: Sequence[str]) -> list[str]:
     """Makes names unique: tanh, tanh_2, tanh_3."""
     return [name if (n := names[:i].count(name)) == 0 else f"{name}_{n + 1}" for i, name in enumerate(names)]
 
@@ -162,7 +162,7 @@ class Mixture(TrainableActivation):
                 f"`normalization` must be one of {', '.join(map(repr, NORMALIZATIONS))}. Received: {normalization!r}"
             )
         found = [Member.make(spec, granularity) for spec in members]
-        names = _numbered([member.name for member in found])
+        names = numbered([member.name for member in found])
         members = tuple(replace(member, name=name) for member, name in zip(found, names, strict=True))
         weight_settings = {s: kwargs.pop(f"weights_{s}", None) for s in SETTINGS if s != "trainable"}
         slots = [slot.renamed(f"{m.name}_{slot.name}", kwargs) for m in members for slot in m.slots]

@@ -23,3 +23,11 @@ def _fresh_keras():
     yield
     keras.config.set_dtype_policy("float32")
     keras.config.set_image_data_format("channels_last")
+
+
+@pytest.fixture
+def _registry(monkeypatch):
+    """Names that a test registers are forgotten."""
+    from keras_adaptact import registry
+
+    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))

@@ -16,14 +16,6 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 GUIDES = [page for page in PAGES if "```python" in page.read_text(encoding="utf-8")]
 
 
-@pytest.fixture
-def _registry(monkeypatch):
-    """Names that a page registers are forgotten."""
-    from keras_adaptact import registry
-
-    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
-
-
 @pytest.mark.usefixtures("_registry")
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
 def test_a_guide_runs(page, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """What `nox -s wheel` runs in an environment that holds the wheel and a backend alone."""
 
+import importlib
 import sys
 from importlib.metadata import version
 from importlib.resources import files
@@ -24,4 +25,8 @@ expected = (np.tanh(h) + 1 / (1 + np.exp(-h)) + h) / 3
 np.testing.assert_allclose(keras.ops.convert_to_numpy(model(x)), expected, rtol=1e-5, atol=1e-6)
 model.compile("sgd", "mse")
 model.fit(x, expected, verbose=0)
+try:
+    importlib.import_module("keras_adaptact.tuning")
+except ImportError as error:
+    assert "keras-adaptact[tuning]" in str(error)
 print(f"keras_adaptact {ka.__version__} on {keras.config.backend()}: the wheel works")

@@ -3,7 +3,7 @@
 
 def __getattr__(name: str):
     if name == "ActivationHyperModel":  # it imports Keras, which the commands do only once they chose a backend
-        from tuner.hypermodel import ActivationHyperModel
+        from keras_adaptact.tuning import ActivationHyperModel
 
         return ActivationHyperModel
     raise AttributeError(f"module 'tuner' has no attribute {name!r}")
