@@ -1,21 +1,15 @@
 """The machinery of a trainable activation, once: variables, granularity, dtype, configuration."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_adaptact import backends
-from keras_adaptact.keras_private import (
-    after_build,
-    calling_layer,
-    is_traced,
-    make_path_unique,
-    output_shape_of,
-    scope_of,
-)
+from keras_adaptact.keras_private import make_path_unique
+from keras_adaptact.owners import owner_of
 from keras_adaptact.parameters import (
     SETTINGS,
     SUFFIXES,
@@ -179,7 +173,7 @@ class TrainableActivation(keras.layers.Layer):
     def build(self, input_shape):
         if self.granularity == "channel" and self._shape is None:
             found = input_shape[channel_axis(self.data_format, len(input_shape))]
-            owner = _owner(self)
+            owner = owner_of(self)
             if found is None or owner is not None:
                 received = f"the `activation=` of {owner.name}" if owner else f"input of shape {tuple(input_shape)}"
                 raise ValueError(
@@ -371,36 +365,3 @@ def channel_axis(data_format: str, rank: int) -> int:
     if rank < 2:
         raise ValueError(f'granularity="channel" needs an input of rank 2 or more. Received: an input of rank {rank}')
     return 1 if data_format == "channels_first" else rank - 1
-
-
-def _owner(activation) -> keras.layers.Layer | None:
-    """The layer that calls an activation of its own, if it can't have built it before.
-
-    Dense and its kin know their output's shape without a call, and so never build their activation: variables made
-    inside their first real call would come too late for the optimizer, without a word.
-    """
-    caller = calling_layer()
-    is_late = caller is not None and getattr(caller, "activation", None) is activation and not is_traced(caller)
-    return caller if is_late else None
-
-
-def _build_activations(owner: keras.layers.Layer):
-    """Builds the library's layers in `activation=` of one of Keras's, for what they will see."""
-    for name in ("activation", "recurrent_activation"):
-        activation: Any = getattr(owner, name, None)
-        if hasattr(type(activation), "_build_for") and not activation.built:
-            shape = _seen_by_activations(owner)
-            if shape is not None:
-                with scope_of(owner):
-                    activation._build_for(owner, shape)
-
-
-def _seen_by_activations(owner: keras.layers.Layer) -> tuple[int | None, ...] | None:
-    if not type(owner).call.__module__.startswith("keras."):
-        return None  # its `call` may use its activation anywhere
-    if hasattr(owner, "state_size") and hasattr(owner, "units"):  # a cell of a recurrent layer, or such a layer
-        return None, owner.units
-    return output_shape_of(owner)
-
-
-after_build(_build_activations)

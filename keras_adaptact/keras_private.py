@@ -12,10 +12,7 @@ _paths: Counter[str] = Counter()
 
 
 def after_build(notify: Callable[[keras.layers.Layer], None]) -> None:
-    """Has `notify(layer)` called for every layer that Keras has built, before its state is locked.
-
-    A layer such as Dense builds no activation of its own, and Keras tells an activation nothing of its owner.
-    """
+    """Has `notify(layer)` called for every layer that Keras has built, before its state is locked."""
     keras_does = keras.layers.Layer._post_build
 
     @wraps(keras_does)
