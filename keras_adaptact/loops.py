@@ -1,6 +1,7 @@
 """What training loops other than Keras's need of a model: its constraints, and which parameters are activations'."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -103,16 +104,21 @@ def parameter_groups(
     parameters: dict[str, list] = {label: [] for label in ("other", "activation")}
     for variable, label in zip(model.trainable_variables, labels, strict=True):
         parameters[label].append(variable.value)
-    own = _Group(
-        params=parameters["activation"], learning_rate_factor=float(learning_rate_factor), weight_decay=weight_decay
-    )
+    own = _Group(params=parameters["activation"], lr=_Multiple(learning_rate_factor), weight_decay=weight_decay)
     return [group for group in ({"params": parameters["other"]}, own) if group["params"]]
 
 
+@dataclass(frozen=True)
+class _Multiple:
+    """Of a learning rate that isn't known yet; no optimizer can take it for a number."""
+
+    factor: float
+
+
 class _Group(dict):
-    """A group whose `lr` is a multiple of its optimizer's, which a group hears of when the optimizer fills it up."""
+    """A group that hears of its optimizer's learning rate when the optimizer fills it up with what it lacks."""
 
     def setdefault(self, key, default=None):
-        if key == "lr" and key not in self:
-            default = default * self["learning_rate_factor"]
+        if key == "lr" and isinstance(self[key], _Multiple):
+            self[key] = default * self[key].factor
         return super().setdefault(key, default)

@@ -259,6 +259,8 @@ def test_groups_keep_their_ratio_when_rates_change_and_states_load():
 
 @on["torch"]
 def test_groups_hold_what_is_trained():
+    import torch
+
     model = two_sites()
     with ka.only_activations(model):
         (group,) = ka.parameter_groups(model)
@@ -266,6 +268,10 @@ def test_groups_hold_what_is_trained():
     ka.freeze_activations(model)
     (group,) = ka.parameter_groups(model)
     assert len(group["params"]) == len(model.trainable_variables)
+    copied = torch.optim.SGD([dict(g) for g in ka.parameter_groups(two_sites(), 3.0)], lr=0.1)
+    copied.param_groups[1]["params"][0].grad = torch.ones_like(copied.param_groups[1]["params"][0])
+    with pytest.raises(TypeError, match="Multiple"):  # no silent rate of the others
+        copied.step()
     for arguments in ({"learning_rate_factor": -1}, {"weight_decay": -0.1}, {"learning_rate_factor": None}):
         with pytest.raises(ValueError, match="0 or more"):
             ka.parameter_groups(model, **arguments)
