@@ -20,12 +20,14 @@ ONCE = (
     "committed_results",
     "config",
     "data",
+    "export",
     "grid",
     "journal",
     "judge",
     "kerastuner",
     "oracles",
     "owned",
+    "pack",
     "readme",
     "records",
     "report",
@@ -52,8 +54,8 @@ def lint(session: nox.Session) -> None:
 @nox.parametrize("backend", list(PACKAGES), ids=list(PACKAGES))
 def tests(session: nox.Session, backend: str) -> None:
     """All tests on one backend; the others aren't installed."""
-    loops = ("optax",) if backend == "jax" else ()  # of others than Keras
-    session.install(*CONSTRAINTS, PACKAGES[backend], *loops, "-e", ".[test]")
+    others = ("optax", "optuna") if backend == "jax" else ()  # whose own tools are used with ours
+    session.install(*CONSTRAINTS, PACKAGES[backend], *others, "-e", ".[test]")
     ignored = [f"--ignore=tests/test_{name}.py" for name in ONCE if backend != next(iter(PACKAGES))]
     session.run("pytest", "-n", "auto", *ignored, *session.posargs, env={"KERAS_BACKEND": backend} | QUIET)
 

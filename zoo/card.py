@@ -1,0 +1,185 @@
+"""A trained model with its card, as a folder to upload: python -m zoo.card runs/mine upload/mine
+
+The folder holds Keras's own unzipped form of `model.keras` (`config.json`, `metadata.json`, `model.weights.h5`), so
+that `keras.saving.load_model(folder)`, or `load_model("hf://...")` once it is on a hub, opens it; the run's config as
+`run.json`; how images are standardized as `preprocessing.json`; and the card as `README.md`.
+"""
+
+import argparse
+import contextlib
+import shutil
+import sys
+import zipfile
+import zlib
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from zoo.command import run_command
+from zoo.errors import UserError
+
+PARTS = ("config.json", "metadata.json", "model.weights.h5")  # of Keras's form
+LARGEST = 2**33  # bytes of a part that is believed
+LICENSE = "apache-2.0"  # of the model, as a hub spells it
+
+TEMPLATE = """---
+library_name: keras
+license: {license}
+pipeline_tag: image-classification
+tags:
+  - keras
+  - keras_adaptact
+  - image-classification
+---
+
+# {network} with {activation}
+
+A {network} with {parameters:,} parameters, trained on {data} by `zoo.train` of keras_adaptact, whose trainable
+activation functions it has: import that package before the model is loaded.
+
+```python
+import keras
+import keras_adaptact
+
+model = keras.saving.load_model("{name}")
+```
+
+It takes float32 images (n, 32, 32, 3), standardized as `preprocessing.json` says ({standardize}), and gives a logit for
+each of {classes} classes.
+
+## How well it does
+
+After the last epoch, on {tested} test images, which took part in no choice: {accuracy}. One run, seed {seed}: other
+seeds give other numbers.
+
+## How it was trained
+
+{epochs} epochs on {trained} images, batches of {batch_size}, {optimizer}, a rate of {rate:g} ({schedule}), weight decay
+{decay:g}, on {backend} ({device}), Keras {keras}. `run.json` is the whole config, which trains it again:
+`KERAS_BACKEND={backend} python -m zoo.train run.json`.
+
+## Licence
+
+{license}, as keras_adaptact; that of the images is their makers'.
+"""
+
+
+def text(
+    config: dict[str, Any], environment: dict[str, Any], metrics: dict[str, Any], name: str, license: str = LICENSE
+) -> str:
+    """The card of a finished run, Markdown with the front matter that model hubs read.
+
+    Raises:
+        UserError: for a run that isn't finished, or whose test images weren't looked at.
+    """
+    if metrics.get("status") != "finished" or "test_accuracy" not in metrics:
+        raise UserError(f"a card needs a finished run that was tested; this one is {metrics.get('status')}")
+    training, dataset = config["training"], config["dataset"]
+    shares = ("test_accuracy", "accuracy"), ("test_precision_macro", "macro precision")
+    measured = [f"{called} {metrics[key]:.2%}" for key, called in shares if key in metrics]
+    measured.append(f"cross-entropy {metrics['test_loss']:.3f}")
+    images = environment.get("images", {})  # version 0.1.0 did not count them
+    return TEMPLATE.format(
+        license=license,
+        name=name,
+        network=config["model"]["name"],
+        activation=_activation(config["activation"]),
+        parameters=metrics["parameters"],
+        data=environment["data"],
+        standardize=dataset["standardize"],
+        classes=len(metrics["test_precision_per_class"]),
+        tested=f"all {images['test']:,}" if "test" in images else "all",
+        accuracy=", ".join(measured),
+        seed=metrics["seed"],
+        epochs=metrics["epochs"],
+        trained=f"{images['train']:,}" if "train" in images else "the training",
+        batch_size=training["batch_size"],
+        optimizer=training["optimizer"]["name"],
+        rate=training["optimizer"]["learning_rate"],
+        schedule=training["schedule"]["name"],
+        decay=training["weight_decay"],
+        backend=environment["backend"],
+        device=environment["device"],
+        keras=environment["versions"]["keras"],
+    )
+
+
+def _activation(rules: dict[str, Any] | list[dict[str, Any]]) -> str:
+    """Of the rules of a config, the names, and the sites where there are several."""
+    if isinstance(rules, dict):
+        return rules["name"]
+    return ", ".join(f"{rule['name']} at {rule['sites']}" for rule in rules)
+
+
+def write(run: Path, out: Path, license: str = LICENSE) -> None:
+    """Writes the folder of a finished run.
+
+    Raises:
+        UserError: where that is no finished run, its model is damaged, or `out` isn't empty.
+    """
+    from zoo import results
+
+    config = results.read_json(run / "config.json", "model", "activation", "dataset", "training")
+    environment = results.read_json(run / "environment.json", "backend", "device", "versions", "data")
+    metrics = results.read_json(run / "metrics.json", "status")
+    try:
+        card = text(config, environment, metrics, out.name, license)
+    except UserError as error:
+        raise UserError(f"{run}: {error}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{run}: not what zoo.train writes ({error!r})") from None
+    with _model(run / "model.keras") as model:
+        results.new_folder(out)
+        for part in PARTS:
+            results.write_whole(out / part, partial(_copy, model, part))
+    results.write_json(out / "run.json", config)
+    results.write_whole(out / "preprocessing.json", lambda path: shutil.copyfile(run / "preprocessing.json", path))
+    results.write_text(out / "README.md", card)
+
+
+@contextlib.contextmanager
+def _model(path: Path) -> Iterator[zipfile.ZipFile]:
+    """
+    Raises:
+        UserError: where a file isn't what Keras saves.
+    """
+    try:
+        with zipfile.ZipFile(path) as model:
+            sizes = {entry.filename: entry.file_size for entry in model.infolist()}
+            if wrong := next((part for part in PARTS if not 0 < sizes.get(part, 0) < LARGEST), None):
+                raise UserError(f"{path}: not what Keras saves: its {wrong} is missing, empty or too large")
+            if damaged := model.testzip():
+                raise UserError(f"{path}: its {damaged} is damaged")
+            yield model
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; a card needs a run that keeps its weights") from None
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
+        raise UserError(f"{path}: can't be read as a model: {error}") from None
+
+
+def _copy(model: zipfile.ZipFile, part: str, path: Path) -> None:
+    with model.open(part) as source, path.open("wb") as target:
+        shutil.copyfileobj(source, target)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m zoo.card", description="A trained model and its card, to upload.")
+    parser.add_argument("run", type=Path, help="folder of one seed's finished run")
+    parser.add_argument("out", type=Path, help="a new folder")
+    parser.add_argument("--license", default=LICENSE, help=f"of the model, as a hub spells it; {LICENSE} by default")
+    return parser
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    write(arguments.run, arguments.out, arguments.license)
+    print(f"{arguments.out} holds the model and its card; keras.saving.load_model opens it")
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_command(_main, _parser().parse_args(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
