@@ -1,5 +1,7 @@
 """Searches of activations with KerasTuner: `python -m tuner.search configs/search/quick.json`."""
 
+import zoo as zoo  # so that it is told of signals from here on
+
 
 def __getattr__(name: str):
     if name == "ActivationHyperModel":  # it imports Keras, which the commands do only once they chose a backend

@@ -103,6 +103,7 @@ def main(argv: list[str]) -> int:
     folder = Folder(Path(path))
     search, found = folder.open()
     backend.choose(found.backend)
+    backend.load()
 
     from tuner import trial
 

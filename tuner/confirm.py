@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tuner.folder import Folder, candidates
 from tuner.outcome import Outcome
 from tuner.space import Search
-from zoo import results, train
-from zoo.command import INTERRUPTED
+from zoo import results, signals, train
 from zoo.process import supervise
 
 if TYPE_CHECKING:  # it imports Keras
@@ -58,12 +57,12 @@ def _trained(folder: Folder, search: Search, trial: str, point: Mapping[str, Any
     else:
         folder.clear(run)
         config = run.with_name(f"{trial}.config.json")
-        results.write_json(config, search.proof(point, folder.base, fresh_seed(search)).resolved())
+        results.write_own_json(config, search.proof(point, folder.base, fresh_seed(search)).resolved())
         what = [str(config), "--out", str(run)]
     what += ["--data-dir", described.data_dir] if described.data_dir else []
     log = run.with_name(f"{trial}.log")
     status = start(["-m", "tuner.confirm", *what], log)
-    if status in (train.STOPPED, INTERRUPTED, -signal.SIGINT):
+    if status in (train.STOPPED, signals.INTERRUPTED, -signal.SIGINT):
         raise KeyboardInterrupt
     last = next(_said(log.read_text(encoding="utf-8", errors="replace")), f"exit status {status}")
     if status not in (0, train.DIVERGED):

@@ -33,7 +33,7 @@ class Entry(Strict):
         None, description="so many weights, none negative, that sum to 1: any point, all as likely at random"
     )
     log: bool = Field(False, description="of int and float: even in the logarithm")
-    when: dict[str, Label | list[Label]] = Field(
+    when: dict[str, Label | Annotated[list[Label], Field(min_length=1)]] = Field(
         {}, description="labels that entries before this one must have for it to count"
     )
 

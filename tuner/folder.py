@@ -3,22 +3,26 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner import journal, records, space
 from tuner.outcome import OUTCOME, Outcome
 from tuner.records import AtWork, Described
-from zoo import config, owned, results
+from zoo import config, owned, results, written
+from zoo.environment import SCHEMA
 from zoo.errors import UserError
 
 if TYPE_CHECKING:  # it imports Keras
     from tuner.kept import Kept
 
 LARGE = ("model.keras", "checkpoint.npz")
+NOT_HANDED_ON = {"metrics.json", "model.keras", "predictions.npz"}  # of a trial to the one that goes on with it
 ENDED = "ended.json"  # tells a worker that comes late that there is nothing left to do
 GROWS = ("notes", "trials", "confirm")  # fields that a resumed search may have changed
 
@@ -36,39 +40,55 @@ class Folder:
         self._settled: set[str] = set()  # trials without weights
         self._best = ""  # the trial of best.json
 
+    @contextlib.contextmanager
+    def led(self) -> Iterator[None]:
+        """Within it no other process leads the search.
+
+        Raises:
+            UserError: where one does, with its number and since when.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{self.path}: no folder can be made here: {error.strerror}") from None
+        with owned.locked(self.path, "this search is led by"):
+            yield
+
     def begin(self, file: Path, search: space.Search, data_dir: Path | None, backend: str, resumed: bool) -> None:
         """Writes down what is searched; or finds it there, where the search is resumed.
 
         Raises:
             UserError: for a folder in use, or one that holds another search.
         """
-        found: dict[str, Any] = {"search": search.model_dump(by_alias=True, mode="json", exclude={"schema_"})}
+        found: dict[str, Any] = {"schema": SCHEMA}
+        found |= {"search": search.model_dump(by_alias=True, mode="json", exclude={"schema_"})}
         found |= {"backend": backend, "data_dir": str(data_dir.resolve()) if data_dir else None}
         found["file"] = str(file)
         base = config.read_object(file.parent / search.base)
         self._check_inside(self.path / "trials")
-        if journal.exists(self.journal) and not resumed:
-            raise UserError(f"{self.path}: this folder holds a search; --resume goes on with it, or give another --out")
         if journal.exists(self.journal):
-            then = self._described()
-            changes = [
-                *_changes(then.search, found["search"]),
-                *_changes(config.read_object(self.base), base, "base"),
-            ]
-            changes += _changes({"backend": then.backend}, {"backend": backend})
-            changes = [change for change in changes if change.split(":")[0] not in (*GROWS, "base.notes")]
-            if changes:
-                raise UserError(f"{self.path}: this folder holds another search: {'; '.join(changes[:3])}")
-            if search.trials < (before := self._parsed(then).trials):
-                raise UserError(f"{self.path}: trials can only grow: {before} then, {search.trials} now")
-        else:
-            if not (self.path / "search.json").exists():
-                results.new_folder(self.path)
-        for part in ("trials", "confirm"):
+            self._check_same(search, found, base, resumed)
+        elif not (self.path / "search.json").exists():
+            results.new_folder(self.path)
+        for part in ("", "trials", "confirm"):
             self._check_inside(self.path / part).mkdir(exist_ok=True)
-        (self.path / ENDED).unlink(missing_ok=True)
-        results.write_json(self.base, base)
-        results.write_json(self.path / "search.json", found)
+            written.adopt(self.path / part)  # before search.json says that this version wrote it
+        written.check([self.base, self.path / "search.json", self.best, self.journal])
+        written.remove(self.path / ENDED)
+        results.write_own_json(self.base, base)
+        results.write_own_json(self.path / "search.json", found)
+
+    def _check_same(self, search: space.Search, found: dict[str, Any], base: dict[str, Any], resumed: bool) -> None:
+        if not resumed:
+            raise UserError(f"{self.path}: this folder holds a search; --resume goes on with it, or give another --out")
+        then = self._described()
+        changes = [*_changes(then.search, found["search"]), *_changes(config.read_object(self.base), base, "base")]
+        changes += _changes({"backend": then.backend}, {"backend": found["backend"]})
+        changes = [change for change in changes if change.split(":")[0] not in (*GROWS, "base.notes")]
+        if changes:
+            raise UserError(f"{self.path}: this folder holds another search: {'; '.join(changes[:3])}")
+        if search.trials < (before := self._parsed(then).trials):
+            raise UserError(f"{self.path}: trials can only grow: {before} then, {search.trials} now")
 
     def _described(self) -> Described:
         return records.read(self.path / "search.json", records.DESCRIBED)
@@ -110,16 +130,19 @@ class Folder:
         import fcntl
 
         lock = self._of(trial, ".lock")
-        with self._check_inside(lock.with_name(f".{lock.name}")).open("w") as file:
+        file = owned.open_own(lock.with_name(f".{lock.name}"), os.O_RDWR)
+        try:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(file)
 
     def clear(self, run: Path) -> None:
         """Removes what a run wrote that was cut off before it began; a folder that holds anything else is refused."""
         owned.clear_unbegun(self._check_inside(run))
 
     def write_outcome(self, trial: str, outcome: Outcome) -> None:
-        results.write_json(self._of(trial, ".json"), asdict(outcome))
+        results.write_own_json(self._of(trial, ".json"), asdict(outcome))
 
     def outcome(self, trial: str) -> Outcome | None:
         path = self._of(trial, ".json")
@@ -134,7 +157,7 @@ class Folder:
         return self._of(trial, "", "confirm")
 
     def write_confirmation(self, trial: str, outcome: Outcome) -> None:
-        results.write_json(self._of(trial, ".json", "confirm"), asdict(outcome))
+        results.write_own_json(self._of(trial, ".json", "confirm"), asdict(outcome))
 
     def confirmation(self, trial: str) -> Outcome | None:
         path = self._of(trial, ".json", "confirm")
@@ -147,14 +170,14 @@ class Folder:
 
     def at_work(self, worker: str, trial: str | None) -> None:
         """Writes down what a worker is at, for whoever sees it die."""
-        results.write_json(self._worker(worker), AtWork(trial=trial, process=os.getpid()).model_dump())
+        results.write_own_json(self._worker(worker), AtWork(trial=trial, process=os.getpid()).model_dump())
 
     def died(self, worker: str, how: str) -> None:
         """Counts the death of a worker against the trial that it was at."""
         path = self._worker(worker)
         trial = records.read(path, records.AT_WORK).trial if path.exists() else None
         if trial is not None:
-            results.write_json(self._of(trial, ".deaths.json"), [*self.deaths(trial), how])
+            results.write_own_json(self._of(trial, ".deaths.json"), [*self.deaths(trial), how])
 
     def deaths(self, trial: str) -> list[str]:
         path = self._of(trial, ".deaths.json")
@@ -174,7 +197,7 @@ class Folder:
     def hand_over(self, search: space.Search, oracle: "Kept", best: str | None) -> None:
         """Writes best.json, or removes it where no trial was confirmed; only the best keeps its weights."""
         if best is None:
-            self.best.unlink(missing_ok=True)
+            written.remove(self.best)
         elif best != self._best:
             self._write_best(search, oracle, best)
         self._best = best or ""
@@ -183,8 +206,8 @@ class Folder:
     def _remove_weights(self, oracle: "Kept", kept: set[str]) -> None:
         for trial in oracle.outcomes.keys() - kept - oracle.candidates() - self._settled:
             for run in (self.run(trial), *self.run(trial).glob("seed-*")):
-                for name in LARGE:
-                    self._check_inside(run / name).unlink(missing_ok=True)
+                if (run / "environment.json").exists():
+                    owned.remove(self._check_inside(run), "|".join(map(re.escape, LARGE)))
             self._settled.add(trial)
 
     def _write_best(self, search: space.Search, oracle: "Kept", best: str) -> None:
@@ -192,16 +215,25 @@ class Folder:
         value = f"{search.objective} {oracle.outcomes[best].value:.4f}"
         proved = ", confirmed by a run of its own" if search.confirm else ""
         notes = f"Trial {best} of {self.path}, the best with {value}{proved}: {space.describe(search.labelled(point))}."
-        results.write_json(self.best, search.result(point, self.base).resolved() | {"notes": notes})
+        results.write_own_json(self.best, search.result(point, self.base).resolved() | {"notes": notes})
 
     def promote(self, trial: str, past: str) -> None:
         """Lets a trial go on from where another one ended, optimizer and all."""
-        if not self.run(trial).exists():
-            unfinished = self.run(trial).with_name(f".{trial}.unfinished")
-            shutil.rmtree(unfinished, ignore_errors=True)
-            ignored = shutil.ignore_patterns("metrics.json", "summary.json", "model.keras", "predictions.npz")
-            shutil.copytree(self.run(past), unfinished, symlinks=True, ignore=ignored)
-            unfinished.replace(self.run(trial))
+        run = self.run(trial)
+        if not (run / "environment.json").exists():
+            for source in sorted(self.run(past).glob("seed-*")):
+                _hand_on(self._check_inside(source), self._check_inside(run / source.name))
+            _hand_on(self.run(past), run)
+
+
+def _hand_on(source: Path, target: Path) -> None:
+    """Copies what a run goes on from; last its environment.json, which makes the copy a run."""
+    names = [name for name in owned.FILES if name not in NOT_HANDED_ON and owned.is_file(source / name)]
+    mine = "|".join(map(re.escape, (*owned.FILES, owned.LOCK)))
+    owned.check_run(target, rf"{mine}|{owned.unfinished(owned.FILES)}|seed-[0-9]+/")
+    target.mkdir(parents=True, exist_ok=True)
+    for name in sorted(names, key="environment.json".__eq__):
+        results.write_whole(target / name, partial(shutil.copyfile, source / name))
 
 
 def candidates(search: space.Search, oracle: "Kept") -> list[str]:

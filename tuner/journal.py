@@ -15,7 +15,7 @@ from pydantic import Field, TypeAdapter
 from tuner import records
 from tuner.outcome import Outcome
 from tuner.records import Record, TrialName, Value
-from zoo import results
+from zoo import owned, results, written
 from zoo.errors import UserError
 
 
@@ -79,7 +79,7 @@ class Journal:
             self._begin()
         line, size = _line(event), self.path.stat().st_size
         try:
-            with self.path.open("ab", buffering=0) as file:
+            with open(owned.open_own(self.path, os.O_WRONLY | os.O_APPEND), "ab", buffering=0) as file:  # noqa: PTH123
                 if file.write(line) < len(line):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(file.fileno())
@@ -91,8 +91,9 @@ class Journal:
         """Writes the compacted events anew, whole or not at all."""
         assert self.path
         lines = b"".join(map(_line, [Opened(), *self.found]))
+        written.claim(self.path)
         results.write_whole(self.path, lambda unfinished: unfinished.write_bytes(lines))
-        _older(self.path).unlink(missing_ok=True)
+        written.remove(_older(self.path))
         self._is_whole = True
 
 

@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, FiniteFloat, StringConstraints, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, TypeAdapter, ValidationError
 
 from zoo.errors import UserError
+from zoo.records import Schema
 
 TRIAL, WORKER = r"[0-9]{1,9}", r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}"
 OTHERS = ("search", "base", "best", "journal", "ended")  # files beside those of the workers
@@ -29,6 +30,7 @@ class Record(BaseModel):
 class Described(Record):
     """search.json: what is searched, and with what."""
 
+    schema_: Schema = Field(0, alias="schema")
     search: dict[str, Any]
     backend: Literal["jax", "torch", "tensorflow"]
     data_dir: str | None

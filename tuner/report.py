@@ -3,12 +3,12 @@
 import argparse
 import shlex
 import statistics
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo import signals
 from zoo.command import run_command
 from zoo.errors import UserError
 
@@ -277,11 +277,7 @@ def _write(folder: Path, arguments: argparse.Namespace) -> int:
     from zoo import document
 
     found = Found(Folder(folder), arguments.search)
-    out = arguments.out or arguments.search / "report"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{out}: no folder can be made here: {error.strerror}") from None
+    out = document.folder(arguments.out, arguments.search)
     document.write(
         out, f"Search {arguments.search.name}", list(blocks(found, document.note(arguments.search, arguments.note)))
     )
@@ -290,4 +286,4 @@ def _write(folder: Path, arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signals.leave(main())

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo import cluster
+from zoo import cluster, signals
 from zoo.command import run_command
 from zoo.errors import UserError
 
@@ -66,11 +66,14 @@ def _main(arguments: argparse.Namespace) -> int:
     if who and arguments.workers > 1:
         raise UserError(f"--workers {arguments.workers} starts workers here, {KERASTUNER[0]} elsewhere; leave one out")
     if who not in (None, "chief"):
-        return follow(folder.path, who, folder.died)
+        with signals.raised():
+            return follow(folder.path, who, folder.died)
+    backend.load()
     _check(arguments.search, search, arguments.data_dir)
-    folder.begin(arguments.search, search, arguments.data_dir, name, arguments.resume)
-    with nodes or contextlib.nullcontext():
-        return _lead(folder, search, arguments.workers if who is None else 0, nodes)
+    with folder.led(), signals.raised():
+        folder.begin(arguments.search, search, arguments.data_dir, name, arguments.resume)
+        with nodes or contextlib.nullcontext():
+            return _lead(folder, search, arguments.workers if who is None else 0, nodes)
 
 
 def role() -> str | None:
@@ -116,6 +119,9 @@ def follow(path: Path, name: str, on_death: Callable[[str, str], None]) -> int:
     try:
         while workers.tick():
             time.sleep(0.2)
+    except KeyboardInterrupt:
+        workers.interrupt()
+        raise
     finally:
         workers.stop()
     if workers.ended[name]:
@@ -152,6 +158,9 @@ def lead(path: Path, oracle, workers: int, on_death: Callable[[str, str], None])
     oracle.on_event = on_event
     try:
         return chief.serve(SILENT, kept.tick)
+    except KeyboardInterrupt:
+        kept.interrupt()
+        raise
     finally:
         chief.stop()
         kept.stop()
@@ -162,7 +171,7 @@ def ended(path: Path) -> None:
     from tuner.folder import ENDED
     from zoo import results
 
-    results.write_json(path / ENDED, {"ended": time.strftime("%Y-%m-%d %H:%M:%S")})
+    results.write_own_json(path / ENDED, {"ended": time.strftime("%Y-%m-%d %H:%M:%S")})
 
 
 def _lead(folder: "Folder", search: "Search", workers: int, nodes: cluster.Cluster | None) -> int:
@@ -217,8 +226,7 @@ def _compare(nodes: cluster.Cluster, folder: "Folder", oracle) -> None:
     from tuner import after
 
     ended(folder.path)
-    with cluster.interrupted_by_sigterm():
-        after.compare(nodes, folder, oracle)
+    after.compare(nodes, folder, oracle)
 
 
 def _hand_over(folder: "Folder", search: "Search", oracle, nodes: cluster.Cluster | None = None) -> int:
@@ -227,8 +235,7 @@ def _hand_over(folder: "Folder", search: "Search", oracle, nodes: cluster.Cluste
     from tuner.confirm import confirm, here
 
     try:
-        with cluster.interrupted_by_sigterm():
-            proved = confirm(folder, search, oracle, partial(after.start, nodes) if nodes else here)
+        proved = confirm(folder, search, oracle, partial(after.start, nodes) if nodes else here)
     except KeyboardInterrupt:
         print(f"the same command with --resume goes on with what is in {folder.path}", file=sys.stderr)
         raise
@@ -279,4 +286,4 @@ def _check(path: Path, search: "Search", data_dir: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signals.leave(main())

@@ -1,6 +1,5 @@
 """One trial of a search: a run of the zoo, in a folder of its own."""
 
-import csv
 import gc
 import math
 import statistics
@@ -12,7 +11,7 @@ from typing import Any
 from tuner.folder import Folder
 from tuner.outcome import Outcome, Status
 from tuner.space import Search
-from zoo import train
+from zoo import results, train
 from zoo.errors import UserError
 
 DEATHS = 2  # of workers, after which a trial counts as failed
@@ -74,7 +73,7 @@ def _trained(folder, search, data_dir, trial, point, is_enough, began) -> Outcom
         found = train.run(settings, out, data_dir, is_enough=enough)
     seconds = round(time.perf_counter() - began, 3)
     runs = [out] if alone else [out / f"seed-{metrics['seed']}" for metrics in found]
-    curves = [_column(path / "history.csv", search.objective) for path in runs]
+    curves = [[row[search.objective] for row in results.read_history(path / "history.csv")] for path in runs]
     for metrics in found:
         if metrics["status"] == "diverged":
             reason = f"seed {metrics['seed']}: NaN loss in epoch {metrics['epochs']}"
@@ -84,11 +83,6 @@ def _trained(folder, search, data_dir, trial, point, is_enough, began) -> Outcom
         return Outcome("diverged", curve=curves[0], reason=f"{search.objective} is not finite", seconds=seconds)
     status: Status = "finished" if len(curves[0]) >= epochs else "stopped"
     return Outcome(status, statistics.fmean(values), values, curves[0], seconds=seconds)
-
-
-def _column(path: Path, name: str) -> list[float]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return [float(row[name]) for row in csv.DictReader(file)]
 
 
 def _reason(error: BaseException) -> str:

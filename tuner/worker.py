@@ -26,6 +26,7 @@ def _search(path: Path) -> int:
     folder = Folder(path)
     search, found = folder.open()
     backend.choose(found.backend)
+    backend.load()
 
     from tuner import trial
     from tuner.service import Worker

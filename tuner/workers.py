@@ -7,7 +7,8 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+
+from zoo import written
 
 DEATHS_IN_A_ROW = 3  # of a worker without a trial ended between; then it isn't started again
 GAVE_UP = 5  # exit status of a worker that can't go on, and says why in its log
@@ -33,7 +34,7 @@ class Workers:
         self.folder, self.names, self.on_death = folder, names, on_death
         self.environment = dict(os.environ) | dict(environment)
         self.processes: dict[str, subprocess.Popen] = {}
-        self.logs: dict[str, IO] = {}
+        self.logs: dict[str, int] = {}
         self.deaths = dict.fromkeys(names, 0)
         self.ended: dict[str, int] = {}
         for name in names:
@@ -41,7 +42,8 @@ class Workers:
 
     def _start(self, name: str) -> None:
         mine = {"KERASTUNER_TUNER_ID": name} | share(self.names.index(name), len(self.names))
-        self.logs.setdefault(name, (self.folder / f"{name}.log").open("a", encoding="utf-8"))
+        if name not in self.logs:
+            self.logs[name] = written.open_log(self.folder / f"{name}.log")
         self.processes[name] = subprocess.Popen(
             [sys.executable, "-m", "tuner.worker", str(self.folder)],
             env=self.environment | mine,
@@ -75,6 +77,11 @@ class Workers:
         if name in self.deaths:
             self.deaths[name] = 0
 
+    def interrupt(self) -> None:
+        """Has them end at once; their trials go on from a checkpoint, once the search does."""
+        for process in self.processes.values():
+            process.terminate()
+
     def stop(self, seconds: float = 10.0) -> None:
         for process in self.processes.values():
             try:
@@ -83,7 +90,7 @@ class Workers:
                 process.kill()
                 process.wait()
         for log in self.logs.values():
-            log.close()
+            os.close(log)
 
 
 def share(index: int, count: int) -> dict[str, str]:

@@ -1,12 +1,22 @@
 """Which Keras backend the commands use; chosen without importing one."""
 
+import contextlib
 import json
 import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
+from zoo import signals
 from zoo.errors import UserError
 
+BANNER = (  # of abseil and TensorFlow, in the order of their imports
+    rb"WARNING: All log messages before absl|[IWE][0-9]{4} [0-9:.]+ |[0-9-]{10} [0-9:.]+: [IWE] |"
+    rb"To enable the following instructions|[0-9-]{10} [0-9:.]+: .*cpu_feature_guard"
+)
 BACKENDS = ("jax", "torch", "tensorflow")
 SELF_WRITTEN = {
     "floatx": "float32",
@@ -43,6 +53,41 @@ def choose(preferred: str | None = None) -> str:
     os.environ["KERAS_BACKEND"] = chosen
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up chatter
     return chosen
+
+
+def load() -> None:
+    """Imports Keras on the backend that was chosen, without the banners that come before any line of ours."""
+    with _without_banners():
+        import keras
+
+        import keras_adaptact as keras_adaptact
+
+        keras.config.backend()
+
+
+@contextlib.contextmanager
+def _without_banners() -> Iterator[None]:
+    """Holds back what libraries print on stderr meanwhile, banners for good and the rest until the end."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no stderr
+        yield
+        return
+    with tempfile.TemporaryFile() as said:
+        signals.stderr.number = kept
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            if sys.stderr:
+                sys.stderr.flush()
+            os.dup2(kept, 2)
+            signals.stderr.number = 2
+            os.close(kept)
+            said.seek(0)
+            for line in said:
+                if not re.match(BANNER, line):
+                    os.write(2, line)
 
 
 def _of_keras_json() -> tuple[str | None, str]:

@@ -235,17 +235,3 @@ def _do(folder: str, cpus: int, call: Callable[[], str]) -> str:
     for name in THREADS:
         os.environ.setdefault(name, str(cpus))
     return call()
-
-
-@contextlib.contextmanager
-def interrupted_by_sigterm() -> Iterator[None]:
-    """Within it, SIGTERM is as Ctrl-C."""
-
-    def stop(*_):
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

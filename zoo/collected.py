@@ -1,6 +1,5 @@
 """What the runs of a sweep left behind, grouped as its tables and figures show them."""
 
-import csv
 import json
 import re
 import zipfile
@@ -15,7 +14,7 @@ import numpy as np
 from zoo import judge
 from zoo.errors import UserError
 from zoo.grid import Comparisons
-from zoo.results import read_json
+from zoo.results import read_history, read_json, read_table
 from zoo.sweep import state
 
 SEEDS = ("seed", "training.seeds")  # axes along which runs are repetitions of each other
@@ -96,18 +95,10 @@ class Result:
 
     def history(self, column: str) -> np.ndarray:
         """A column of history.csv, float64 (epochs,); empty where it has none."""
-        try:
-            return np.array([float(row[column]) for row in self.rows("history.csv") if column in row])
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{self.folder / 'history.csv'}: {column} is no number in each row: {error}") from None
+        return np.array([row[column] for row in read_history(self.folder / "history.csv") if column in row])
 
     def rows(self, file: str) -> list[dict[str, str]]:
-        path = self.folder / file
-        try:
-            with path.open(newline="", encoding="utf-8") as opened:
-                return list(csv.DictReader(opened))
-        except (OSError, ValueError, csv.Error) as error:
-            raise UserError(f"{path}: can't be read: {error}") from None
+        return read_table(self.folder / file)
 
     def right(self) -> np.ndarray | None:
         """Whether it was right on each test image, bool (images,); None where it wrote no predictions down."""

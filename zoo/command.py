@@ -5,16 +5,17 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from zoo import signals
 from zoo.errors import UserError
 
-WRONG, INTERRUPTED = 2, 130
+WRONG = 2
 LINE = 600  # characters of a message
 
 
 def run_command(main: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
     """Runs a command and returns its exit status; what its user can mend becomes one line."""
     try:
-        _check_paths(arguments)
+        _check_text(arguments)
         return main(arguments)
     except UserError as error:
         return _wrong(str(error))
@@ -24,9 +25,12 @@ def run_command(main: Callable[[argparse.Namespace], int], arguments: argparse.N
         return _wrong(f"{'out of memory' if isinstance(error, MemoryError) else 'nested too deeply'}: {error}")
     except OSError as error:  # a full disk, a file system that became read-only, a folder that may not be read
         return _wrong(f"{error.filename or 'input or output'}: {error.strerror or error}")
+    except signals.Stop:
+        print("stopped", file=sys.stderr)
+        return signals.STOPPED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return signals.INTERRUPTED
 
 
 def _wrong(message: str) -> int:
@@ -37,15 +41,17 @@ def _wrong(message: str) -> int:
     return WRONG
 
 
-def _check_paths(arguments: argparse.Namespace) -> None:
+def _check_text(arguments: argparse.Namespace) -> None:
     """
     Raises:
-        UserError: for a path that can be none: with a NUL, or bytes that are no text.
+        UserError: for a word that can be neither text nor a path: with a NUL, or bytes that are no text.
     """
     for value in vars(arguments).values():
-        for path in value if isinstance(value, list) else [value]:
-            if isinstance(path, Path) and ("\0" in str(path) or not _is_text(str(path))):
-                raise UserError(f"{str(path)!r}: no path: it holds a NUL, or bytes that are no text")
+        for word in value if isinstance(value, list) else [value]:
+            if isinstance(word, Path | str) and ("\0" in str(word) or not _is_text(str(word))):
+                raise UserError(
+                    f"{str(word)[:80]!r}: neither text nor a path: it holds a NUL, or bytes that are no text"
+                )
 
 
 def _is_text(text: str) -> bool:

@@ -102,7 +102,9 @@ class DenseNet(Strict):
 class FromRun(Strict):
     """Each layer's mixing weights held at what an earlier run learned."""
 
-    from_run: str = Field(description="folder of that run, which holds mixing_weights.csv")
+    from_run: Annotated[str, Field(pattern=r"^[^\x00]{1,4096}$")] = Field(
+        description="folder of that run, which holds mixing_weights.csv"
+    )
 
 
 class Activation(Strict):
@@ -499,6 +501,7 @@ def main() -> int:
 
     try:
         backend.choose()
+        backend.load()
         import keras_adaptact as ka
         from zoo.results import write_json
 

@@ -1,12 +1,12 @@
 """What is left of a sweep would cost, by the epochs already measured."""
 
-import csv
-import json
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zoo import results
+from zoo.errors import UserError
 from zoo.progress import duration
 
 if TYPE_CHECKING:
@@ -50,11 +50,10 @@ def _kinds(run: "Planned") -> Iterator[tuple]:
 def _epochs(folder: Path, backend: str) -> list[float]:
     """Seconds of each epoch that a run has behind it on this backend."""
     try:
-        if json.loads((folder / "environment.json").read_text())["backend"] != backend:
+        if results.read_json(folder / "environment.json").get("backend") != backend:
             return []
-        with (folder / "timing.csv").open(newline="") as file:
-            return [float(row["seconds"]) for row in csv.DictReader(file)]
-    except (OSError, ValueError, KeyError):
+        return [float(row["seconds"]) for row in results.read_table(folder / "timing.csv", "seconds")]
+    except (UserError, ValueError):
         return []
 
 

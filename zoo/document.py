@@ -3,12 +3,12 @@
 import base64
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zoo import results
+from zoo import owned, results, written
 from zoo.errors import UserError
 
 NOTE = "note.txt"
@@ -68,23 +68,49 @@ def write(out: Path, title: str, blocks: Sequence[Heading | Paragraph | Table | 
     """Writes report.md, report.html, and each table and figure as files of their own.
 
     Raises:
-        UserError: where they can't be written.
+        UserError: where they can't be written, or files of others are in their place; then none is.
     """
+    written.check(out / name for name in _names(blocks))
     pictures = {}
     for block in blocks:
         if isinstance(block, Table):
-            results.write_csv(out / f"{block.name}.csv", block.header, block.rows)
+            results.write_csv(out / f"{block.name}.csv", block.header, block.rows, written.claim)
         if isinstance(block, Figure):
             for suffix in ("png", "svg"):
-                results.write_whole(out / f"{block.name}.{suffix}", _saver(block.drawing))
+                results.write_whole(out / f"{block.name}.{suffix}", _saver(block.drawing), written.claim)
             pictures[block.name] = base64.b64encode((out / f"{block.name}.png").read_bytes()).decode()
-    results.write_text(out / "report.md", "\n\n".join([f"# {title}", *map(_markdown, blocks)]) + "\n")
+    text = "\n\n".join([f"# {title}", *map(_markdown, blocks)]) + "\n"
+    results.write_text(out / "report.md", text, written.claim)
     body = "\n".join([f"<h1>{html.escape(title)}</h1>", *(_html(block, pictures) for block in blocks)])
     results.write_text(
         out / "report.html",
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f"<style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n",
+        written.claim,
     )
+
+
+def _names(blocks: Sequence[Heading | Paragraph | Table | Figure]) -> Iterator[str]:
+    for block in blocks:
+        if isinstance(block, Table):
+            yield f"{block.name}.csv"
+        if isinstance(block, Figure):
+            yield from (f"{block.name}.png", f"{block.name}.svg")
+    yield from ("report.md", "report.html")
+
+
+def folder(given: Path | None, source: Path) -> Path:
+    """The folder of a report, made where it isn't there: what was given, or `report` in that of its source.
+
+    Raises:
+        UserError: where none can be made, or a link leads out of the source.
+    """
+    out = given or owned.check_inside(source / "report", source)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: no folder can be made here: {error.strerror}") from None
+    return out
 
 
 def _saver(drawing):

@@ -1,6 +1,7 @@
 """What an earlier run left behind, as a later one uses it."""
 
-import csv
+import math
+import re
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from zoo.config import Activation, Config, ConfigError, FromRun, Rule
 from zoo.errors import UserError
 
 SECTIONS = ("model", "activation", "dataset", "training", "metrics")  # a run writes each, defaults too
+SITE = r"[A-Za-z0-9_]+"
 BATCH = 250  # images of one prediction
 
 
@@ -60,20 +62,21 @@ def mixing_weights(folder: Path) -> dict[str, dict[str, float]]:
         ConfigError: where the run has none, or has some for each channel.
     """
     path = folder / "mixing_weights.csv"
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file; from_run needs the folder of one seed's run")
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = results.read_table(path, "epoch", "site", "member", "channel", "weight")
         last = max((int(row["epoch"]) for row in rows), default=0)
         rows = [row for row in rows if int(row["epoch"]) == last]
         if any(row["channel"] for row in rows):
             raise ConfigError(f"{path}: the run learned weights by channel; only weights by layer can be held")
         found: dict[str, dict[str, float]] = {}
         for row in rows:
+            if not re.fullmatch(SITE, row["site"]) or not math.isfinite(float(row["weight"])):
+                raise ValueError(f"site {row['site'][:40]!r} with weight {row['weight'][:40]}")
             found.setdefault(row["site"], {})[row["member"]] = float(row["weight"])
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; from_run needs the folder of one seed's run") from None
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path}: not the mixing weights of a run ({error!r})") from None
+    except (UserError, OSError, ValueError) as error:
+        raise ConfigError(f"{path}: not the mixing weights of a run ({error})") from None
     if not found:
         raise ConfigError(f"{path}: that run had no mixtures, and so learned no mixing weights")
     return found

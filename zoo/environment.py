@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+SCHEMA = 1  # of what runs, sweeps and searches leave behind; version 0.1.0 wrote no number
 PACKAGES = ("keras", "jax", "torch", "tensorflow", "tensorflow-cpu", "numpy", "scipy", "scikit-learn", "pydantic")
 CODE = ("keras_adaptact", "zoo")  # what a run's numbers come from
 SETTINGS = ("OMP_NUM_THREADS", "KERAS_ADAPTACT_IMPLEMENTATION", "XLA_FLAGS", "CC")  # of the shell, that change them
@@ -23,6 +24,7 @@ def environment(provenance: str, argv: Sequence[str] | None) -> dict[str, Any]:
 
     changed = (_git("status", "--porcelain", "--untracked-files=no") or "").splitlines()
     return {
+        "schema": SCHEMA,
         "command": shlex.join(argv) if argv is not None else None,
         "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ},
         "backend": keras.config.backend(),

@@ -1,10 +1,10 @@
 """Measures the network of a run again: `python -m zoo.evaluate runs/mine`."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
+from zoo import signals
 from zoo.command import run_command
 from zoo.errors import UserError
 
@@ -16,20 +16,23 @@ def evaluate(folder: Path, split: str = "test", data_dir: Path | None = None) ->
     it took a part of the data set only; the backend may be another one.
 
     Raises:
-        UserError: where the folder holds no finished run, or its data set isn't there.
+        UserError: where the folder holds no finished run, its data set isn't there, or files of others are in the
+            place of those two.
     """
-    from zoo import earlier, metrics, results
+    from zoo import earlier, metrics, results, written
 
     run = earlier.Run(folder)
+    values, picture = folder / f"evaluation-{split}.json", folder / f"confusion-{split}.png"
+    written.check([values, picture])
     dataset = run.dataset(data_dir)
     images = getattr(dataset, split)
     if images is None:
         raise UserError(f"{folder}: this run held no {split} images out; use --split test or train")
     logits = run.predict(images.images)
     found = metrics.sound(logits, images.labels, dataset.classes, split)
-    results.write_json(folder / f"evaluation-{split}.json", found)
+    results.write_json(values, found, written.claim)
     draw = _confusion(logits.argmax(axis=1), images.labels, dataset.classes, f"{folder.name}, {split}")
-    results.write_whole(folder / f"confusion-{split}.png", draw)
+    results.write_whole(picture, draw, written.claim)
     return found
 
 
@@ -64,6 +67,7 @@ def _main(arguments: argparse.Namespace) -> int:
     from zoo import backend
 
     backend.choose()
+    backend.load()
     found = evaluate(arguments.run, arguments.split, arguments.data_dir)
     for name, value in found.items():
         if isinstance(value, dict):
@@ -75,4 +79,4 @@ def _main(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signals.leave(main())

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from zoo import owned
+from zoo import owned, written
 from zoo.errors import UserError
 
 
@@ -19,9 +19,13 @@ class Events:
     def __init__(self, folder: Path, rows: Iterable[dict[str, Any]]):
         writer = require()
         place = owned.check_inside(folder / "tensorboard", folder)
-        if place.exists():
-            owned.remove(place, r"events\.out\.tfevents\..*")
+        place.mkdir(exist_ok=True)
+        written.adopt(place)
+        for path in written.own(place):
+            path.unlink()
+        before = set(place.iterdir())
         self.writer = writer(str(place))
+        written.note(place, [path.name for path in set(place.iterdir()) - before])
         for row in rows:
             self.epoch(row)
 

@@ -1,4 +1,8 @@
-"""What the software wrote itself, and may therefore remove or replace: nothing else, and nothing behind a link."""
+"""What the software wrote itself, and may therefore remove or replace: nothing else, and nothing behind a link.
+
+A run's files are known by their names, in a folder that was empty when the run began. Elsewhere, beside files of
+others, a manifest in the folder lists what was written there; `written.py` keeps it.
+"""
 
 import contextlib
 import json
@@ -11,8 +15,7 @@ from pathlib import Path
 
 from zoo.errors import UserError
 
-UNBEGUN = ("config.json",)  # what a run writes before its environment.json, which makes it a run
-BEFORE = (*UNBEGUN, "environment.json")
+BEFORE = ("config.json", "environment.json")  # what a run writes first; the second makes it a run
 TABLES = ("history.csv", "timing.csv", "mixing_weights.csv", "parameters.csv")
 ENDS = ("checkpoint.npz", "model.keras", "predictions.npz", "metrics.json", "summary.json")
 FILES = (*BEFORE, "preprocessing.json", *TABLES, *ENDS)
@@ -53,15 +56,24 @@ def clear_unbegun(folder: Path) -> None:
     Raises:
         UserError: where it is a link, or holds anything but what such a run wrote.
     """
+    mine = "|".join([re.escape(LOCK), re.escape(BEFORE[0]), unfinished(BEFORE)])
+    check_run(folder, mine)
+    if folder.exists():
+        remove(folder, mine)
+
+
+def check_run(folder: Path, mine: str) -> None:
+    """
+    Raises:
+        UserError: where the folder of a run is a link, or holds anything that doesn't match a pattern; folders in it
+            match with a slash at their end.
+    """
     if folder.is_symlink():
         raise UserError(f"{folder}: a link where a run has its folder; nothing is written through it")
-    if not folder.exists():
-        return
-    mine = "|".join([re.escape(LOCK), *map(re.escape, UNBEGUN), unfinished(BEFORE)])
-    for path in sorted(folder.iterdir()):
-        if not is_file(path) or not re.fullmatch(mine, path.name):
+    for path in sorted(folder.iterdir()) if folder.exists() else ():
+        kind = "" if is_file(path) else "/" if path.is_dir() and not path.is_symlink() else "?"
+        if not re.fullmatch(mine, path.name + kind):
             raise UserError(f"{path}: not written by a run, and nothing of others is removed; move it, or give --out")
-    remove(folder, mine)
 
 
 def check_inside(path: Path, folder: Path) -> Path:
@@ -75,7 +87,7 @@ def check_inside(path: Path, folder: Path) -> Path:
 
 
 def open_own(path: Path, flags: int) -> int:
-    """Opens a file for writing, made where it is missing, and never through a link.
+    """Opens a file to be locked or added to, made where it is missing, and never through a link.
 
     Raises:
         UserError: where it is a link, or can't be written.
@@ -90,11 +102,11 @@ def open_own(path: Path, flags: int) -> int:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Keeps other processes off the folder of a run; the lock of a process that died doesn't count.
+def locked(folder: Path, at_work: str = "this run is being trained by") -> Iterator[None]:
+    """Keeps other processes off a folder; the lock of a process that died doesn't count.
 
     Raises:
-        UserError: where another process has it, with its number and since when.
+        UserError: where another process has it, with its number and since when; where the file isn't a lock.
     """
     import fcntl
 
@@ -104,11 +116,9 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            said = _holder(file)
+            said = _holder(file) or "another process"
             os.close(file)
-            raise UserError(
-                f"{folder}: this run is being trained by {said}; wait until that ends, or stop it"
-            ) from None
+            raise UserError(f"{folder}: {at_work} {said}; wait until that ends, or stop it") from None
         except OSError:  # a file system without locks
             os.close(file)
             yield
@@ -116,6 +126,9 @@ def locked(folder: Path) -> Iterator[None]:
         if path.exists() and path.stat().st_ino == os.fstat(file).st_ino:
             break
         os.close(file)  # it was removed by the one who held it until now
+    if os.fstat(file).st_size and not _holder(file):
+        os.close(file)
+        raise UserError(f"{path}: not the lock of a run, and nothing of others is overwritten; move it")
     try:
         os.ftruncate(file, 0)
         content = {"process": os.getpid(), "host": os.uname().nodename, "since": time.strftime("%Y-%m-%d %H:%M:%S")}
@@ -128,8 +141,9 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _holder(file: int) -> str:
+    """Who wrote a lock; "" for a file that is none."""
     try:
         found = json.loads(os.pread(file, 1000, 0))
         return f"process {int(found['process'])} on {found['host']} since {found['since']}"
     except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
+        return ""

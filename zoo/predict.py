@@ -1,12 +1,12 @@
 """Says what a run's network sees in pictures: `python -m zoo.predict runs/mine cat.png`."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from zoo import signals
 from zoo.command import run_command
 from zoo.errors import UserError
 
@@ -63,6 +63,7 @@ def _main(arguments: argparse.Namespace) -> int:
     if arguments.top < 1:
         raise UserError(f"--top {arguments.top}: expected 1 or more")
     backend.choose()
+    backend.load()
     for path, found in zip(arguments.images, predict(arguments.run, arguments.images), strict=True):
         named = [f"{name} {probability:.3f}" for name, probability in list(found.items())[: arguments.top]]
         print(f"{path}: {', '.join(named)}")
@@ -70,4 +71,4 @@ def _main(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signals.leave(main())

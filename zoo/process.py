@@ -3,13 +3,14 @@
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo import owned
+from zoo import written
 
 PARENT = "ZOO_PARENT"  # the process without which a command stops
 LOOK = 1.0  # seconds between two looks for it
@@ -45,14 +46,14 @@ def supervise(
 
     pipe: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
     pipe |= {"pass_fds": keep, "env": dict(os.environ) | {PARENT: str(os.getpid())}}
-    opened = owned.open_own(log, os.O_WRONLY | os.O_APPEND)
+    opened = written.open_log(log)
     with open(opened, "a", encoding="utf-8") as file, subprocess.Popen(command, **pipe) as process:  # noqa: PTH123
         reader = threading.Thread(target=read)
-        reader.start()
         try:
+            reader.start()
             _wait(process, deadline)
         except BaseException:
-            process.terminate()
+            _stop(process)
             raise
         finally:
             process.wait()
@@ -69,6 +70,17 @@ def _wait(process: subprocess.Popen, deadline: float | None) -> None:
         except subprocess.TimeoutExpired:
             if deadline and time.monotonic() > deadline:
                 process.terminate()
+
+
+def _stop(process: subprocess.Popen) -> None:
+    """Asks it to save and stop, and waits until it has; kills it where that is interrupted again."""
+    process.terminate()
+    if process.poll() is None:
+        print("waiting for what runs to save and stop; once more kills it", file=sys.stderr, flush=True)
+    try:
+        process.wait()
+    except KeyboardInterrupt:
+        process.kill()
 
 
 def stop_without_parent() -> None:

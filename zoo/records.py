@@ -4,7 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, ValidationError
 
-SCHEMA = 1  # of a run's folder; version 0.1.0 wrote no number
+from zoo.environment import SCHEMA
+
+Schema = Annotated[int, Field(ge=0, le=SCHEMA)]
 Number = bool | int | FiniteFloat | None
 Value = Number | str | list[Number | str] | dict[str, Number | str]
 Channels = Annotated[list[FiniteFloat], Field(min_length=3, max_length=3)]
@@ -21,7 +23,7 @@ class Record(BaseModel):
 class Environment(Record):
     """environment.json; what of it is needed is up to its reader."""
 
-    schema_: Annotated[int, Field(ge=0, le=SCHEMA)] = Field(0, alias="schema")
+    schema_: Schema = Field(0, alias="schema")
     backend: str | None = None
     device: str | None = None
     versions: dict[str, str] = {}
@@ -61,6 +63,7 @@ class Run(Record):
 class Sweep(Record):
     """sweep.json."""
 
+    schema_: Schema = Field(0, alias="schema")
     runs: list[Run]
     notes: str = ""
 
@@ -100,12 +103,19 @@ FILES: dict[str, type[Record]] = {
 }
 
 
+def is_later(content: dict[str, Any]) -> str:
+    """What to say of content of a later version; "" for others."""
+    if isinstance(found := content.get("schema"), int) and found > SCHEMA:
+        return f"written by a later version (schema {found}); this one reads up to {SCHEMA}"
+    return ""
+
+
 def problem(content: Any, kind: type[Record]) -> str | None:
     """What makes some content no record of a kind, in a few words; None where nothing does."""
     if not isinstance(content, dict):
         return f"expected an object, found a {type(content).__name__}"
-    if kind is Environment and isinstance(found := content.get("schema"), int) and found > SCHEMA:
-        return f"written by a later version (schema {found}); this one reads up to {SCHEMA}"
+    if later := is_later(content):
+        return later
     try:
         kind.model_validate(content)
     except ValidationError as error:

@@ -1,14 +1,13 @@
 """Tables and figures of a sweep: `python -m zoo.report results/quick --out report`."""
 
 import argparse
-import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zoo import signals
 from zoo.command import run_command
-from zoo.errors import UserError
 
 if TYPE_CHECKING:  # so that --help imports neither matplotlib nor a backend
     from zoo.collected import Results
@@ -93,13 +92,10 @@ def _write(folder: Path, arguments: argparse.Namespace) -> int:
     banners = belonging.check(results, arguments.mixed)
     made_on = results.sweep.get("backend")
     backend.choose(made_on if made_on and find_spec(made_on) else None)
+    backend.load()
     from zoo import document
 
-    out = arguments.out or arguments.results / "report"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{out}: no folder can be made here: {error.strerror}") from None
+    out = document.folder(arguments.out, arguments.results)
     found = list(blocks(results, banners, document.note(arguments.results, arguments.note), arguments.data_dir))
     document.write(out, f"Report of {arguments.results.resolve().name}", found)
     print(f"{len(results.finished)} of {len(results.every)} runs are in {out}/report.html and {out}/report.md")
@@ -107,4 +103,4 @@ def _write(folder: Path, arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signals.leave(main())

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import secrets
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo import owned
+from zoo import owned, signals, written
 from zoo.environment import environment as environment
 from zoo.errors import UserError
 
@@ -38,6 +39,42 @@ def read_json(path: Path, *keys: str) -> Any:
     kind = records.Failure if path.name.endswith(".failed.json") else records.FILES.get(path.name)
     if kind and (wrong := records.problem(found, kind)):
         raise UserError(f"{path}: not what zoo.train writes: {wrong}")
+    return found
+
+
+def read_table(path: Path, *columns: str) -> list[dict[str, str]]:
+    """The rows of a CSV file of a run.
+
+    Raises:
+        UserError: for a file that can't be read, lacks a column, or has a row that is longer or shorter than its first.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path}: can't be read: {error}") from None
+    if not header:
+        raise UserError(f"{path}: the file is empty; zoo.train writes a line of names first")
+    if missing := [name for name in columns if name not in header]:
+        raise UserError(f"{path}: not what zoo.train writes: it has no column {missing[0]!r}")
+    if wrong := next((i for i, row in enumerate(rows, start=2) if len(row) != len(header)), None):
+        raise UserError(f"{path}: line {wrong} doesn't have the {len(header)} columns of the first")
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def read_history(path: Path) -> list[dict[str, float]]:
+    """The rows of history.csv, one for each epoch from the first on.
+
+    Raises:
+        UserError: for anything else.
+    """
+    rows = read_table(path, "epoch")
+    try:
+        found = [{name: float(value) for name, value in row.items()} for row in rows]
+    except ValueError as error:
+        raise UserError(f"{path}: not what zoo.train writes: {error}") from None
+    if [row["epoch"] for row in found] != list(range(1, len(found) + 1)):
+        raise UserError(f"{path}: its epochs are not 1, 2 and so on")
     return found
 
 
@@ -69,11 +106,24 @@ def new_folder(path: Path) -> Path:
     return path
 
 
-def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Has `write` fill a file beside `path`, then renames it: a reader sees the old file or the new one."""
-    unfinished = path.with_name(f".{os.getpid()}.{path.name}")  # keeps the suffix, which Keras goes by
+Claim = Callable[[Path, Path], None]  # asked whether a path may be written, told where the content is
+
+
+def write_whole(path: Path, write: Callable[[Path], Any], claim: Claim | None = None) -> None:
+    """Has `write` fill a file beside `path`, then renames it: a reader sees the old file or the new one.
+
+    Raises:
+        UserError: where it can't be written, or `path` is a link, which would be lost.
+    """
+    if path.is_symlink():
+        raise UserError(f"{path}: a link, and nothing is written through it or in its place; move it")
+    unfinished = path.with_name(f".{secrets.randbelow(10**12)}.{path.name}")  # keeps the suffix, which Keras goes by
+    signals.UNFINISHED.add(unfinished)
     try:
+        unfinished.touch(exist_ok=False)
         write(unfinished)
+        if claim:
+            claim(path, unfinished)
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
         unfinished.replace(path)
@@ -82,15 +132,26 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     finally:
         with contextlib.suppress(OSError):  # a file system that became read-only: the error above says it
             unfinished.unlink(missing_ok=True)
+        signals.UNFINISHED.discard(unfinished)
 
 
-def write_text(path: Path, text: str) -> None:
-    write_whole(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+def write_text(path: Path, text: str, claim: Claim | None = None) -> None:
+    write_whole(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"), claim)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, claim: Claim | None = None) -> None:
     """JSON has no NaN and no infinity: they are written as null."""
-    write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n", claim)
+
+
+def write_own_json(path: Path, content: Any) -> None:
+    """JSON into a folder that may hold files of others, none of which is replaced.
+
+    Raises:
+        UserError: where the file is there, and the software didn't write it.
+    """
+    written.claim(path)
+    write_json(path, content)
 
 
 def _finite(content: Any) -> Any:
@@ -101,13 +162,13 @@ def _finite(content: Any) -> Any:
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]], claim: Claim | None = None) -> None:
     """Numbers in the shortest form that reads back as the same number."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-    write_text(path, text.getvalue())
+    write_text(path, text.getvalue(), claim)
 
 
 def write_classes(path: Path, classes: Mapping[str, np.ndarray]) -> None:

@@ -1,17 +1,64 @@
 """SIGTERM and Ctrl-C to a command, from its first line on: nothing slow is imported here."""
 
+import contextlib
 import os
 import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 STOPPED, INTERRUPTED = 4, 130  # exit status
+UNFINISHED: set[Path] = set()  # files that are being written
+
+
+class Stop(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
+class _Stderr:
+    number = 2  # another one while `backend.load` keeps banners off it
+
+
+stderr = _Stderr()
 
 
 def at_start() -> None:
-    """Ends the process at once, with a line and a status, until training begins: nothing is lost before it."""
-    signal.signal(signal.SIGTERM, lambda number, frame: _leave("stopped before training began", STOPPED))
-    signal.signal(signal.SIGINT, lambda number, frame: _leave("interrupted before training began", INTERRUPTED))
+    """Ends the process at once, with a line and a status, until a command says what else to do."""
+    signal.signal(signal.SIGTERM, lambda number, frame: _leave("stopped", STOPPED))
+    signal.signal(signal.SIGINT, lambda number, frame: _leave("interrupted", INTERRUPTED))
 
 
 def _leave(line: str, status: int) -> None:
-    os.write(2, f"{line}\n".encode())
+    for path in list(UNFINISHED):
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        os.write(stderr.number, f"{line}\n".encode())
     os._exit(status)  # whatever is being imported would catch an exception
+
+
+@contextlib.contextmanager
+def raised() -> Iterator[None]:
+    """Within it SIGTERM raises `Stop`, and Ctrl-C `KeyboardInterrupt`."""
+
+    def stop(number, frame):
+        raise Stop
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def leave(status: int) -> None:
+    """Ends a command; one that was stopped ends at once, whatever threads of a backend still run."""
+    if status in (STOPPED, INTERRUPTED):
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)

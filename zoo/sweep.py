@@ -13,10 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo import cluster, owned, results
+from zoo import cluster, owned, results, signals, written
 from zoo.command import run_command
 from zoo.costs import seconds_left, sum_of
 from zoo.display import Display
+from zoo.environment import SCHEMA
 from zoo.errors import UserError
 from zoo.process import supervise
 from zoo.progress import duration
@@ -92,8 +93,10 @@ class Sweep:
                 (self.out / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{self.out}: no folder can be made here: {error.strerror}") from None
+        for name in ("", "configs", "logs"):  # before sweep.json says that this version wrote it
+            written.adopt(self.out / name)
         runs = [{"name": run.name, "labels": run.labels, "outputs": run.outputs} for run in every]
-        results.write_json(self.out / "sweep.json", sweep | {"runs": runs})
+        results.write_own_json(self.out / "sweep.json", {"schema": SCHEMA} | sweep | {"runs": runs})
 
     def _check_folder(self) -> None:
         """Nothing is written into a folder that is in use for anything else, or out of it."""
@@ -104,7 +107,8 @@ class Sweep:
             results.read_json(path, "runs")
         elif self.out.exists():
             for found in self.out.iterdir():
-                if found.name not in FOLDERS or not found.is_dir() or any(found.iterdir()):
+                inside = found.iterdir() if found.name in FOLDERS and found.is_dir() else [found]
+                if any(path.name != written.MANIFEST for path in inside):
                     raise UserError(f"{self.out}: the folder is not empty and holds no sweep; give another --out")
 
     def _check_config(self, run: "Planned") -> None:
@@ -157,13 +161,11 @@ class Sweep:
             deadline: on the monotonic clock, when it is asked to stop.
             show: called with each line that it prints.
         """
-        if self._failure(run).exists():
-            results.read_json(self._failure(run), "reason")
-            self._failure(run).unlink()
+        written.remove(self._failure(run))
         folder, config = self.folder(run), self.out / "configs" / f"{run.name}.json"
         if not (folder / "environment.json").exists():  # cut off before it began
             owned.clear_unbegun(folder)
-            results.write_json(config, run.config.resolved())
+            results.write_own_json(config, run.config.resolved())
             command = [str(config), "--out", str(folder)]
         else:
             command = ["--resume", str(folder)]
@@ -179,7 +181,7 @@ class Sweep:
         return self.out / "logs" / f"{run.name}.txt"
 
     def fail(self, run: "Planned", reason: str, code: int | None = None) -> None:
-        results.write_json(self._failure(run), {"status": "failed", "exit_status": code, "reason": reason})
+        results.write_own_json(self._failure(run), {"status": "failed", "exit_status": code, "reason": reason})
 
     def say_failures(self) -> bool:
         """Prints why each failed run did; whether there is one."""
@@ -223,7 +225,7 @@ def work_on_ray(sweep: Sweep, backend: str, limit: int | None, deadline: float |
     tasks = [
         cluster.Task(run.name, partial(_on_node, sweep.out, run, sweep.data_dir), sweep.log(run)) for run in missing
     ]
-    with cluster.interrupted_by_sigterm(), nodes, Display(sweep, backend) as display:
+    with nodes, Display(sweep, backend) as display:
         nodes.work(tasks, display, deadline)
 
 
@@ -293,10 +295,11 @@ def _main(arguments: argparse.Namespace) -> int:
     budget = arguments.time_budget
     deadline = began + max(0.0, budget - TIME_TO_SAVE) if budget else None
     try:
-        if nodes:
-            work_on_ray(sweep, name, arguments.limit, deadline, nodes)
-        else:
-            work(sweep, name, arguments.limit, deadline)
+        with signals.raised():
+            if nodes:
+                work_on_ray(sweep, name, arguments.limit, deadline, nodes)
+            else:
+                work(sweep, name, arguments.limit, deadline)
     except KeyboardInterrupt:
         print(f"interrupted; the same command goes on with what is in {out}", file=sys.stderr)
         raise
@@ -320,4 +323,4 @@ def _list(sweep: Sweep, backend: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signals.leave(main())

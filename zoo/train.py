@@ -1,10 +1,5 @@
 """Trains the network of a config: `python -m zoo.train configs/quickstart.json`."""
 
-from zoo import signals
-
-if __name__ == "__main__":
-    signals.at_start()
-
 import argparse
 import contextlib
 import signal
@@ -14,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo import signals
 from zoo.command import run_command
 from zoo.errors import UserError
 from zoo.process import stop_without_parent
@@ -195,13 +191,26 @@ def _resume(arguments: argparse.Namespace) -> int:
 
 def _stoppable(out: Path, train: Callable[[Callable[[], bool]], list[dict[str, Any]]]) -> int:
     """Trains until it is done, or SIGTERM asks for a stop at the next steps; the exit status."""
+    from zoo import backend
+
+    backend.load()
     from zoo.training import Stopped
 
     asked: list[int] = []
+
+    def interrupt(number, frame):
+        asked.append(number)
+        raise KeyboardInterrupt
+
+    def is_over() -> bool:
+        if signal.SIGINT in asked:  # and some callback of a backend swallowed it
+            raise KeyboardInterrupt
+        return bool(asked)
+
     signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, interrupt)
     try:
-        return _report(train(lambda: bool(asked)), out)
+        return _report(train(is_over), out)
     except Stopped:
         print(f"stopped; python -m zoo.train --resume {out} goes on", flush=True)
         return STOPPED
@@ -238,4 +247,4 @@ def _why(metrics: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signals.leave(main())

@@ -21,10 +21,25 @@ def build(config: Config, classes: int) -> keras.Model:
             without a site.
     """
     network = import_module(f"zoo.models.{config.model.name}")
-    model = network.build(config.model, factory(config.activation), classes)
+    try:
+        model = network.build(config.model, factory(config.activation), classes)
+        _check_settings(model)
+    except (ConfigError, MemoryError):
+        raise
+    except Exception as error:  # whatever Keras and a backend make of an initial value or a constraint
+        first = next(iter(str(error).strip().splitlines()), "")[:200]
+        raise ConfigError(f"activation: no network can be built with it: {type(error).__name__}: {first}") from error
     if isinstance(config.activation, list):
         _check_rules(config.activation, model)
     return model
+
+
+def _check_settings(model: keras.Model) -> None:
+    """Applies what each parameter of an activation is constrained and penalized by, as training would, once."""
+    for variable in model.trainable_variables:
+        for setting in (variable.constraint, variable.regularizer):
+            if setting is not None:
+                setting(variable.value)
 
 
 def factory(activation: Activation | list[Rule]) -> Factory:
