@@ -1,21 +1,25 @@
-"""Attacks on the zoo by generated input: `python benchmarks/robustness.py --configs 10000 --damages 20 --signals 100`.
+"""Attacks on the zoo by generated input, and what came of them, as in benchmarks/results/robustness.json:
 
-`configs`: mutations of each file in configs/, checked in process. `folders`: a run of version 0.1.0 with each of its
-files damaged, read by what reads runs. `signals`: `zoo.train` sent SIGTERM or SIGINT at random moments from 0.2 s on.
-Prints what was tried and what failed, by kind; the exit status is 1 where anything did.
+    python benchmarks/robustness.py --configs 10000 --commands 100 --damages 20 --signals 100 --kills 100 --pairs 10
+
+`configs`: so many mutations of each config, sweep and search in configs/, checked in process. `commands`: of all of
+them, given to the commands. `damages`: of each file in the folder of a run, which is then reported, asked and resumed.
+Those of processes are in `robustness_processes.py`. A status that isn't one of the commands', a traceback, a message of
+more than a line, or a byte lost counts as failed; the exit status is 1 where anything did.
 """
 
 import argparse
+import contextlib
 import copy
+import io
 import json
+import os
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +46,6 @@ ODD: list[Any] = [
     [0],
     {"name": 3},
 ]
-EXPECTED = {signal.SIGTERM: 4, signal.SIGINT: 130}
 
 
 def mutate(content: Any, rng: random.Random) -> Any:
@@ -66,17 +69,32 @@ def mutate(content: Any, rng: random.Random) -> Any:
     return found
 
 
+def _copied(folder: str) -> list[tuple[Path, Callable[[Path], Any]]]:
+    """The configs, sweeps and searches of the repository in a folder, and what reads each."""
+    from tuner import space
+    from zoo import config, grid
+
+    place = Path(shutil.copytree(ROOT / "configs", Path(folder, "configs")))
+    kinds: list[tuple[str, Callable[[Path], Any]]] = [
+        (".", config.load),
+        ("sweeps", grid.load),
+        ("search", space.load),
+    ]
+    return [
+        (path, read)
+        for part, read in kinds
+        for path in sorted((place / part).glob("*.json"))
+        if path.name not in ("schema.json", "all.json")  # the second only joins others
+    ]
+
+
 def configs(each: int, rng: random.Random) -> Counter:
     """Loads mutated configs, sweeps and searches: each is accepted, or refused in one line."""
-    from zoo import config, grid
     from zoo.errors import UserError
 
     found: Counter = Counter()
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(shutil.copytree(ROOT / "configs", Path(folder, "configs")))
-        readers = [(path, config.load) for path in sorted(place.glob("*.json")) if path.name != "schema.json"]
-        readers += [(place / "sweeps" / "quick.json", grid.load)]
-        for path, read in readers:
+        for path, read in _copied(folder):
             content = json.loads(path.read_text())
             target = path.with_name(f"mutated-{path.name}")
             for _ in range(each):
@@ -88,7 +106,51 @@ def configs(each: int, rng: random.Random) -> Counter:
                     found["refused" if len(str(error)) < 2000 else "failed: a long message"] += 1
                 except Exception as error:
                     found[f"failed: {type(error).__name__} of {path.name}: {str(error)[:80]}"] += 1
+            target.unlink()
     return found
+
+
+def commands(count: int, rng: random.Random) -> Counter:
+    """Gives mutated configs to the commands: `zoo.train`, `zoo.sweep --dry-run` and `tuner.search`, in process.
+
+    What is accepted would train; an activation that can't be built or images that aren't there end it before that.
+    """
+    from tuner import search
+    from zoo import config, grid, sweep, train
+
+    found: Counter = Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        every = _copied(folder)
+        for i in range(count):
+            path, read = rng.choice(every)
+            target = path.with_name(f"mutated-{path.name}")
+            target.write_text(json.dumps(mutate(json.loads(path.read_text()), rng)))
+            out = ["--out", str(Path(folder, f"out{i}")), "--data-dir", str(Path(folder, "no images"))]
+            if read is config.load:
+                more = ["--set", "dataset.name=cifar10"] if rng.random() < 0.9 else ["--set", "\ud800=3"]
+                found[_ended(lambda t=target, m=more, o=out: train.main([str(t), *m, *o]))] += 1
+            elif read is grid.load:
+                found[_ended(lambda t=target, o=out: sweep.main([str(t), "--dry-run", *o]))] += 1
+            else:
+                found[_ended(lambda t=target, o=out: search.main([str(t), *o]))] += 1
+            target.unlink()
+    return found
+
+
+def _ended(call: Callable[[], int]) -> str:
+    """How a command ended: by a status of its own, and one line where that is 2."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+            status = call()
+    except SystemExit as error:  # of argparse
+        return "refused" if error.code == 2 else f"failed: exit {error.code}"
+    except BaseException as error:
+        return f"failed: {type(error).__name__}: {str(error)[:120]}"
+    lines = [line for line in said.getvalue().splitlines() if "UserWarning" not in line]
+    if status == 2 and len([line for line in lines if line.startswith("error: ")]) != 1:
+        return f"failed: {len(lines)} lines"
+    return {0: "done", 2: "refused", 3: "diverged"}.get(status, f"failed: status {status}")
 
 
 def damaged(content: bytes, rng: random.Random) -> bytes:
@@ -104,75 +166,122 @@ def damaged(content: bytes, rng: random.Random) -> bytes:
     return bytes(flipped)
 
 
-def folders(each: int, rng: random.Random) -> Counter:
-    """Reads damaged files of a run: nothing but an answer or one line comes of it."""
-    from zoo import checkpoint, config, earlier, results
+def folders(each: int, rng: random.Random, alone: bool = False) -> Counter:
+    """Damages each file of a run, and has it reported, asked and resumed: an answer comes of it, or one line.
+
+    With `alone` it is reported only, which takes no backend.
+    """
+    import keras
+
+    from zoo import train
+
+    found: Counter = Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        sweep = Path(shutil.copytree(OLD.parent / "sweep", Path(folder, "sweep")))
+        for part in (sweep, *(sweep / "runs").glob("tiny*")):
+            found += _damage(part, each, rng, "a report", lambda run: _reported(sweep))
+        if not alone:
+            run = Path(shutil.copytree(OLD, Path(folder, "finished")))
+            found += _damage(run, each, rng, "a prediction", _asked)
+            cut = OLD.parent / f"cut-{keras.config.backend()}"
+            for name in sorted(path.name for path in cut.iterdir()):
+                for _ in range(each):
+                    run = Path(shutil.copytree(cut, Path(folder, "cut")))
+                    (run / name).write_bytes(damaged((run / name).read_bytes(), rng))
+                    found[_ended(lambda r=run: train.main(["--resume", str(r)]))] += 1
+                    shutil.rmtree(run)
+    return found
+
+
+def _damage(folder: Path, each: int, rng: random.Random, what: str, read: Callable[[Path], Any]) -> Counter:
+    found: Counter = Counter()
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        content = path.read_bytes()
+        for _ in range(each):
+            path.write_bytes(damaged(content, rng))
+            found[_answer(lambda: read(folder), f"{what} of {path.name}")] += 1
+        path.write_bytes(content)
+    return found
+
+
+def _answer(call: Callable[[], Any], what: str) -> str:
     from zoo.errors import UserError
 
-    def read_checkpoint(path: Path) -> None:
-        try:
-            arrays = checkpoint._arrays(path, 1e8)
-            checkpoint._check(json.loads(arrays.pop("record").tobytes()), arrays)
-        except Exception as error:  # as `checkpoint.load` has it
-            raise UserError(str(error)) from None
-
-    readers = {"config.json": config.load, "checkpoint.npz": read_checkpoint}
-    readers["mixing_weights.csv"] = lambda path: earlier.mixing_weights(path.parent)
-    readers |= dict.fromkeys(("environment.json", "metrics.json", "preprocessing.json"), results.read_json)
-    found: Counter = Counter()
-    with tempfile.TemporaryDirectory() as folder:
-        run = Path(shutil.copytree(OLD, Path(folder, "run")))
-        for name, read in readers.items():
-            content = (run / name).read_bytes()
-            for _ in range(each):
-                (run / name).write_bytes(damaged(content, rng))
-                try:
-                    read(run / name)
-                    found["read"] += 1
-                except UserError:
-                    found["refused"] += 1
-                except Exception as error:
-                    found[f"failed: {type(error).__name__} of {name}: {str(error)[:80]}"] += 1
-            (run / name).write_bytes(content)
-    return found
+    try:
+        call()
+        return "read"
+    except UserError:
+        return "refused"
+    except Exception as error:
+        return f"failed: {type(error).__name__} in {what}: {str(error)[:80]}"
 
 
-def signals(count: int, rng: random.Random) -> Counter:
-    """`zoo.train`, stopped at random moments: its status, no traceback, and a folder that resumes or isn't there."""
-    found: Counter = Counter()
-    with tempfile.TemporaryDirectory() as folder:
-        for i in range(count):
-            out, sent = Path(folder, str(i)), rng.choice(list(EXPECTED))
-            command = [sys.executable, "-m", "zoo.train", str(ROOT / "configs" / "quickstart.json"), "--out", str(out)]
-            with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
-                time.sleep(rng.uniform(0.2, 12.0))
-                run.send_signal(sent)
-                _, said = run.communicate()
-            if run.returncode == 0:
-                found["finished before"] += 1
-            elif run.returncode != EXPECTED[sent] or "Traceback" in said:
-                found[f"failed: {sent.name} gave {run.returncode}{', a traceback' if 'Traceback' in said else ''}"] += 1
-            else:
-                found["stopped"] += 1
-    return found
+def _reported(sweep: Path) -> None:
+    """All that a report reads of runs, without its pictures."""
+    from zoo import belonging
+    from zoo.collected import Results
+    from zoo.sections import sound
+
+    results = Results(sweep)
+    belonging.check(results, True)
+    sound.sections(results)
+    for run in results.finished:
+        run.history("loss")
+        run.has_held_weights()
+
+
+def _asked(run: Path) -> None:
+    import numpy as np
+
+    from zoo import earlier
+
+    earlier.Run(run).predict(np.zeros((1, 32, 32, 3), "uint8"))
 
 
 def main() -> int:
+    from benchmarks import robustness_processes as processes
+
+    attacks: dict[str, Callable[[int, random.Random], Counter]] = {
+        "configs": configs,
+        "commands": commands,
+        "damages": folders,
+        "signals": processes.signals,
+        "kills": processes.kills,
+        "pairs": processes.pairs,
+    }
     parser = argparse.ArgumentParser(description="Attack the zoo by generated input.")
-    parser.add_argument("--configs", type=int, default=0, metavar="N", help="mutations of each config")
-    parser.add_argument("--damages", type=int, default=0, metavar="N", help="of each file of a run")
-    parser.add_argument("--signals", type=int, default=0, metavar="N", help="at random moments of a run")
+    for name, attack in attacks.items():
+        said = (attack.__doc__ or "").splitlines()[0]
+        parser.add_argument(f"--{name}", type=int, default=0, metavar="N", help=said)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="JSON that the table is added to")
     arguments = parser.parse_args()
-    rng = random.Random(arguments.seed)
     failed = 0
-    for name, attack in (("configs", configs), ("damages", folders), ("signals", signals)):
+    for name, attack in attacks.items():
         if count := getattr(arguments, name):
-            found = attack(count, rng)
+            found = attack(count, random.Random(arguments.seed))
             bad = {kind: n for kind, n in found.items() if kind.startswith("failed")}
             failed += sum(bad.values())
             print(f"| {name} | {found.total()} tried | {sum(bad.values())} failed |", dict(found), flush=True)
+            if arguments.out:
+                _add(arguments.out, name, count, found)
     return int(failed > 0)
+
+
+def _add(path: Path, name: str, count: int, found: Counter) -> None:
+    from zoo import results
+    from zoo.environment import code
+
+    rows = json.loads(path.read_text()) if path.exists() else {}
+    backend = os.environ.get("KERAS_BACKEND", "")
+    rows[f"{name} on {backend}"] = {
+        "asked": count,
+        "tried": found.total(),
+        "failed": sum(n for kind, n in found.items() if kind.startswith("failed")),
+        "outcomes": dict(sorted(found.items())),
+        "code": {package: code(package) for package in ("zoo", "tuner")},
+    }
+    results.write_json(path, rows)
 
 
 if __name__ == "__main__":

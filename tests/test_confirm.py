@@ -9,6 +9,7 @@ import pytest
 from tuner import confirm, search, space
 from tuner.folder import Folder
 from tuner.outcome import Outcome
+from zoo import written
 from zoo.config import ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -67,6 +68,7 @@ def test_the_first_that_finishes_is_handed_over(begun, capsys):
 
 def test_no_best_json_where_none_of_three_finishes(begun, capsys):
     folder, searched, oracle, trained = begun({"0002": DIVERGED, "0000": DIVERGED, "0003": DIVERGED})
+    written.claim(folder.best)
     folder.best.write_text("of a search that was resumed")
     assert search._hand_over(folder, searched, oracle) == 3
     assert trained == ["0002", "0000", "0003"]  # 0001 has the settings of 0000

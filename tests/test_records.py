@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tuner.folder import Folder
 from zoo import config, data, results
 from zoo.errors import UserError
 
@@ -52,11 +53,35 @@ def test_statistics_that_standardize_nothing(field, value, tmp_path):
         results.read_json(path)
 
 
-def test_a_later_version_is_named(tmp_path):
-    path = tmp_path / "environment.json"
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "\n",
+        "loss\n1\n",
+        "epoch,loss\n1\n",
+        "epoch,loss\n1,x\n",
+        "epoch,loss\n2,1\n",
+        "epoch\n1\n1\n",
+        "\0",
+        '"' * 200_000,
+    ],
+    ids=range(9),
+)
+def test_a_history_that_is_none(content, tmp_path):
+    path = tmp_path / "history.csv"
+    path.write_text(content)
+    with pytest.raises(UserError) as caught:
+        results.read_history(path)
+    assert str(caught.value).startswith(f"{path}: ") and len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("name", ["environment.json", "sweep.json", "search.json"])
+def test_a_later_version_is_named(name, tmp_path):
+    path = tmp_path / name
     path.write_text('{"schema": 7}')
     with pytest.raises(UserError, match="written by a later version"):
-        results.read_json(path)
+        Folder(tmp_path).open() if name == "search.json" else results.read_json(path)
 
 
 @pytest.mark.parametrize(

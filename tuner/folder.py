@@ -206,8 +206,8 @@ class Folder:
     def _remove_weights(self, oracle: "Kept", kept: set[str]) -> None:
         for trial in oracle.outcomes.keys() - kept - oracle.candidates() - self._settled:
             for run in (self.run(trial), *self.run(trial).glob("seed-*")):
-                if (run / "environment.json").exists():
-                    owned.remove(self._check_inside(run), "|".join(map(re.escape, LARGE)))
+                if self._check_inside(run).exists():
+                    owned.remove(run, "|".join(map(re.escape, LARGE)))
             self._settled.add(trial)
 
     def _write_best(self, search: space.Search, oracle: "Kept", best: str) -> None:

@@ -1,5 +1,6 @@
 """What is read back from a search's folder, and believed only where it is what the tuner writes."""
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -7,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, TypeAdapter, ValidationError
 
 from zoo.errors import UserError
-from zoo.records import Schema
+from zoo.records import Schema, is_later
 
 TRIAL, WORKER = r"[0-9]{1,9}", r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}"
 OTHERS = ("search", "base", "best", "journal", "ended")  # files beside those of the workers
@@ -71,6 +72,8 @@ def parse(content: bytes, kind: TypeAdapter[T]) -> T:
         return kind.validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
+        if first["loc"] == ("schema",) and (later := is_later(json.loads(content))):
+            raise ValueError(later) from None
         where = ".".join(map(str, first["loc"]))
         raise ValueError(": ".join(filter(None, [where, first["msg"]]))[:200]) from None
 

@@ -14,6 +14,7 @@ import numpy as np
 from zoo import judge
 from zoo.errors import UserError
 from zoo.grid import Comparisons
+from zoo.records import is_later
 from zoo.results import read_history, read_json, read_table
 from zoo.sweep import state
 
@@ -236,6 +237,8 @@ class Results:
         path = folder / "sweep.json"
         try:
             self.sweep = json.loads(path.read_text(encoding="utf-8"))
+            if later := is_later(self.sweep):
+                raise UserError(f"{path}: {later}")
             self.every = [
                 Result(run["name"], {"model": run["labels"]["model"]} | run["labels"], tuple(run["outputs"]), folder)
                 for run in self.sweep["runs"]
@@ -245,7 +248,7 @@ class Results:
             self.plans = {name: Comparisons.model_validate(plan) for name, plan in plans.items()}
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; expected the folder of a zoo.sweep") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{path}: not what zoo.sweep writes ({error!r})") from None
         self.folder, self.shown = folder, shown or folder
         self.finished = [run for run in self.every if run.state == "finished"]

@@ -60,7 +60,11 @@ def _processor() -> str:
 
 def _compiler() -> str | None:
     """The first line of what the C compiler of the kernels says of its version."""
-    named = shlex.split(os.environ.get("CC", "")) or [name for name in ("cc", "gcc", "clang") if shutil.which(name)][:1]
+    try:
+        asked = shlex.split(os.environ.get("CC", ""))
+    except ValueError:  # a quotation without an end
+        return None
+    named = asked or [name for name in ("cc", "gcc", "clang") if shutil.which(name)][:1]
     return (_said([*named, "--version"]) or "").partition("\n")[0] or None if named else None
 
 

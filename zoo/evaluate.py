@@ -22,13 +22,13 @@ def evaluate(folder: Path, split: str = "test", data_dir: Path | None = None) ->
     from zoo import earlier, metrics, results, written
 
     run = earlier.Run(folder)
-    values, picture = folder / f"evaluation-{split}.json", folder / f"confusion-{split}.png"
-    written.check([values, picture])
     dataset = run.dataset(data_dir)
     images = getattr(dataset, split)
     if images is None:
         raise UserError(f"{folder}: this run held no {split} images out; use --split test or train")
     logits = run.predict(images.images)
+    values, picture = folder / f"evaluation-{split}.json", folder / f"confusion-{split}.png"
+    written.check([values, picture])
     found = metrics.sound(logits, images.labels, dataset.classes, split)
     results.write_json(values, found, written.claim)
     draw = _confusion(logits.argmax(axis=1), images.labels, dataset.classes, f"{folder.name}, {split}")

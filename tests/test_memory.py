@@ -1,0 +1,60 @@
+"""A network that the machine has no memory for is refused before any of it is there."""
+
+import math
+
+import keras
+import pytest
+
+from zoo import config, memory, models, train
+from zoo.config import ConfigError
+
+QUICK = "configs/quickstart.json"
+
+
+def test_what_no_machine_has(capsys):
+    for override in (
+        'model={"name":"resnet50","width":4096}',
+        'model={"name":"densenet","growth":256,"bottleneck":256,"blocks":[64,64]}',
+        'model={"name":"alexnet","widths":[16384,16384]}',
+    ):
+        found = config.load(QUICK, [override, "training.batch_size=1000000", "dataset.name=cifar10"])
+        with pytest.raises(ConfigError, match=r"take about [0-9.,]+ GB at least, and there are [0-9.,]+ GB; lower"):
+            memory.check(found, 10)
+
+
+def test_it_counts_the_network_that_is_built_then(monkeypatch):
+    found = config.load(QUICK, ['activation={"name":"method1","granularity":"channel"}'])
+    model = models.build(found, 10)
+    kept = sum(math.prod(layer.output.shape[1:]) for layer in model.layers)
+    batch = found.training.batch_size
+    assert found.training.optimizer.name == "adam"  # a parameter, its gradient and two moments
+    needed = 4 * (4 * model.count_params() + memory.KEPT * batch * kept)
+    monkeypatch.setattr(memory, "available", lambda: needed + 1)
+    memory.check(found, 10)
+    monkeypatch.setattr(memory, "available", lambda: needed - 1)
+    with pytest.raises(ConfigError, match=f"{model.count_params():,} parameters and {kept:,} outputs"):
+        memory.check(found, 10)
+
+
+def test_its_variables_are_forgotten():
+    memory.check(config.load(QUICK), 10)
+    assert not keras.src.backend.common.global_state.get_global_attribute("uninitialized_variables")
+
+
+def test_the_machine_is_asked():
+    assert 1e8 < memory._of_machine() < 1e15
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [
+        '{"name":"arelu","a_initializer":{"class_name":"Constant","config":{"value":"x"}}}',
+        '{"name":"method1","weights_constraint":{"class_name":"UnitNorm","config":{"axis":99}},"normalization":"none"}',
+        '{"name":"arelu","a_regularizer":{"class_name":"L2","config":{"l2":"x"}}}',
+    ],
+)
+def test_an_activation_that_cannot_be_built_is_one_line(activation, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert train.main([QUICK, "--set", f"activation={activation}", "--out", str(out)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {QUICK}: activation") and not out.exists()
