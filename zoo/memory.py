@@ -33,8 +33,8 @@ def check(config: Config, classes: int) -> None:
     if there and needed > there:
         raise ConfigError(
             f"model, training.batch_size: {numbers:,} parameters and {outputs:,} outputs of layers for each of "
-            f"{batch:,.0f} images take about {needed / 1e9:,.1f} GB at least, and there are {there / 1e9:,.1f} GB; lower "
-            "the batch size, or the network's width or growth"
+            f"{batch:,.0f} images take about {needed / 1e9:,.1f} GB at least, and there are {there / 1e9:,.1f} GB; "
+            "lower the batch size, or the network's width or growth"
         )
 
 
