@@ -166,6 +166,10 @@ def test_seeds(home, capsys):
     with pytest.raises(KeyboardInterrupt):
         train.run(settings, out, is_enough=interrupt)
     shutil.rmtree(out / "seed-1", ignore_errors=True)
+    home.file(out / "seed-1" / "history.csv")
+    refused(train.main(["--resume", "out"]), capsys)
+    shutil.rmtree(out / "seed-1")
+    del home.files[out / "seed-1" / "history.csv"]
     home.link(out / "seed-1", home.victim)
     refused(train.main(["--resume", "out"]), capsys)
 

@@ -48,9 +48,10 @@ def run(
     Raises:
         UserError: for anything that its user can mend.
     """
-    from zoo import data, earlier, owned, results, training
+    from zoo import data, earlier, memory, owned, results, training
 
     config = earlier.hold_weights(config)
+    memory.check(config, training.CLASSES)
     trainer = training.Trainer(config)
     results.check_free(out)
     dataset = data.load_for(config.dataset, data_dir)
@@ -85,7 +86,7 @@ def resume(
     """
     import keras
 
-    from zoo import config, data, earlier, owned, results, training
+    from zoo import config, data, earlier, memory, owned, results, training
 
     environment = results.read_json(folder / "environment.json")
     if environment.get("backend") != keras.config.backend():
@@ -95,7 +96,9 @@ def resume(
         )
     with owned.locked(folder):
         results.read_json(folder / "config.json", *earlier.SECTIONS)
-        trainer = training.Trainer(config.load(folder / "config.json"))
+        settings = config.load(folder / "config.json")
+        memory.check(settings, training.CLASSES)
+        trainer = training.Trainer(settings)
         place = data_dir or environment.get("data_dir")
         dataset = data.load_for(trainer.config.dataset, Path(place) if place else None)
         if dataset.digest() != environment.get("data_digest"):
@@ -116,7 +119,9 @@ def _train(trainer, dataset, out: Path, environment: dict[str, Any], is_over, is
             found.append(results.read_json(folder / "metrics.json"))
             continue
         if folder != out:
-            owned.check_inside(folder, out).mkdir(exist_ok=True)
+            if not (owned.check_inside(folder, out) / "environment.json").exists():
+                owned.clear_unbegun(folder)
+            folder.mkdir(exist_ok=True)
             results.write_json(folder / "config.json", trainer.config.with_seed(seed).resolved())
             results.write_json(folder / "environment.json", environment)
         with owned.locked(folder) if folder != out else contextlib.nullcontext():

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 import keras_adaptact as ka
-from zoo import checkpoint, data, events, memory, metrics, models, results
+from zoo import checkpoint, data, events, metrics, models, results
 from zoo.config import Config, ConfigError, Steps
 from zoo.engine import Engine
 from zoo.pipeline import Pipeline, fast_format, plan, steps_of_an_epoch
@@ -37,8 +37,6 @@ class Trainer:
         if config.metrics.tensorboard:
             events.require()
         keras.utils.clear_session()
-        keras.config.set_dtype_policy(config.training.dtype)
-        memory.check(config, CLASSES)
         _share_batches(config.training.devices)
         keras.config.set_dtype_policy(config.training.dtype)
         self.seed = config.training.seeds[0]
