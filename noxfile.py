@@ -17,6 +17,7 @@ RUNTIMES = ("ai-edge-litert", "flax", "jax2onnx", "onnx", "onnxruntime", "onnxsc
 
 # Tests of what no backend has a part in: they run with the first one.
 ONCE = (
+    "canaries",
     "committed_results",
     "config",
     "data",
@@ -34,6 +35,7 @@ ONCE = (
     "robustness",
     "search_report",
     "secret",
+    "signals",
     "space",
     "sweep",
 )
