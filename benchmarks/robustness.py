@@ -2,8 +2,8 @@
 
     python benchmarks/robustness.py --configs 10000 --commands 100 --damages 20 --signals 100 --kills 100 --pairs 10
 
-`configs`: so many mutations of each config, sweep and search in configs/, checked in process. `commands`: of all of
-them, given to the commands. `damages`: of each file in the folder of a run, which is then reported, asked and resumed.
+`configs`: so many mutations of the configs in configs/, as many of the sweeps and of the searches, checked in process.
+`commands`: of all of them, given to the commands. `damages`: of each file in the folder of a run, which is then reported, asked and resumed.
 Those of processes are in `robustness_processes.py`. A status that isn't one of the commands', a traceback, a message of
 more than a line, or a byte lost counts as failed; the exit status is 1 where anything did.
 """
@@ -13,6 +13,7 @@ import contextlib
 import copy
 import io
 import json
+import math
 import os
 import random
 import shutil
@@ -89,15 +90,16 @@ def _copied(folder: str) -> list[tuple[Path, Callable[[Path], Any]]]:
 
 
 def configs(each: int, rng: random.Random) -> Counter:
-    """Loads mutated configs, sweeps and searches: each is accepted, or refused in one line."""
+    """Loads so many mutated configs, sweeps and searches each: all are accepted, or refused in one line."""
     from zoo.errors import UserError
 
     found: Counter = Counter()
     with tempfile.TemporaryDirectory() as folder:
-        for path, read in _copied(folder):
+        every = _copied(folder)
+        for path, read in every:
             content = json.loads(path.read_text())
             target = path.with_name(f"mutated-{path.name}")
-            for _ in range(each):
+            for _ in range(math.ceil(each / sum(kind is read for _, kind in every))):
                 target.write_text(json.dumps(mutate(content, rng)))
                 try:
                     read(target)

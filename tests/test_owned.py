@@ -121,6 +121,15 @@ def test_one_process_at_a_time_holds_a_run(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("kind", ["a pipe", "a folder", "mine"])
+def test_a_lock_that_is_none(kind, tmp_path):
+    path = tmp_path / owned.LOCK
+    {"a pipe": lambda: os.mkfifo(path), "a folder": path.mkdir, "mine": lambda: path.write_text("dear")}[kind]()
+    with pytest.raises(UserError), owned.locked(tmp_path):
+        pass
+    assert path.exists() and path.is_file() == (kind == "mine")
+
+
 def test_a_read_only_file_system_is_said(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise OSError(30, "Read-only file system")

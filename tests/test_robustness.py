@@ -8,7 +8,7 @@ import pytest
 from benchmarks import robustness
 
 ATTACKS = {
-    "configs": (robustness.configs, 40),
+    "configs": (robustness.configs, 300),
     "commands": (robustness.commands, 6),
     "damages": (partial(robustness.folders, alone=True), 10),
 }

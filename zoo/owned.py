@@ -93,12 +93,15 @@ def open_own(path: Path, flags: int) -> int:
         UserError: where it is a link, or can't be written.
     """
     try:
-        return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        file = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        why = (
-            "a link, and nothing is written through it" if path.is_symlink() else f"can't be written: {error.strerror}"
-        )
+        is_link = path.is_symlink()
+        why = "a link, and nothing is written through it" if is_link else f"can't be written: {error.strerror}"
         raise UserError(f"{path}: {why}") from None
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise UserError(f"{path}: a pipe or a device, and no file of this software's; move it")
+    return file
 
 
 @contextlib.contextmanager
