@@ -3,9 +3,10 @@
     python benchmarks/robustness.py --configs 10000 --commands 100 --damages 20 --signals 100 --kills 100 --pairs 10
 
 `configs`: so many mutations of the configs in configs/, as many of the sweeps and of the searches, checked in process.
-`commands`: of all of them, given to the commands. `damages`: of each file in the folder of a run, which is then reported, asked and resumed.
-Those of processes are in `robustness_processes.py`. A status that isn't one of the commands', a traceback, a message of
-more than a line, or a byte lost counts as failed; the exit status is 1 where anything did.
+`commands`: of all of them, given to the commands. `damages`: of each file in the folder of a run, which is then
+reported, asked and resumed. Those of processes are in `robustness_processes.py`. A status that isn't one of the
+commands', a traceback, a message of more than a line, or a byte lost counts as failed; the exit status is 1 where
+anything did.
 """
 
 import argparse
