@@ -122,3 +122,10 @@ def test_each_mistake_is_one_line(tmp_path, changes, said):
 @pytest.mark.parametrize("path", sorted((CONFIGS / "search").glob("*.json")), ids=lambda path: path.stem)
 def test_committed_searches_are_right(path):
     assert space.load(path).notes
+
+
+@pytest.mark.parametrize("change", [{"when": {"mixing": []}}, {"name": "\ud800"}, {"choice": ["\udfff"]}])
+def test_an_entry_that_can_never_count_or_is_no_text(change, tmp_path):
+    first, second, *_ = MIXING
+    with pytest.raises(ConfigError, match=r"search\.json: "):
+        space.load(written(tmp_path, space=[first, {**second, **change}]))
