@@ -22,6 +22,7 @@ COMMANDS = {
     "zoo.report": [OLD / "sweep"],
     "zoo.sweep": ["configs/sweeps/quick.json"],
     "zoo.config": [],
+    "zoo.pack": [OLD / "sweep", "packed"],
     "tuner.search": ["configs/search/quick.json"],
     "tuner.report": [OLD / "search"],
     "tuner.worker": [OLD / "search"],

@@ -12,12 +12,12 @@ import csv
 import json
 import re
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from zoo import signals
 from zoo.command import run_command
 from zoo.errors import UserError
 
@@ -42,7 +42,7 @@ def pack(folder: Path, out: Path) -> tuple[int, int]:
     Raises:
         UserError: where there is nothing to pack, `out` isn't empty, or a file can't be read.
     """
-    from zoo import results
+    from zoo import results, written
 
     if not any((folder / name).exists() for name in ("sweep.json", "search.json")):
         raise UserError(f"{folder}: no folder of zoo.sweep or tuner.search: it has no sweep.json and no search.json")
@@ -64,7 +64,7 @@ def pack(folder: Path, out: Path) -> tuple[int, int]:
     for path in folder.iterdir():
         if path.is_file() and path.suffix == ".json":
             results.write_json(out / path.name, _without_paths(results.read_json(path)))
-        elif path.is_file() and path.name != RUNS and path.suffix in (".jsonl", ".txt"):
+        elif path.is_file() and path.name not in (RUNS, written.MANIFEST) and path.suffix in (".jsonl", ".txt"):
             shutil.copyfile(path, out / path.name)
     for name, table in tables.items():
         if table.columns:
@@ -215,4 +215,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signals.leave(main())
