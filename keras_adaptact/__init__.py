@@ -39,4 +39,11 @@ from keras_adaptact.training import only_activations as only_activations
 from keras_adaptact.training import optimizer_for as optimizer_for
 from keras_adaptact.training import unfreeze_activations as unfreeze_activations
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
+
+
+def __dir__() -> list[str]:
+    """The public names, without the modules that they come from."""
+    module = type(functional)
+    found = {name for name, value in globals().items() if not name.startswith("_") and not isinstance(value, module)}
+    return sorted(found | {"functional", "__version__", "__doc__", "__name__", "__file__"})

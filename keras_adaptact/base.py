@@ -16,6 +16,7 @@ from keras_adaptact.parameters import (
     Parameter,
     Slot,
     constrain_rows,
+    described,
     hold_others,
     initialize_rows,
     regularize_rows,
@@ -292,6 +293,18 @@ class TrainableActivation(keras.layers.Layer):
                 f"{self.name} has no parameters yet: the number of its channels is unknown until it is called. "
                 "Call it once, or create it with `channels=n`."
             )
+
+    def __repr__(self):
+        """As of any layer, and what it learned."""
+        try:
+            learned = described(self._learned())
+        except Exception:  # without variables yet; or while a function is traced, where they have no values
+            return super().__repr__()
+        return f"<{type(self).__name__} name={self.name}, {learned}>"
+
+    def _learned(self) -> dict[str, np.ndarray]:
+        """What says most about the function that it became, by name."""
+        return self.get_parameters()
 
     # Serialization
 

@@ -40,6 +40,8 @@ class ActivationHistory(keras.callbacks.Callback):
         path: a CSV file for the records, written whole after each epoch. None by default.
         log_dir: a folder for TensorBoard, which shows each number of a layer, and of numbers for each channel the
             smallest, the mean and the largest. None by default.
+        log: whether to put the same into the logs of each epoch, as `conv1/a`, for the callbacks after this one: those
+            of Weights & Biases, MLflow and trackio, `CSVLogger`, and `fit`'s own history. Default: False.
 
     Raises:
         ImportError: for a `log_dir` without the package tensorboard.
@@ -47,11 +49,14 @@ class ActivationHistory(keras.callbacks.Callback):
         ValueError: when training starts, where the model has no trainable activation.
     """
 
-    def __init__(self, path: str | os.PathLike | None = None, log_dir: str | os.PathLike | None = None):
+    def __init__(
+        self, path: str | os.PathLike | None = None, log_dir: str | os.PathLike | None = None, log: bool = False
+    ):
         super().__init__()
         self.path = None if path is None else os.fspath(path)
         self.records: list[Record] = []
         self.snapshots: dict[int, dict[str, dict[str, np.ndarray]]] = {}  # by epoch, site and parameter
+        self._log = log
         self._writer = None if log_dir is None else _tensorboard(log_dir)
 
     def on_epoch_begin(self, epoch: int, logs=None):
@@ -59,7 +64,10 @@ class ActivationHistory(keras.callbacks.Callback):
             self.record(self.model, epoch)
 
     def on_epoch_end(self, epoch: int, logs=None):
-        self.record(self.model, max(self.snapshots, default=epoch) + 1)
+        step = max(self.snapshots, default=epoch) + 1
+        self.record(self.model, step)
+        if self._log and logs is not None:
+            logs.update(_scalars(self.snapshots[step]))
 
     def record(self, model: keras.Model, step: int):
         """Keeps the numbers of a model's activations as they are now, under `step`, which stands in place of an epoch.
@@ -87,13 +95,8 @@ class ActivationHistory(keras.callbacks.Callback):
         if self.path is not None:
             write_whole(self.path, lambda file: file.write_text(self._csv(), encoding="utf-8", newline=""))
         if self._writer is not None:
-            for site, values in found.items():
-                for name, value in values.items():
-                    if not np.ndim(value):
-                        self._writer.add_scalar(f"{site}/{name}", value, epoch)
-                        continue
-                    for statistic in (np.min, np.mean, np.max):
-                        self._writer.add_scalar(f"{site}/{name}/{statistic.__name__}", statistic(value), epoch)
+            for name, value in _scalars(found).items():
+                self._writer.add_scalar(name, value, epoch)
             self._writer.flush()
 
     def _csv(self) -> str:
@@ -102,6 +105,19 @@ class ActivationHistory(keras.callbacks.Callback):
         writer.writeheader()
         writer.writerows(self.records)
         return text.getvalue()
+
+
+def _scalars(found: dict[str, dict[str, np.ndarray]]) -> dict[str, float]:
+    """Each number of a layer, and of numbers for each channel the smallest, the mean and the largest."""
+    scalars = {}
+    for site, values in found.items():
+        for name, value in values.items():
+            if not np.ndim(value):
+                scalars[f"{site}/{name}"] = float(value)
+                continue
+            for statistic in (np.min, np.mean, np.max):
+                scalars[f"{site}/{name}/{statistic.__name__}"] = float(statistic(value))
+    return scalars
 
 
 def _tensorboard(log_dir: str | os.PathLike) -> Any:

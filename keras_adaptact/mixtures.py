@@ -272,6 +272,9 @@ class Mixture(TrainableActivation):
         """What the members are mixed with (X, Y, Z), as NumPy, of shape (members,) or (members, channels)."""
         return ops.convert_to_numpy(self._normalization.function(ops.array(self.get_parameters()["weights"])))
 
+    def _learned(self):
+        return dict(zip(self.member_names, self.mixing_weights, strict=True))
+
     def _by_name(self, read):
         return super()._by_name(read) | {"weights": self._rows(read(self._raw_weights))}
 

@@ -138,3 +138,12 @@ def constrained(variable: keras.Variable, value: Any = None) -> Any:
     """What a variable's constraint makes of its value, or of another one."""
     value = ops.stop_gradient(variable.value) if value is None else value
     return value if variable.constraint is None else variable.constraint(value)
+
+
+def described(values: dict[str, np.ndarray]) -> str:
+    """``a=1.3, b=0.1..0.4``: a value, or the smallest and the largest of those of channels."""
+    texts = []
+    for name, value in values.items():
+        ends = [f"{end:.4g}" for end in (np.min(value), np.max(value))]
+        texts.append(f"{name}={'..'.join(dict.fromkeys(ends))}")
+    return ", ".join(texts)

@@ -39,6 +39,7 @@ def test_every_public_name_has_an_entry_in_the_reference():
     found = [name for page in pages for name in re.findall(r"^::: keras_adaptact\.(\w+)$", page, re.MULTILINE)]
     public = re.findall(r"^from .* import \w+ as (\w+)$", Path(ka.__file__).read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(found) == sorted(public)
+    assert {name for name in dir(ka) if not name.startswith("_")} == set(public)
 
 
 def test_every_page_is_in_the_navigation():

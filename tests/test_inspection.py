@@ -325,3 +325,16 @@ def test_tensorboard_is_missing(monkeypatch, tmp_path):
     monkeypatch.delitem(sys.modules, "tensorboard.summary", raising=False)
     with pytest.raises(ImportError, match="pip install tensorboard"):
         ka.ActivationHistory(log_dir=tmp_path)
+
+
+def test_callbacks_after_it_see_the_numbers_in_their_logs(tmp_path):
+    """As those of trackers do, and as `fit`'s own history does."""
+    model = keras.Sequential([keras.Input((3,)), ka.AReLU(name="one"), ka.FReLU(granularity="channel", name="two")])
+    model.compile("sgd", "mse")
+    table = keras.callbacks.CSVLogger(tmp_path / "log.csv")
+    history = ka.ActivationHistory(log=True)
+    fitted = model.fit(np.ones((8, 3)), np.zeros((8, 3)), epochs=2, verbose=0, callbacks=[history, table])
+    assert fitted.history["one/a"] == [history.snapshots[1]["one"]["a"], history.snapshots[2]["one"]["a"]]
+    assert fitted.history["one/a"][1] == pytest.approx(model.layers[0].a) != 1.0
+    assert fitted.history["two/b/mean"][1] == pytest.approx(np.mean(model.layers[1].b))
+    assert "one/a" in (tmp_path / "log.csv").read_text().splitlines()[0].split(",")

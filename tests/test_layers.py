@@ -375,3 +375,21 @@ def test_prelu_shares_the_right_axes(data_format, shape):
         np.testing.assert_allclose(ops.convert_to_numpy(y), [[-0.5, 0.0, 1.0, -1.0, 2.0]])
     with pytest.raises(ValueError, match="granularity"):
         ka.PReLU(granularity="element")
+
+
+def test_a_layer_shows_what_it_learned():
+    layer = ka.AReLU(b_initializer=0.25, name="act")
+    assert repr(layer) == "<AReLU name=act, a=1, b=0.25, c=0, d=0>"
+    by_channel = ka.FReLU(granularity="channel", channels=3, name="act")
+    by_channel.set_parameters(b=[0.5, -1.0, 2.0])
+    assert repr(by_channel) == "<FReLU name=act, b=-1..2>"
+    mixture = ka.Method2(weights=[0.5, 0.25, 0.25], name="mix")
+    assert repr(mixture) == "<Method2 name=mix, tanh=0.5, sigmoid=0.25, relu=0.25>"
+    assert repr(ka.AReLU(granularity="channel", name="act")).startswith("<AReLU name=act, built=False")
+
+
+def test_keras_takes_them_as_activations():
+    layer = ka.AReLU()
+    assert keras.activations.get(layer) is layer
+    again = keras.activations.deserialize(keras.activations.serialize(ka.AReLU(b_initializer=0.25)))
+    assert again.b == 0.25
