@@ -23,7 +23,7 @@ SMALL = ["dataset.limit=200", "dataset.test_limit=64", "training.epochs=2"]
 FILES = {
     "config.json", "environment.json", "preprocessing.json", "history.csv", "timing.csv", "mixing_weights.csv",
     "parameters.csv",
-    "checkpoint.npz", "metrics.json", "model.keras", "predictions.npz"
+    "checkpoint.npz", "metrics.json", "model.keras", "predictions.npz", "card.md"
 }  # fmt: skip
 
 
@@ -215,7 +215,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path, capsys):
     out = tmp_path / "run"
     rate = "training.optimizer.learning_rate=1e30"
     assert main([QUICK, "--set", *SMALL, rate, "training.seeds=[0,1]", "--out", str(out)]) == 3
-    assert {path.name for path in (out / "seed-1").iterdir()} == FILES - {"predictions.npz"}
+    assert {path.name for path in (out / "seed-1").iterdir()} == FILES - {"predictions.npz", "card.md"}
     found = json.loads((out / "seed-0" / "metrics.json").read_text())
     assert found["status"] == "diverged" and found["epochs"] == 1 and "test_loss" not in found
     assert [row["loss"] for row in read_csv(out / "seed-0" / "history.csv")] == ["nan"]

@@ -17,7 +17,7 @@ from zoo.errors import UserError
 
 BEFORE = ("config.json", "environment.json")  # what a run writes first; the second makes it a run
 TABLES = ("history.csv", "timing.csv", "mixing_weights.csv", "parameters.csv")
-ENDS = ("checkpoint.npz", "model.keras", "predictions.npz", "metrics.json", "summary.json")
+ENDS = ("checkpoint.npz", "model.keras", "predictions.npz", "card.md", "metrics.json", "summary.json")
 FILES = (*BEFORE, "preprocessing.json", *TABLES, *ENDS)
 LOCK = ".lock"  # in the folder of a run for as long as a process trains there
 

@@ -108,7 +108,7 @@ def resume(
 
 def _train(trainer, dataset, out: Path, environment: dict[str, Any], is_over, is_enough) -> list[dict]:
     """Trains the seeds that haven't been, each in its folder."""
-    from zoo import owned, results, training
+    from zoo import card, owned, results, training
 
     trainer.attach(dataset)
     seeds = trainer.config.training.seeds
@@ -127,6 +127,9 @@ def _train(trainer, dataset, out: Path, environment: dict[str, Any], is_over, is
         with owned.locked(folder) if folder != out else contextlib.nullcontext():
             owned.remove_unfinished(folder)
             found.append(trainer.train(seed, folder, is_over, is_enough))
+            if found[-1]["status"] == "finished" and "test_accuracy" in found[-1]:
+                settings = trainer.config.with_seed(seed).resolved()
+                results.write_text(folder / "card.md", card.text(settings, environment, found[-1], "model.keras"))
     if len(seeds) > 1:
         results.write_json(out / "summary.json", training.summarize(found))
     return found
