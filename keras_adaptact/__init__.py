@@ -26,6 +26,8 @@ from keras_adaptact.loops import parameter_labels as parameter_labels
 from keras_adaptact.mixtures import Method1 as Method1
 from keras_adaptact.mixtures import Method2 as Method2
 from keras_adaptact.mixtures import Mixture as Mixture
+from keras_adaptact.overview import site as site
+from keras_adaptact.overview import summary as summary
 from keras_adaptact.parameters import Parameter as Parameter
 from keras_adaptact.plots import animate_activations as animate_activations
 from keras_adaptact.plots import plot_activations as plot_activations

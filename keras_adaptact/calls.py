@@ -17,23 +17,24 @@ _SAME_AXIS = (  # their output has its channels where their inputs have them
 
 
 class Calls:
-    """Every call of every layer and operation in a model: each is a node of Keras's, in one of the graphs.
+    """Every call of every layer and operation in a model: each is a node of Keras's, in one of the graphs, if any.
 
     Attributes:
         nodes: of all graphs, from the inputs to the outputs.
         graphs: the model and those nested in it.
     """
 
-    def __init__(self, model: keras.Model):
+    def __init__(self, model: keras.layers.Layer):
         self.nodes: list[Any] = []
         self.graphs: list[keras.Model] = []
         self._calls: dict[int, list[Any]] = {}
         self._users: dict[int, list[Any]] = {}
         self._makers: dict[int, Any] = {}
         self._leaving: set[int] = set()
-        self._add(model)
+        if is_graph(model):
+            self._add(model)
         self._owners: dict[int, int] = {}
-        for _, layer, _ in walk(model):
+        for _, layer, _ in walk(model) if self.graphs else ():
             for variable in {id(v): v for v in getattr(layer, "variables", ())}:
                 self._owners[variable] = self._owners.get(variable, 0) + 1
 

@@ -4,18 +4,22 @@ import functools
 import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_adaptact.graphs import is_graph, keras_class
+from keras_adaptact.keras_private import config_of
 from keras_adaptact.states import build, carry_saved, numbers, paired, tie, track_again, variables_of_both
 
 
 def copy_model(
-    model: keras.Model, make: Callable[[Any], Any], values: Mapping[int, np.ndarray] | None = None
+    model: keras.Model,
+    make: Callable[[Any], Any],
+    values: Mapping[int, np.ndarray] | None = None,
+    change: Callable[[Mapping[int, Any]], None] = lambda copies: None,
 ) -> keras.Model:
     """A copy of a graph of layers: `make(layer)` gives a new layer, or None for one like the old; weights are kept.
 
@@ -24,10 +28,12 @@ def copy_model(
 
     Args:
         values: what some variables of the original, by id, are worth in the copy.
+        change: what else is done to the copies of layers, by the id of the original.
     """
     copier = _Copier(make, values or {})
     copied = copier.graph(model)
     copier.finish()
+    change(copier.copies)
     _call_once(copied)
     return copied
 
@@ -102,6 +108,7 @@ class _Copier:
     def _carry(self, old, new, changed: bool) -> None:
         for source, target in paired(old, new, changed):
             self.carried.append((source, target))
+            target.name = source.name
             build(source, target)
             carry_saved(source, target)
             for before, after in variables_of_both(source, target):
@@ -152,15 +159,30 @@ def rebuilt(operation, **changes):
         return _again(operation)
     try:
         with _functions_by_name(operation) as restore:
-            made = type(operation).from_config(operation.get_config() | changes)
+            config = config_of(operation)
+            with _policy_of(operation) if "dtype" not in config else nullcontext():
+                made = type(operation).from_config(config | changes)
             restore(made)
     except Exception as error:
         raise ValueError(
             f"{operation.name} can't be rebuilt from its configuration; {type(operation).__name__} needs a "
-            f"`get_config` that gives its constructor's arguments. Received: {_first_line(error)}"
+            "`get_config` that gives its constructor's arguments; or replace activations with `in_place=True`. "
+            f"Received: {_first_line(error)}"
         ) from error
     made.autocast = operation.autocast
+    made.name = operation.name  # which a configuration that Keras makes of a constructor's arguments may lack
     return made
+
+
+@contextmanager
+def _policy_of(layer) -> Iterator[None]:
+    """Has layers made of the dtype policy of one whose constructor isn't told it."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(layer.dtype_policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _again(operation):

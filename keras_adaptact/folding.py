@@ -12,7 +12,7 @@ from keras_adaptact.base import TrainableActivation, channel_axis
 from keras_adaptact.calls import takes_one_tensor
 from keras_adaptact.copies import copy_model, rebuilt
 from keras_adaptact.forms import Form, form_of, frozen, layer_of_form
-from keras_adaptact.graphs import function_at
+from keras_adaptact.graphs import function_at, require_graph
 from keras_adaptact.sites import Site, Sites, Survey, name_of
 
 # Exact classes: what a subclass computes is its own affair.
@@ -108,6 +108,7 @@ def plan_folding(model: keras.Model) -> Foldings:
 
     Argument and errors are those of `fold_activations`.
     """
+    require_graph(model, "use it unfolded")
     survey = Survey(model)
     weights = _Weights()
     plan = Foldings(
@@ -120,6 +121,8 @@ def plan_folding(model: keras.Model) -> Foldings:
 def _folded(site: Site, survey: Survey, weights: "_Weights") -> Folding:
     activation = site.activation
     is_built = activation._shape is not None and survey.calls.of(site.layer)
+    if site.outer is not None:
+        return _result(site, None, "", site.kept or f"inside a {type(site.outer).__name__}")
     if site.kept or not is_built:
         return _result(site, None, "", site.kept or "the model isn't built yet")
     if activation.compute_dtype not in _PRECISE:

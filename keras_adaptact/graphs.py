@@ -1,12 +1,13 @@
 """The parts of an existing model, walked through."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 
 from keras_adaptact.base import TrainableActivation
+from keras_adaptact.places import kept_in
 
 _LAYERS = ("Activation", "ReLU", "LeakyReLU", "ELU", "PReLU", "Softmax")  # of keras.layers: activations themselves
 
@@ -14,6 +15,22 @@ _LAYERS = ("Activation", "ReLU", "LeakyReLU", "ELU", "PReLU", "Softmax")  # of k
 def require_layer(model) -> None:
     if not isinstance(model, keras.layers.Layer):
         raise TypeError(f"A Keras model or layer is needed. Received: {model!r} of type {type(model).__name__}")
+
+
+def require_graph(model, advice: str) -> None:
+    """Refuses what is no functional or sequential model.
+
+    Raises:
+        ValueError: for a subclassed model.
+        TypeError: for what is no model.
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"A Keras model is needed. Received: {model!r} of type {type(model).__name__}")
+    if not is_graph(model):
+        raise ValueError(
+            "Keras doesn't know how the layers of a subclassed model are called; a functional or sequential model is "
+            f"needed; or {advice}. Received: {model!r}"
+        )
 
 
 def is_graph(model) -> bool:
@@ -36,13 +53,7 @@ def walk(model: keras.Model, path: str = "") -> Iterator[tuple[str, Any, keras.M
         ValueError: for a subclassed model.
         TypeError: for what is no model.
     """
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"A Keras model is needed. Received: {model!r} of type {type(model).__name__}")
-    if not is_graph(model):
-        raise ValueError(
-            "Keras doesn't know how the layers of a subclassed model are called; a functional or sequential model is "
-            f"needed, or a layer of the library where yours has a plain activation. Received: {model!r}"
-        )
+    require_graph(model, "put a layer of the library where yours has a plain activation")
     seen = set()
     for operation in model.layers if isinstance(model, keras.Sequential) else model.operations:
         name = f"{path}{operation.name}"
@@ -66,38 +77,37 @@ def inside(owner: keras.layers.Layer, path: str = "") -> Iterator[tuple[str, ker
     """The layers in a layer, each once and before those in it, with the path of each: how a site is named everywhere.
 
     A path is made of names of layers in models, and of attributes in layers of other kinds: `block/dense`. What is
-    passed as `activation=` goes by the path of its owner.
+    passed as `activation=`, and the cell of a recurrent layer, go by the path of their owner.
     """
-    seen: set[int] = set()
+    return ((place, layer) for place, layer, _ in owned(owner, path))
+
+
+def owned(owner: keras.layers.Layer, path: str = "") -> Iterator[tuple[str, keras.layers.Layer, keras.layers.Layer]]:
+    """The same, with the layer that each was found in."""
+    seen: set[int] = {id(owner)}
 
     def visit(owner, path: str):
+        places: dict[int, tuple] = {}
+        for steps, layer in kept_in(owner):
+            if not str(steps[0]).startswith("_"):
+                places.setdefault(id(layer), steps)
         for layer in owner._flatten_layers(include_self=False, recursive=False):  # `Model.layers`, of any layer
             if id(layer) not in seen:
                 seen.add(id(layer))
-                place = "/".join(filter(None, (path, *_place(owner, layer))))
-                yield place, layer
+                place = "/".join(filter(None, (path, *_named(owner, layer, places.get(id(layer), ())))))
+                yield place, layer, owner
                 yield from visit(layer, place)
 
     return visit(owner, path)
 
 
-def _place(owner: keras.layers.Layer, layer: keras.layers.Layer) -> tuple[str, ...]:
-    """Where a layer is in its owner; nowhere of its own, as its owner's `activation`."""
-    attributes = vars(owner) | vars(owner).get("_modules", {})  # where torch keeps them
-    for name, value in attributes.items():
-        if name.startswith("_"):
-            continue
-        if value is layer:
-            return () if name == "activation" else (name,)
-        items: Iterable = ()
-        if isinstance(value, list | tuple):
-            items = enumerate(value)
-        elif isinstance(value, dict):
-            items = value.items()
-        for key, item in items:
-            if item is layer:
-                return (name, str(key))
-    return (layer.name,)
+def _named(owner: keras.layers.Layer, layer: keras.layers.Layer, steps: tuple) -> tuple[str, ...]:
+    """What stands in a path for a layer that is kept in another one."""
+    if steps == ("activation",) or (steps == ("cell",) and isinstance(owner, keras.layers.RNN)):
+        return ()
+    if not steps or isinstance(owner, keras.Sequential | keras.Function):
+        return (layer.name,)
+    return tuple(map(str, steps))
 
 
 def activations_of(model: keras.Model) -> list[keras.layers.Layer]:

@@ -11,7 +11,7 @@ from keras import ops
 from keras_adaptact import backends
 from keras_adaptact.activations import AReLU
 from keras_adaptact.base import TrainableActivation, channel_axis
-from keras_adaptact.graphs import activations_of, every_layer, function_at, is_activation
+from keras_adaptact.graphs import activations_of, every_layer, function_at, inside, is_activation
 from keras_adaptact.mixtures import Mixture
 from keras_adaptact.optimizers import decays
 from keras_adaptact.parameters import constrained
@@ -60,11 +60,17 @@ def check(model: keras.Model, data: Any = None) -> list[Finding]:
 
 
 def _site_names(model) -> dict[int, list[str]]:
-    """The places of each trainable activation: its own name, or those of the layers that have it in `activation=`."""
+    """The places of each trainable activation: its own path, or those of the layers that have it in `activation=`."""
+    paths = _paths(model)
     owners: dict[int, list[str]] = {}
     for layer in _without_cells(model):
-        owners.setdefault(id(getattr(layer, "activation", None)), []).append(layer.name)
-    return {id(a): sorted(set(owners.get(id(a), [a.name]))) for a in activations_of(model)}
+        owners.setdefault(id(getattr(layer, "activation", None)), []).append(paths[id(layer)])
+    return {id(a): sorted(set(owners.get(id(a), [paths[id(a)]]))) for a in activations_of(model)}
+
+
+def _paths(model) -> dict[int, str]:
+    """How the layers of a model are named, by their ids."""
+    return {id(layer): path for path, layer in inside(model)}
 
 
 def _without_cells(model) -> list[keras.layers.Layer]:
@@ -153,9 +159,10 @@ def _dead(model, data) -> Iterator[Finding]:
 def _recorded(model) -> Iterator[list[tuple[str, list]]]:
     """Collects the least and the largest output of each channel, for every call of each activation site, by name."""
     layers = _without_cells(model)
-    inside = {id(getattr(layer, "activation", None)) for layer in layers}
-    sites = [layer for layer in layers if function_at(layer, "activation") is not None and id(layer) not in inside]
-    outputs: list[tuple[str, list]] = [(layer.name, []) for layer in sites]
+    owned = {id(getattr(layer, "activation", None)) for layer in layers}
+    sites = [layer for layer in layers if function_at(layer, "activation") is not None and id(layer) not in owned]
+    paths = _paths(model)
+    outputs: list[tuple[str, list]] = [(paths[id(layer)], []) for layer in sites]
     try:
         for layer, (_, parts) in zip(sites, outputs, strict=True):
             object.__setattr__(layer, "call", _recording(layer, parts))  # past Keras, which tracks attributes

@@ -64,13 +64,14 @@ def activation_table(model: keras.layers.Layer) -> list[Record]:
         model: a model or layer.
 
     Returns: dicts of `site`, `activation` (its class), `parameter`, `channel` (None where the layer has one set of
-        numbers) and `value`.
+        numbers), `value`, and `trained`: whether training changes it.
 
     Raises:
         ValueError: where a layer has no parameters yet, as the number of its channels is unknown.
     """
     return [
-        {"site": site, "activation": type(layer).__name__, "parameter": name, "channel": channel, "value": value}
+        {"site": site, "activation": type(layer).__name__, "parameter": name, "channel": channel}
+        | {"value": value, "trained": trained(layer)[name]}
         for site, layer in sites(model).items()
         for name, values in arguments(layer).items()
         for channel, value in _by_channel(values)
@@ -172,7 +173,7 @@ def nearest(layer: TrainableActivation, inputs: Any = None, affine: bool = False
 
 
 def sites(model: keras.layers.Layer) -> dict[str, TrainableActivation]:
-    """The trainable activations in a model or layer, by their path in it; each once."""
+    """The trainable activations in a model or layer, by the name of their site; each once."""
     require_layer(model)
     if isinstance(model, TrainableActivation):
         return {model.name: model}
@@ -188,6 +189,15 @@ def arguments(layer: TrainableActivation) -> dict[str, np.ndarray]:
             f"weight[{name}]": weight for name, weight in zip(layer.member_names, layer.mixing_weights, strict=True)
         }
     return values
+
+
+def trained(layer: TrainableActivation) -> dict[str, bool]:
+    """Whether each of these is trained, as things are now."""
+    trains = {id(variable) for variable in layer.trainable_variables}
+    found = {slot.name: slot.trainable and id(layer._packed) in trains for slot in layer._slots}
+    if isinstance(layer, Mixture):
+        found |= {f"weight[{name}]": id(layer._raw_weights) in trains for name in layer.member_names}
+    return found
 
 
 def evaluate(layer: TrainableActivation, z: np.ndarray, values: dict[str, np.ndarray] | None = None) -> np.ndarray:

@@ -1,7 +1,9 @@
 """What the library needs of Keras and Keras keeps to itself: the only place that names it."""
 
+import inspect
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
@@ -67,3 +69,42 @@ def is_traced(layer: keras.layers.Layer) -> bool:
 def set_own_trainable(layer: keras.layers.Layer, value: bool) -> None:
     """Says whether a layer is trainable, and nothing of the layers and variables in it, as `trainable` would."""
     layer._trainable = value
+
+
+def config_of(layer: keras.layers.Layer) -> dict[str, Any]:
+    """The configuration of a layer; of one without a `get_config` of its own, what its constructor was given.
+
+    Keras adds to the latter what a constructor may not take, and then can't load the layer.
+    """
+    config = layer.get_config()
+    if getattr(layer, "_auto_config", None) is None or not getattr(layer.get_config, "_is_default", False):
+        return config
+    takes = inspect.signature(type(layer)).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values()):
+        return config
+    return {name: value for name, value in config.items() if name in takes}
+
+
+def build_shapes(layer: keras.layers.Layer) -> dict[str, Any]:
+    """The shapes of the arguments that a layer was built for, by name; empty where it was built for none."""
+    return dict(layer._build_shapes_dict or {}) if layer.built else {}
+
+
+@contextmanager
+def exchanging(owner: keras.layers.Layer, old, new: keras.layers.Layer) -> Iterator[None]:
+    """Inside, a layer's attributes can be set though it is built; then it tracks `new` where it tracked `old`.
+
+    What took the place of a function comes first: so the order of variables doesn't depend on what is built when.
+    """
+    tracker, layers = owner._tracker, owner._layers
+    index = next((i for i, layer in enumerate(layers) if layer is old), 0)
+    was_locked = tracker.locked
+    tracker.unlock()
+    try:
+        yield
+        tracker.untrack(old)
+        layers[:] = [layer for layer in layers if layer is not new]
+        layers.insert(index, new)
+    finally:
+        if was_locked:
+            tracker.lock()

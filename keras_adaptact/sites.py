@@ -1,13 +1,13 @@
 """The sites of a model: each place where an activation is computed, what is around it, and what can be done there."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
 import keras
 
 from keras_adaptact.calls import Calls, Layout, plain_calls
-from keras_adaptact.graphs import function_at, inside, is_activation, walk
+from keras_adaptact.graphs import function_at, inside, is_activation, is_graph, require_layer, walk
+from keras_adaptact.owncode import Hidden, hidden_in, is_own, own_attribute
 
 # Of keras.layers: in these alone `activation=` is the last step, applied to all of what they give.
 _LAST_STEP = tuple(
@@ -37,6 +37,7 @@ class Site:
         kept: why nothing can be done here, whatever is asked for; None where something can.
         layer: the layer or operation.
         attribute: which of its attributes the activation is; empty where the layer is the activation.
+        outer: the layer whose own code has the site in it; None for a site in a graph of layers.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Site:
     kept: str | None = None
     layer: Any = field(default=None, repr=False, compare=False)
     attribute: str = ""
+    outer: Any = field(default=None, repr=False, compare=False)
 
     @property
     def activation(self) -> Any:
@@ -86,32 +88,62 @@ class Sites(list[S], Generic[S]):
 
 
 class Survey:
-    """What is known of a functional or sequential model before anything is changed.
+    """What is known of a model or layer before anything is changed.
 
     Attributes:
         sites: every site of the model, of the models nested in it, and in the layers of both.
-        calls: who calls whom.
+        calls: who calls whom; empty for what is no graph of layers.
         parents: the graph that each layer or operation is in, by its id.
+        names: the paths of those, likewise.
 
     Raises:
-        ValueError: for a subclassed model.
-        TypeError: for what is no model.
+        TypeError: for what is no model or layer.
     """
 
-    def __init__(self, model: keras.Model):
-        parts = list(walk(model))
+    def __init__(self, model: keras.layers.Layer):
+        require_layer(model)
         self.calls = Calls(model)
         self.layout = Layout(self.calls)
+        self.sites: Sites[Site] = Sites()
+        self._kinds: set[type] = set()
+        parts = list(walk(model)) if is_graph(model) else []
         self.parents = {id(layer): parent for _, layer, parent in parts}
         self.names = {id(layer): name for name, layer, _ in parts}
-        self.sites: Sites[Site] = Sites()
         for name, layer, _ in parts:
-            self.sites += _unseen(name, layer, self.names)
-            if (function := function_at(layer, "activation")) is not None:
-                self.sites.append(_seen(name, layer, function, self))
-            if (function := function_at(layer, "recurrent_activation")) is not None:
-                gate = f"{name}.recurrent_activation"
-                self.sites.append(_inside(gate, layer, function, "a gate of a recurrent layer", "recurrent_activation"))
+            self._add_own_code(name, layer)
+            self._add_graph_site(name, layer)
+        if not is_graph(model):
+            self._add_own_code("", model)
+            self._add_attribute(model.name, model)
+
+    def _add_graph_site(self, name, layer) -> None:
+        if is_own(layer) and not _takes_activation(layer):
+            self._add_attribute(name, layer)
+        elif (own := function_at(layer, "activation")) is not None:
+            self.sites.append(_seen(name, layer, own, self))
+        function = function_at(layer, "recurrent_activation")
+        if function is not None and not isinstance(function, keras.layers.Layer):  # which is found in the layer
+            gate = f"{name}/recurrent_activation"
+            self.sites.append(_kept(gate, layer, function, "a gate of a recurrent layer", "recurrent_activation"))
+
+    def _add_attribute(self, name, layer) -> None:
+        """The site of `self.activation` in code of one's own."""
+        found = own_attribute(layer, name, next(iter(self.calls.of(layer)), None))
+        if found is not None:
+            self.sites.append(_hidden(found, layer))
+
+    def _add_own_code(self, name: str, outer) -> None:
+        """Sites in layers that only another one's code calls, and such code itself, once for a class."""
+        if not isinstance(outer, keras.layers.Layer) or is_activation(outer):
+            return
+        node = next(iter(self.calls.of(outer)), None)
+        known = self.names.keys() - {id(outer)} | {id(site.layer) for site in self.sites}
+        self.sites += [_hidden(found, outer) for found in hidden_in(outer, name, node) if id(found.layer) not in known]
+        for path, layer in [(name, outer), *inside(outer, name)]:
+            if is_own(layer) and type(layer) not in self._kinds and function_at(layer, "activation") is None:
+                self._kinds.add(type(layer))
+                why = "what its own code calls can't be seen"
+                self.sites.append(_kept(path or layer.name, layer, "?", why))
 
 
 def _seen(name, layer, function, survey: Survey) -> Site:
@@ -144,14 +176,29 @@ def _seen(name, layer, function, survey: Survey) -> Site:
     )
 
 
-def _inside(name, layer, function, kept: str, attribute: str = "") -> Site:
-    function_name = function if isinstance(function, str) else name_of(function)
+def _hidden(found: Hidden, outer) -> Site:
+    """The site of a layer that another one's code calls."""
+    place = "itself" if not found.attribute else "last step" if type(found.layer) in _LAST_STEP else "inside"
+    return Site(
+        name=found.path,
+        kind=type(found.layer).__name__,
+        function=name_of(found.function),
+        place=place,
+        shape=found.shape,
+        kept=found.kept,
+        layer=found.layer,
+        attribute=found.attribute,
+        outer=outer,
+    )
+
+
+def _kept(name, layer, function, why: str, attribute: str = "") -> Site:
     return Site(
         name=name,
         kind=type(layer).__name__,
-        function=function_name,
+        function=function if isinstance(function, str) else name_of(function),
         place="inside",
-        kept=kept,
+        kept=why,
         layer=layer,
         attribute=attribute,
     )
@@ -166,23 +213,6 @@ def _takes_activation(layer) -> bool:
         return type(layer) in _LAST_STEP or "activation" in layer.get_config()
     except Exception:  # of a layer without a configuration
         return False
-
-
-def _unseen(name: str, layer, names: dict[int, str]) -> Iterator[Site]:
-    """Sites in what can't be taken apart: layers that only another one's code calls, and such code itself."""
-    if not isinstance(layer, keras.layers.Layer):
-        return
-    kind = type(layer).__name__
-    parts = list(inside(layer, name))
-    owners = [part for part in (layer, *(part for _, part in parts)) if hasattr(part, "activation")]
-    told = {id(getattr(part, attribute, None)) for part in owners for attribute in ("activation", "cell")}
-    for path, hidden in parts:
-        if id(hidden) not in told and id(hidden) not in names and function_at(hidden, "activation") is not None:
-            attribute = "" if is_activation(hidden) else "activation"
-            yield _inside(path, hidden, hidden, f"inside a {kind}", attribute)
-    is_own = isinstance(layer, keras.layers.Lambda) or not type(layer).__module__.startswith("keras.")
-    if is_own and function_at(layer, "activation") is None:
-        yield _inside(name, layer, "?", "what its own code calls can't be seen")
 
 
 def name_of(function) -> str:

@@ -1,14 +1,17 @@
 """The activations of an existing model: found, listed, and replaced in a copy that keeps its weights."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 import keras
 
 from keras_adaptact.base import TrainableActivation, channel_axis
 from keras_adaptact.copies import copy_model, rebuilt
+from keras_adaptact.graphs import require_graph
+from keras_adaptact.inplace import change, fixed
 from keras_adaptact.matching import compared, matcher, same
+from keras_adaptact.places import at, everywhere
 from keras_adaptact.registry import Spec, get
 from keras_adaptact.sites import Site, Sites, Survey
 
@@ -61,9 +64,10 @@ def replace_activations(
     *,
     layers: str | Sequence[str] | None = None,
     choose: Callable[[keras.layers.Layer], Spec] | None = None,
+    in_place: bool = False,
     verbose: bool = False,
 ) -> keras.Model:
-    """A copy of a model with other activations and the same weights; the model itself is not touched.
+    """A copy of a model with other activations and the same weights; or the model itself, changed in place.
 
     Each site gets a fresh layer of its own; one that the model calls several times stays one. Layers keep their
     names. Where the new activation starts as the old one, the copy computes the same to the bit; but for tensors so
@@ -73,10 +77,16 @@ def replace_activations(
     model = ka.replace_activations(keras.applications.ResNet50(), "relu", "arelu")
     model = ka.replace_activations(model, "sigmoid", "asigmoid", layers="gate_*")
     model = ka.replace_activations(model, choose=lambda layer: "arelu" if layer.name.startswith("conv5") else None)
+    ka.replace_activations(my_subclassed_model, "relu", "arelu", in_place=True)
     ```
 
+    In layers whose code calls others (blocks of one's own, wrappers, subclassed models) sites are those of their
+    sublayers: their `activation`, and the layers that are activations. What such code calls without a layer
+    (`keras.ops.relu`, a plain function) can't be reached, and is listed by `plan_replacement`.
+
     Args:
-        model: a functional or sequential model; models nested in it are searched too.
+        model: a functional or sequential model, with what is nested in it; with `in_place` any model or layer, built
+            or not: all of what will be saved, since its file says what was replaced in it.
         source: what is replaced: the name of an activation, a function, or a layer (`ReLU(6.0)` is not "relu"). A
             site matches that computes the same, wherever it is: in `activation=`, in a layer such as `Activation`
             or `ReLU`, or in a function called on a Keras tensor. A class of trainable activations, or its name,
@@ -84,8 +94,11 @@ def replace_activations(
             linear ones, and needs `layers`.
         new: a spec for `get`: a name, a dict, a class, or a layer whose configuration is taken.
         layers: a pattern of layer names such as `"conv5_*"`, or several; all by default. Gates and heads of
-            sigmoid, hard sigmoid and softmax, whose output is multiplied or the model's own, must be named so.
+            sigmoid, hard sigmoid and softmax, whose output is multiplied or the model's own, must be named so; and so
+            must those in code that can't be seen.
         choose: a function of a layer that returns a spec, or None to keep it; instead of the three above.
+        in_place: changes the model itself, and returns it; a subclassed model can't be changed otherwise. A model that
+            was compiled must be compiled again. Activations that are steps of a functional model stay. Default: False.
         verbose: whether to print what `plan_replacement` returns.
 
     Returns:
@@ -93,16 +106,24 @@ def replace_activations(
         model of a class of its own the copy is a plain one, without that class's methods; a warning says so.
 
     Raises:
-        ValueError: for a subclassed model, a layer that can't be rebuilt from its configuration, an unknown name, or
-            where no site matches.
+        ValueError: for a subclassed model without `in_place`, a layer that can't be rebuilt from its configuration, an
+            unknown name, or where no site matches.
         TypeError: for what is no model, or an argument of another type.
     """
-    sites = plan_replacement(model, source, new, layers=layers, choose=choose)
+    sites = plan_replacement(model, source, new, layers=layers, choose=choose, in_place=in_place)
     if verbose:
         print(sites)
     if not any(site.replaced for site in sites):
         raise ValueError(f"No activation of {model.name} matches. Received: source={source!r}, layers={layers!r}")
-    chosen = {id(site.layer): site for site in sites if site.replaced}
+    replaced = [site for site in sites if site.replaced]
+    if in_place:
+        change(model, [(site.layer, site.attribute, _fresh(site, site.spec)) for site in replaced])
+        return model
+    return _copy(model, replaced)
+
+
+def _copy(model: keras.Model, replaced: Sequence[Replacement]) -> keras.Model:
+    chosen = {id(site.layer): site for site in replaced if site.outer is None}
 
     def make(layer):
         site = chosen.get(id(layer))
@@ -111,7 +132,18 @@ def replace_activations(
         fresh = _fresh(site, site.spec)
         return rebuilt(layer, activation=fresh) if site.attribute else fresh
 
-    return copy_model(model, make)
+    def change_own_code(copies):
+        found: dict[int, list] = {}
+        for site in replaced:
+            if site.outer is not None:
+                places = [((), site.outer), *everywhere(site.outer)]
+                steps = next(steps for steps, layer in places if layer is site.layer)
+                layer = at(copies[id(site.outer)], steps)
+                found.setdefault(id(site.outer), []).append((layer, site.attribute, _fresh(site, site.spec)))
+        for outer, changes in found.items():
+            change(copies[outer], changes)
+
+    return copy_model(model, make, change=change_own_code)
 
 
 def plan_replacement(
@@ -121,13 +153,18 @@ def plan_replacement(
     *,
     layers: str | Sequence[str] | None = None,
     choose: Callable[[keras.layers.Layer], Spec] | None = None,
+    in_place: bool = False,
 ) -> Replacements:
     """Every activation site of a model, and what `replace_activations` would do with it; nothing is changed.
 
     Arguments and errors are those of `replace_activations`. Prints as a table: `print(ka.plan_replacement(...))`.
     """
     rule = _Rule(source, new, layers, choose)
+    if not in_place:
+        require_graph(model, "pass `in_place=True` to replace the activations of the model itself")
     survey = Survey(model)
+    if in_place:
+        survey.sites = Sites(replace(site, kept=fixed(site, survey)) for site in survey.sites)
     rule.learn({site.function for site in survey.sites})
     return Replacements(_decided(site, rule, survey) for site in survey.sites)
 
@@ -178,7 +215,8 @@ class _Rule:
 
     def decide(self, site: Site, survey: Survey) -> tuple[Spec, str]:
         """What the new activation is, or None, and why."""
-        if site.attribute == "recurrent_activation" or id(site.layer) not in survey.names or site.function == "?":
+        is_reached = site.outer is None or not site.kept
+        if site.attribute == "recurrent_activation" or site.function == "?" or not is_reached:
             return None, site.kept or ""  # no pattern and no choice reaches it
         spec, why = self._wish(site, survey)
         return (None, site.kept) if spec is not None and site.kept else (spec, why)
@@ -202,6 +240,8 @@ def _gate(site: Site, survey: Survey) -> str | None:
     """Why a sigmoid or softmax is no activation between layers, if so."""
     if not any(same(site.activation, keras.activations.get(name)) for name in _GATES):
         return None
+    if site.outer is not None:
+        return "a gate, for all that can be seen of its code"
     calls, parent = survey.calls, survey.parents[id(site.layer)]
     carriers = [site.layer]  # of its output
     for carrier in carriers:
@@ -233,7 +273,8 @@ def _fresh(site: Site, spec: Spec, **changes) -> keras.layers.Layer:
         if site.attribute and isinstance(made, TrainableActivation):
             changes = {"channels": shape and shape[channel_axis(data_format, len(shape))]} | changes
     made = type(made).from_config(made.get_config() | changes)
-    if site.attribute and not made.built and not getattr(type(made).build, "_is_default", False):
+    is_alone = not site.attribute and not (site.outer is not None and site.outer.built)  # and built when it is called
+    if not is_alone and not made.built and not getattr(type(made).build, "_is_default", False):
         if shape is None:
             raise _Unknown("what its own code gives an activation isn't known, and this one has weights for a shape")
         made.build(shape)  # the layer that it will be in won't
@@ -242,7 +283,7 @@ def _fresh(site: Site, spec: Spec, **changes) -> keras.layers.Layer:
 
 def _shape(site: Site) -> tuple[int | None, ...] | None:
     """Of what the activation of a site is given, where it is known."""
-    if site.place != "inside" and site.shape is not None:
+    if site.shape is not None and (site.place != "inside" or site.outer is not None):
         return site.shape
     layer = site.layer
     width = getattr(layer, "units", None) or getattr(layer, "filters", None)

@@ -69,8 +69,8 @@ def test_sites_are_named_by_their_path():
         "block/more/1",
         "block/dense",
         "each/layer",
-        "gru/cell",
-        "gru/cell/recurrent_activation",
+        "gru",
+        "gru/recurrent_activation",
         "last",
     ]
 
@@ -159,7 +159,7 @@ def test_inputs_in_a_recurrent_layer():
     kernel = np.random.default_rng(1).normal(size=(3, 2)).astype("float32")
     rnn.set_weights([kernel, np.zeros((2, 2)), np.zeros(2), *rnn.get_weights()[3:]])
     x = np.random.default_rng(2).normal(size=(6, 4, 3)).astype("float32")
-    found = np.unique(ka.observe(model, x)["rnn/cell"].round(4))
+    found = np.unique(ka.observe(model, x)["rnn"].round(4))
     np.testing.assert_allclose(found, np.unique((x @ kernel).round(4)), atol=2e-4)
 
 
@@ -282,7 +282,8 @@ def test_history(tmp_path):
         read = list(csv.DictReader(file))
     assert [float(row["value"]) for row in read] == [row["value"] for row in history.records]
     assert read[0] == {
-        "epoch": "0", "site": "dense", "activation": "ATanh", "parameter": "a", "channel": "", "value": "1.0"
+        "epoch": "0", "site": "dense", "activation": "ATanh", "parameter": "a", "channel": "", "value": "1.0",
+        "trained": "True",
     }  # fmt: skip
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
 

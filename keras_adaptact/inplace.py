@@ -1,0 +1,130 @@
+"""Activations replaced in a model or layer itself, where there is no graph to copy; and how it is saved."""
+
+import functools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import keras
+
+from keras_adaptact.graphs import every_layer, is_graph
+from keras_adaptact.keras_private import config_of
+from keras_adaptact.owncode import WRAPPERS, is_own
+from keras_adaptact.places import at, everywhere, holder_of, kept_in, put
+from keras_adaptact.sites import Site, Survey
+from keras_adaptact.states import track_again
+
+
+def fixed(site: Site, survey: Survey) -> str | None:
+    """Why a site of a graph of layers can't be changed without a copy, if so."""
+    if site.outer is not None or site.kept:
+        return site.kept
+    if site.attribute:
+        return None if holder_of(site.layer, site.attribute) else "its `activation` is computed, and can't be set"
+    if isinstance(survey.parents[id(site.layer)], keras.Sequential):
+        return None
+    return "a step of a functional model, which only a copy can change: leave out `in_place`"
+
+
+def change(root: keras.layers.Layer, changes: Iterable[tuple[Any, str, keras.layers.Layer]]) -> None:
+    """Gives layers in `root`, or attributes of them, new activations; it is saved and loaded with these."""
+    for layer, attribute, new in changes:
+        put(root, layer, attribute, new)
+        _mark(new)
+    for keeper in _keepers(root):
+        if any(_is_marked(layer) for _, layer in everywhere(keeper)):
+            kind: Any = type(keeper)
+            object.__setattr__(keeper, "__class__", _changed_class(kind))
+    for layer in [root, *every_layer(root)]:
+        if isinstance(layer, keras.Model):
+            _forget(layer)
+    track_again(root)
+
+
+def _forget(model: keras.Model) -> None:
+    """What was compiled computes with what was there; and an optimizer that has its variables can't take others."""
+    model.train_function = model.test_function = model.predict_function = None
+    optimizer: Any = getattr(model, "optimizer", None)
+    if optimizer is not None and optimizer.built:
+        model.compiled, model.optimizer = False, None
+
+
+def _mark(activation) -> None:
+    object.__setattr__(activation, "_replaced_in_place", True)
+
+
+def _is_marked(layer) -> bool:
+    return getattr(layer, "_replaced_in_place", False)
+
+
+def _keepers(layer) -> Iterator[keras.layers.Layer]:
+    """The outermost layers whose configurations don't have that of each layer in them."""
+    if is_own(layer) or isinstance(layer, keras.layers.Bidirectional):
+        yield layer
+    elif is_graph(layer) or isinstance(layer, WRAPPERS):
+        for _, inner in kept_in(layer):
+            yield from _keepers(inner)
+
+
+# Saved and loaded: the configuration of a layer of one's own says nothing of what was changed in it.
+
+
+@functools.cache
+def _changed_class(kind: Any) -> type:
+    """A class of layers like another, whose configuration has the new activations, too."""
+    if hasattr(kind, "_unchanged"):
+        return kind
+    own = {
+        "__module__": kind.__module__,
+        "__qualname__": kind.__qualname__,
+        "__doc__": kind.__doc__,
+        "_unchanged": kind,
+        "get_config": _get_config,
+        "from_config": classmethod(_from_config),
+    }
+    made = type(kind)(kind.__name__, (kind,), own)
+    return keras.saving.register_keras_serializable("keras_adaptact", "Changed")(made)
+
+
+def _get_config(self):
+    """The configuration of the layer as it was made, and the activations that it got since."""
+    changed = type(self)
+    object.__setattr__(self, "__class__", changed._unchanged)
+    try:
+        config = keras.saving.serialize_keras_object(self)
+        config["config"] = {key: config["config"][key] for key in config_of(self)}
+    finally:
+        object.__setattr__(self, "__class__", changed)
+    config.pop("compile_config", None)  # which is that of all of it
+    activations = [
+        {"place": list(steps), "activation": keras.saving.serialize_keras_object(layer)}
+        for steps, layer in everywhere(self)
+        if _is_marked(layer)
+    ]
+    return {"name": self.name, "layer": config, "activations": activations}
+
+
+def _from_config(cls, config):
+    made = dict(config["layer"])
+    build_config = made.pop("build_config", None)
+    layer = keras.saving.deserialize_keras_object(made)
+    layer.name = config["name"]
+    if build_config and not getattr(type(layer).build, "_is_default", False):  # which may make layers
+        layer.build_from_config(build_config)
+        layer.built = True
+    found = []
+    for entry in config["activations"]:
+        *owner, last = steps = entry["place"]
+        try:
+            old = at(layer, steps)
+            place = (at(layer, owner), last) if last == "activation" else (old, "")
+        except (AttributeError, LookupError) as error:
+            raise ValueError(
+                f"{layer.name} was saved with other layers in it than {type(layer).__name__} makes now. "
+                f"Received: an activation at {'/'.join(map(str, steps))}"
+            ) from error
+        found.append((*place, keras.saving.deserialize_keras_object(entry["activation"])))
+    change(layer, found)
+    return layer
+
+
+_changed_class(keras.layers.Layer)  # so that files can be read before anything is changed

@@ -1,0 +1,188 @@
+"""The sites in layers whose code calls others: found where they keep them, and seen in a symbolic call."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import keras
+
+from keras_adaptact.graphs import function_at, is_activation, is_graph, owned
+from keras_adaptact.keras_private import build_shapes
+from keras_adaptact.places import holder_of
+
+# Of keras.layers: they call one layer, which takes one tensor and which is in their configuration.
+WRAPPERS = (keras.layers.TimeDistributed, keras.layers.RNN, keras.layers.StackedRNNCells)
+_OPEN = (*WRAPPERS, keras.layers.Bidirectional)
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """A site in a layer's own code: its path, what has it, in which attribute, and why it can't be reached."""
+
+    path: str
+    layer: Any
+    attribute: str
+    function: Any
+    kept: str | None
+    shape: tuple[int | None, ...] | None
+
+
+def is_own(layer) -> bool:
+    """Whether a layer's code is not Keras's nor the library's."""
+    if is_graph(layer) or not isinstance(layer, keras.layers.Layer):
+        return False
+    module = type(layer).__module__.split(".")[0]
+    return isinstance(layer, keras.layers.Lambda) or module not in ("keras", "keras_adaptact")
+
+
+def hidden_in(outer: keras.layers.Layer, path: str, node=None) -> Iterator[Hidden]:
+    """The sites in a layer that is no graph; `node` is one of its calls, where there is one."""
+    found = list(owned(outer, path))
+    seen = _Trace(outer, [layer for _, layer, _ in found], node)
+    closed: dict[int, str | None] = {id(outer): _closed(outer)}
+    told = {id(getattr(part, "activation", None)) for part in (outer, *(layer for _, layer, _ in found))}
+    for place, layer, owner in found:
+        kept = closed[id(owner)]
+        if layer is getattr(owner, "recurrent_activation", None):
+            kept = kept or "a gate of a recurrent layer"
+        if is_graph(owner) and not isinstance(owner, keras.Sequential) and is_activation(layer):
+            kept = kept or f"a step of the functional model {owner.name}, which only a copy of that can change"
+        closed[id(layer)] = closed[id(owner)] or _closed(layer)
+        function = function_at(layer, "activation")
+        if function is None or id(layer) in told or _is_cell(layer, owner):
+            continue
+        attribute = "" if is_activation(layer) else "activation"
+        kept = kept or (_attribute_kept(layer, seen) if attribute else seen.kept(layer))
+        yield Hidden(place, layer, attribute, function, kept, None if kept else seen.shape(layer))
+    yield from _plain_functions(outer, path, found)
+
+
+def own_attribute(layer, path: str, node=None) -> Hidden | None:
+    """The site of `self.activation`, in the code of a layer of one's own."""
+    function = function_at(layer, "activation")
+    if function is None or is_activation(layer):
+        return None
+    seen = _Trace(layer, [layer], node)
+    kept = _attribute_kept(layer, seen)
+    return Hidden(path, layer, "activation", function, kept, None if kept else seen.shape(layer))
+
+
+def _is_cell(layer, owner) -> bool:
+    """Whether a layer's activation is also that of the recurrent layer around it."""
+    return layer is getattr(owner, "cell", None) and function_at(owner, "activation") is not None
+
+
+def _closed(layer) -> str | None:
+    """Why nothing in a layer can be changed, if so."""
+    if is_graph(layer) or is_own(layer) or isinstance(layer, _OPEN):
+        return None
+    return f"inside a {type(layer).__name__}"
+
+
+def _attribute_kept(layer, seen: "_Trace") -> str | None:
+    if holder_of(layer, "activation") is None:
+        return "its `activation` is computed, and can't be set"
+    if not is_own(layer):
+        return None
+    if seen.calls is not None and not seen.calls[id(layer)]:
+        return "its code has an `activation`, and doesn't call it"
+    return seen.kept(layer)
+
+
+def _plain_functions(outer, path, found) -> Iterator[Hidden]:
+    """Activations that code of one's own keeps as functions, under other names than `activation`."""
+    for place, layer in [(path, outer), *((place, layer) for place, layer, _ in found)]:
+        for name, value in vars(layer).items() if is_own(layer) else ():
+            module = getattr(value, "__module__", None) or ""
+            if name != "activation" and _is_plain(value, module):
+                why = f"`{name}` is a plain function; as a layer, or named `activation`, it could be replaced"
+                yield Hidden("/".join(filter(None, (place, name))), layer, name, value, why, None)
+
+
+def _is_plain(value, module: str) -> bool:
+    is_function = callable(value) and not isinstance(value, keras.layers.Layer | type)
+    return is_function and module.startswith("keras.") and module.rsplit(".", 1)[-1] in ("nn", "activations")
+
+
+class _Trace:
+    """A symbolic call of a layer, and what it did to activations in its own code.
+
+    Attributes:
+        calls: by the id of a layer: for each call of it, or of its `activation`, whether it has one tensor alone, and
+            that one's shape; None where no such call could be made.
+    """
+
+    def __init__(self, outer, layers: list, node):
+        self._outer, self._layers, self._node = outer, layers, node
+
+    @cached_property
+    def calls(self) -> dict[int, list[tuple[bool, tuple]]] | None:
+        found: dict[int, list[tuple[bool, tuple]]] = {id(layer): [] for layer in self._layers}
+        try:
+            arguments, options = _arguments(self._outer, self._node)
+            with self._watched(found):
+                keras.Operation.compute_output_spec(self._outer, *arguments, **options)
+        except Exception:  # of code that can't be called with symbols, or that was built for no shape
+            return None
+        return found
+
+    @contextmanager
+    def _watched(self, found) -> Iterator[None]:
+        before = []
+        try:
+            for layer in self._layers:
+                name = "call" if is_activation(layer) else "activation"
+                has_function = is_own(layer) and function_at(layer, name) and holder_of(layer, name)
+                if name == "call" or has_function:
+                    before.append((layer, name, vars(layer).get(name)))
+                    watched = _watch(found[id(layer)], getattr(layer, name))
+                    object.__setattr__(layer, name, watched)  # past Keras, which locks
+            yield
+        finally:
+            for layer, name, value in before:
+                if value is None:
+                    vars(layer).pop(name)
+                else:
+                    object.__setattr__(layer, name, value)
+
+    def kept(self, layer) -> str | None:
+        """Why an activation can't be replaced by one that takes a tensor alone, if so."""
+        if self.calls is None:
+            is_softmax = isinstance(layer, keras.layers.Softmax)
+            return "it may be called with a mask, which can't be seen" if is_softmax else None
+        return None if all(plain for plain, _ in self.calls[id(layer)]) else "its call has other arguments"
+
+    def shape(self, layer) -> tuple[int | None, ...] | None:
+        """Of what an activation is given, where all calls agree on its rank; sizes that differ are None."""
+        calls = (self.calls or {}).get(id(layer), [])
+        shapes = [shape for _, shape in calls]
+        if not shapes or len({len(shape) for shape in shapes}) > 1:
+            return None
+        sizes = [set(sizes) for sizes in zip(*shapes, strict=True)]
+        return tuple(None if i == 0 or len(size) > 1 else size.pop() for i, size in enumerate(sizes))
+
+
+def _watch(calls: list, function: Callable) -> Callable:
+    def watched(*args, **kwargs):
+        options = {name: value for name, value in kwargs.items() if name != "training" and value is not None}
+        plain = len(args) == 1 and not options and hasattr(args[0], "shape")
+        calls.append((plain, tuple(args[0].shape) if plain else ()))
+        return function(*args, **kwargs)
+
+    return watched
+
+
+def _arguments(outer, node) -> tuple[tuple, dict]:
+    """What a layer is called with, as Keras tensors."""
+    if node is not None:
+        return node.arguments.args, node.arguments.kwargs
+    shapes = build_shapes(outer)
+    if not shapes:
+        raise ValueError("It was built for no shape.")
+    tensors = {
+        name.removesuffix("_shape"): keras.tree.map_shape_structure(keras.KerasTensor, shape)
+        for name, shape in shapes.items()
+    }
+    return (tuple(tensors.values()), {}) if len(tensors) == 1 else ((), tensors)

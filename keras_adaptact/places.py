@@ -1,0 +1,112 @@
+"""Where a layer keeps the layers in it: attributes, lists, tuples and dicts; read, and set though it is built."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+
+from keras_adaptact.keras_private import exchanging
+
+Steps = tuple[str | int, ...]  # names of attributes, places in lists and tuples, keys of dicts
+
+
+def kept_in(owner: keras.layers.Layer) -> Iterator[tuple[Steps, keras.layers.Layer]]:
+    """Each place where a layer keeps another, attributes first; in a sequential or functional model, its `layers`."""
+    if isinstance(owner, keras.Sequential | keras.Function):
+        yield from _within(owner.layers, ("layers",))
+        return
+    found = [place for name, value in _attributes(owner).items() for place in _within(value, (name,))]
+    yield from sorted(found, key=lambda place: len(place[0]) > 1)  # torch keeps these apart, and so loses the order
+
+
+def everywhere(owner: keras.layers.Layer) -> Iterator[tuple[Steps, keras.layers.Layer]]:
+    """Every layer in a layer and in those in it, once, with the way there."""
+    seen = {id(owner)}
+
+    def visit(owner, steps: Steps):
+        for further, layer in kept_in(owner):
+            if id(layer) not in seen:
+                seen.add(id(layer))
+                yield (*steps, *further), layer
+                yield from visit(layer, (*steps, *further))
+
+    return visit(owner, ())
+
+
+def at(owner: Any, steps: Sequence[str | int]) -> Any:
+    """What is kept at a place."""
+    for step in steps:
+        owner = getattr(owner, str(step)) if isinstance(owner, keras.layers.Layer) else owner[step]
+    return owner
+
+
+def put(root: keras.layers.Layer, owner: keras.layers.Layer, attribute: str, new: keras.layers.Layer) -> None:
+    """Gives a layer in `root` another activation; one that is a layer itself is exchanged wherever `root` has it."""
+    if not attribute:
+        _exchange(root, owner, new)
+        return
+    holder = holder_of(owner, attribute)
+    assert holder is not None, owner
+    with exchanging(holder, getattr(holder, attribute), new):
+        setattr(holder, attribute, new)
+
+
+def holder_of(layer: keras.layers.Layer, attribute: str) -> keras.layers.Layer | None:
+    """Who has an attribute of a layer: itself, the cell of a recurrent layer, or nobody, where it is computed."""
+    if isinstance(getattr(type(layer), attribute, None), property):
+        cell = getattr(layer, "cell", None)
+        return None if cell is None else holder_of(cell, attribute)
+    return layer if attribute in _attributes(layer) else None
+
+
+def _exchange(root: keras.layers.Layer, old: keras.layers.Layer, new: keras.layers.Layer) -> None:
+    for owner in [root, *(layer for _, layer in everywhere(root))]:
+        if not any(layer is old for _, layer in kept_in(owner)):
+            continue
+        if isinstance(owner, keras.Sequential):
+            _exchange_step(owner, old, new)
+            continue
+        with exchanging(owner, old, new):
+            for name, value in _attributes(owner).items():
+                if (changed := _changed(value, old, new)) is not value:
+                    setattr(owner, name, changed)
+
+
+def _exchange_step(model: keras.Sequential, old, new) -> None:
+    popped = [model.pop(rebuild=False)]
+    while popped[-1] is not old:
+        popped.append(model.pop(rebuild=False))
+    for layer in [new, *reversed(popped[:-1])]:
+        model.add(layer, rebuild=layer is (popped[0] if len(popped) > 1 else new))
+
+
+def _attributes(owner) -> dict[str, Any]:
+    found = vars(owner) | vars(owner).get("_modules", {})  # where torch keeps them
+    of_keras = ("_layers", "_modules")
+    return {k: v for k, v in found.items() if k not in of_keras and not k.startswith("_self_")}  # as TensorFlow's are
+
+
+def _within(value, steps: Steps) -> Iterator[tuple[Steps, keras.layers.Layer]]:
+    if isinstance(value, keras.layers.Layer):
+        yield steps, value
+    elif isinstance(value, list | tuple):
+        for i, item in enumerate(value):
+            yield from _within(item, (*steps, i))
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _within(item, (*steps, key))
+
+
+def _changed(value, old, new):
+    """A value with one layer in the place of another: lists and dicts are changed, tuples made anew."""
+    if value is old:
+        return new
+    if isinstance(value, list | dict):
+        for key, item in list(value.items() if isinstance(value, dict) else enumerate(value)):
+            if (changed := _changed(item, old, new)) is not item:
+                value[key] = changed
+    elif isinstance(value, tuple):
+        items = [_changed(item, old, new) for item in value]
+        if any(item is not before for item, before in zip(items, value, strict=True)):
+            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return value

@@ -1,0 +1,113 @@
+"""One name for a site everywhere, from it to its layer, and a table of what is there."""
+
+import keras
+import networks
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_adaptact as ka
+
+X = np.random.default_rng(0).normal(size=(32, 5, 4)).astype("float32")
+
+
+class Nested(keras.Model):
+    """Subclassed, with activations in each kind of place, and equal names of layers in different ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = layers.GRU(3, activation=ka.ATanh(), recurrent_activation=ka.ASigmoid(), return_sequences=True)
+        self.both = layers.Bidirectional(layers.LSTM(2, activation=ka.ATanh(), return_sequences=True))
+        self.parts = [layers.Dense(3, activation=ka.AReLU(), name="dense"), {"act": ka.Swish(name="act")}]
+        self.ffn = keras.Sequential([layers.Dense(4, activation=ka.Method1(), name="dense"), ka.PELU(name="act")])
+        self.head = layers.Dense(1, activation="sigmoid")
+
+    def call(self, x):
+        x = self.parts[0](self.both(self.rnn(x)))
+        return self.head(self.ffn(self.parts[1]["act"](x)))
+
+
+NAMES = {
+    *("rnn", "rnn/recurrent_activation", "both/forward_layer", "both/backward_layer", "parts/0", "parts/1/act"),
+    *("ffn/dense", "ffn/act"),
+}
+
+
+def test_all_that_names_sites_names_them_alike():
+    model = Nested()
+    model(X)
+    assert {row["site"] for row in ka.activation_table(model)} == NAMES
+    assert set(ka.observe(model, X)) == NAMES
+    assert {site.name for site in ka.summary(model) if site.granularity} == NAMES
+    plan = ka.plan_replacement(model, choose=lambda layer: "swish", in_place=True)
+    assert {site.name for site in plan} - {"head", "nested"} == NAMES
+    for layer in model._flatten_layers():
+        if isinstance(layer, ka.TrainableActivation):
+            first = next(iter(layer.get_parameters()))
+            layer.set_parameters(**{first: np.full_like(layer.get_parameters()[first], 1e3)})
+    assert {finding.site for finding in ka.check(model)} == NAMES
+    history = ka.ActivationHistory()
+    model.compile("sgd", "mse")
+    model.fit(X, np.ones((32, 5, 1)), epochs=1, verbose=0, callbacks=[history])
+    assert {row["site"] for row in history.records} == NAMES
+
+
+def test_dead_sites_of_a_subclassed_model_are_named_by_their_path():
+    model = Nested()
+    model(X)
+    ka.site(model, "parts/0").activation.set_parameters(a=0.0, b=0.0, c=0.0, d=-1.0)
+    assert "parts/0" in {finding.site for finding in ka.check(model, X) if "dead" in finding.what}
+
+
+def test_a_name_leads_to_its_layer():
+    model = Nested()
+    assert {name: ka.site(model, name).activation for name in NAMES} == {
+        "rnn": model.rnn.cell.activation,
+        "rnn/recurrent_activation": model.rnn.cell.recurrent_activation,
+        "both/forward_layer": model.both.forward_layer.cell.activation,
+        "both/backward_layer": model.both.backward_layer.cell.activation,
+        "parts/0": model.parts[0].activation,
+        "parts/1/act": model.parts[1]["act"],
+        "ffn/dense": model.ffn.layers[0].activation,
+        "ffn/act": model.ffn.layers[1],
+    }
+    found = ka.site(model, "head")
+    assert found.layer is model.head and found.activation is keras.activations.sigmoid
+    with pytest.raises(ValueError, match=r"Did you mean 'ffn/dense'\? Received: 'fnn/dense'"):
+        ka.site(model, "fnn/dense")
+    with pytest.raises(TypeError, match="Received: 3"):
+        ka.site(3, "head")
+
+
+def test_summary():
+    leaky = ka.AReLU(b_initializer=0.2, c_trainable=False, name="leaky")
+    curve = ka.Method2(granularity="channel", weights=[1.0, 0.0, 0.0], name="curve")  # tanh, in every channel
+    stack = [layers.Input((4,)), layers.Dense(3), leaky, layers.Dense(6), curve, layers.Dense(2, "softmax", name="out")]
+    model = keras.Sequential(stack)
+    curve.trainable = False
+    first, second, last = ka.summary(model)
+    assert (first.name, first.function, first.granularity, first.parameters) == ("leaky", "AReLU", "layer", 4)
+    assert (first.trained, first.held, first.nearest) == (("a", "b", "d"), ("c",), "leaky_relu")
+    assert abs(first.error) < 1e-6 and first.channels_near is None
+    assert second.trained == () and second.parameters == 3 * 6
+    assert (second.nearest, second.channels_near) == ("tanh", (6, 6)) and second.error < 1e-6
+    assert (last.granularity, last.parameters, last.nearest, last.function) == (None, 0, None, "softmax")
+    lines = str(ka.summary(model)).splitlines()
+    assert lines[0].split("  ")[0] == "site" and lines[1].split()[-4:] == ["b,", "d", "leaky_relu", "(0)"]
+    assert lines[2].endswith("no       tanh (0) in 6 of 6 channels") and lines[-1].startswith("2 of 3 sites")
+    tables = {(r["site"], r["parameter"]): r["trained"] for r in ka.activation_table(model)}
+    assert tables["leaky", "a"] and not tables["leaky", "c"] and not tables["curve", "weight[tanh]"]
+
+
+def test_summary_over_what_is_seen():
+    model = keras.Sequential([layers.Input((2,)), ka.AReLU(b_initializer=0.0, name="act")])
+    positive = np.random.default_rng(0).uniform(1, 2, (50, 2)).astype("float32")
+    assert ka.summary(model)[0].nearest == "relu"
+    assert ka.summary(model, positive)[0].nearest == "linear"
+
+
+def test_summary_of_networks():
+    model = ka.replace_activations(networks.transformer(), "relu", "arelu")
+    found = ka.summary(model)
+    assert [site.function for site in found].count("AReLU") == 3
+    assert {site.nearest for site in found if site.granularity} == {"relu"}
