@@ -119,8 +119,8 @@ def _described(site: Site, inputs) -> Described:
         found |= {"trained": tuple(name for name, yes in names.items() if yes)}
         found |= {"held": tuple(name for name, yes in names.items() if not yes)}
     elif isinstance(activation, keras.layers.PReLU):
-        names = ("alpha",) if activation.built else ()
-        found |= {"granularity": "channel", "trained" if activation.trainable_variables else "held": names}
+        alpha = ("alpha",) if activation.built else ()
+        found |= {"granularity": "channel", "trained" if activation.trainable_variables else "held": alpha}
     if "granularity" in found:
         found["parameters"] = sum(math.prod(variable.shape) for variable in activation.variables)
     return Described(**found)

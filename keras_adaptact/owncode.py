@@ -1,7 +1,6 @@
 """The sites in layers whose code calls others: found where they keep them, and seen in a symbolic call."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,8 +8,8 @@ from typing import Any
 import keras
 
 from keras_adaptact.graphs import function_at, is_activation, is_graph, owned
-from keras_adaptact.keras_private import build_shapes
 from keras_adaptact.places import holder_of
+from keras_adaptact.traces import call_symbolically, common, stand_ins
 
 # Of keras.layers: they call one layer, which takes one tensor and which is in their configuration.
 WRAPPERS = (keras.layers.TimeDistributed, keras.layers.RNN, keras.layers.StackedRNNCells)
@@ -121,31 +120,18 @@ class _Trace:
     def calls(self) -> dict[int, list[tuple[bool, tuple]]] | None:
         found: dict[int, list[tuple[bool, tuple]]] = {id(layer): [] for layer in self._layers}
         try:
-            arguments, options = _arguments(self._outer, self._node)
-            with self._watched(found):
-                keras.Operation.compute_output_spec(self._outer, *arguments, **options)
+            with stand_ins(self._watching(found)):
+                call_symbolically(self._outer, self._node)
         except Exception:  # of code that can't be called with symbols, or that was built for no shape
             return None
         return found
 
-    @contextmanager
-    def _watched(self, found) -> Iterator[None]:
-        before = []
-        try:
-            for layer in self._layers:
-                name = "call" if is_activation(layer) else "activation"
-                has_function = is_own(layer) and function_at(layer, name) and holder_of(layer, name)
-                if name == "call" or has_function:
-                    before.append((layer, name, vars(layer).get(name)))
-                    watched = _watch(found[id(layer)], getattr(layer, name))
-                    object.__setattr__(layer, name, watched)  # past Keras, which locks
-            yield
-        finally:
-            for layer, name, value in before:
-                if value is None:
-                    vars(layer).pop(name)
-                else:
-                    object.__setattr__(layer, name, value)
+    def _watching(self, found) -> Iterator[tuple[Any, str, Callable]]:
+        for layer in self._layers:
+            name = "call" if is_activation(layer) else "activation"
+            has_function = is_own(layer) and function_at(layer, name) and holder_of(layer, name)
+            if name == "call" or has_function:
+                yield layer, name, _watch(found[id(layer)], getattr(layer, name))
 
     def kept(self, layer) -> str | None:
         """Why an activation can't be replaced by one that takes a tensor alone, if so."""
@@ -155,13 +141,8 @@ class _Trace:
         return None if all(plain for plain, _ in self.calls[id(layer)]) else "its call has other arguments"
 
     def shape(self, layer) -> tuple[int | None, ...] | None:
-        """Of what an activation is given, where all calls agree on its rank; sizes that differ are None."""
-        calls = (self.calls or {}).get(id(layer), [])
-        shapes = [shape for _, shape in calls]
-        if not shapes or len({len(shape) for shape in shapes}) > 1:
-            return None
-        sizes = [set(sizes) for sizes in zip(*shapes, strict=True)]
-        return tuple(None if i == 0 or len(size) > 1 else size.pop() for i, size in enumerate(sizes))
+        """Of what an activation is given, where it is known."""
+        return common([shape for _, shape in (self.calls or {}).get(id(layer), [])])
 
 
 def _watch(calls: list, function: Callable) -> Callable:
@@ -172,17 +153,3 @@ def _watch(calls: list, function: Callable) -> Callable:
         return function(*args, **kwargs)
 
     return watched
-
-
-def _arguments(outer, node) -> tuple[tuple, dict]:
-    """What a layer is called with, as Keras tensors."""
-    if node is not None:
-        return node.arguments.args, node.arguments.kwargs
-    shapes = build_shapes(outer)
-    if not shapes:
-        raise ValueError("It was built for no shape.")
-    tensors = {
-        name.removesuffix("_shape"): keras.tree.map_shape_structure(keras.KerasTensor, shape)
-        for name, shape in shapes.items()
-    }
-    return (tuple(tensors.values()), {}) if len(tensors) == 1 else ((), tensors)

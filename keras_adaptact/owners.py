@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from keras_adaptact.keras_private import after_build, calling_layer, is_traced, output_shape_of, scope_of
+from keras_adaptact.traces import shape_given
 
 
 def owner_of(activation) -> keras.layers.Layer | None:
@@ -28,15 +29,15 @@ def _build_activations(owner: keras.layers.Layer):
     for name in ("activation", "recurrent_activation"):
         activation: Any = getattr(owner, name, None)
         if hasattr(type(activation), "_build_for") and not activation.built:
-            shape = _seen_by_activations(owner)
+            shape = _seen_by_activations(owner, name)
             if shape is not None:
                 with scope_of(owner):
                     activation._build_for(owner, shape)
 
 
-def _seen_by_activations(owner: keras.layers.Layer) -> tuple[int | None, ...] | None:
-    if not type(owner).call.__module__.startswith("keras."):
-        return None  # its `call` may use its activation anywhere
+def _seen_by_activations(owner: keras.layers.Layer, name: str) -> tuple[int | None, ...] | None:
+    if not type(owner).call.__module__.startswith("keras."):  # its `call` may use its activation anywhere
+        return None if is_traced(owner) else shape_given(owner, name)
     if hasattr(owner, "state_size") and hasattr(owner, "units"):  # a cell of a recurrent layer, or such a layer
         return None, owner.units
     return output_shape_of(owner)

@@ -14,6 +14,7 @@ from keras_adaptact.matching import compared, matcher, same
 from keras_adaptact.places import at, everywhere
 from keras_adaptact.registry import Spec, get
 from keras_adaptact.sites import Site, Sites, Survey
+from keras_adaptact.states import track_again
 
 _GATES = ("sigmoid", "hard_sigmoid", "softmax")  # what gates and heads are made of
 _MULTIPLY = ("Multiply", "Dot", "Matmul", "Einsum")
@@ -143,7 +144,9 @@ def _copy(model: keras.Model, replaced: Sequence[Replacement]) -> keras.Model:
         for outer, changes in found.items():
             change(copies[outer], changes)
 
-    return copy_model(model, make, change=change_own_code)
+    copied = copy_model(model, make, change=change_own_code)
+    track_again(copied)
+    return copied
 
 
 def plan_replacement(

@@ -86,3 +86,108 @@ class ResNet(keras.Model):
         for block in self.blocks:
             x = block(x, training=training)
         return self.head(self.pool(x))
+
+
+def unet() -> keras.Model:
+    inputs = keras.Input((8, 8, 1))
+    outer = layers.Conv2D(4, 3, padding="same", activation="relu")(inputs)
+    x = layers.Conv2D(8, 3, padding="same", use_bias=False)(layers.MaxPooling2D()(outer))
+    x = layers.ReLU()(layers.BatchNormalization(momentum=0.5)(x))
+    x = layers.Conv2DTranspose(4, 2, 2, activation="relu")(x)
+    x = layers.Conv2D(4, 3, padding="same", activation="relu")(layers.Concatenate()([outer, x]))
+    return keras.Model(inputs, layers.Conv2D(1, 1)(x))
+
+
+def convolutions() -> keras.Model:
+    """Of series: one dimension."""
+    stack = [layers.Input((16, 2)), layers.Conv1D(6, 3, activation="relu"), layers.MaxPooling1D()]
+    stack += [layers.Conv1D(8, 3), layers.Activation("relu"), layers.GlobalAveragePooling1D(), layers.Dense(1)]
+    return keras.Sequential(stack)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Autoencoder(keras.Model):
+    """With a `train_step` of its own, as the guides of Keras write one for each backend."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.encoder = keras.Sequential([layers.Dense(8, activation="elu"), layers.Dense(2)])
+        self.decoder = keras.Sequential([layers.Dense(8), layers.ELU(), layers.Dense(6)])
+
+    def call(self, x, training=False):
+        return self.decoder(self.encoder(x))
+
+    def train_step(self, *arguments):
+        return {"jax": self._by_jax, "torch": self._by_torch, "tensorflow": self._by_tensorflow}[
+            keras.backend.backend()
+        ](*arguments)
+
+    def _by_torch(self, data):
+        self.zero_grad()
+        loss = ops.mean((self(data[0], training=True) - data[0]) ** 2)
+        loss.backward()
+        self.optimizer.apply([v.value.grad for v in self.trainable_variables], self.trainable_variables)
+        return {"error": loss}
+
+    def _by_tensorflow(self, data):
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            loss = ops.mean((self(data[0], training=True) - data[0]) ** 2)
+        self.optimizer.apply(tape.gradient(loss, self.trainable_variables), self.trainable_variables)
+        return {"error": loss}
+
+    def _by_jax(self, state, data):
+        import jax
+
+        trained, others, steps, metrics = state
+
+        def loss(trained):
+            return ops.mean((self.stateless_call(trained, others, data[0], training=True)[0] - data[0]) ** 2)
+
+        value, gradients = jax.value_and_grad(loss)(trained)
+        trained, steps = self.optimizer.stateless_apply(steps, gradients, trained)
+        return {"error": value}, (trained, others, steps, metrics)
+
+
+def derivative(function):
+    """The derivative of a function of x, both of shape (n, 1), by the backend's own differentiation."""
+    match keras.backend.backend():
+        case "jax":
+            import jax
+
+            return lambda x: jax.jvp(function, (x,), (ops.ones_like(x),))[1]
+        case "torch":
+            import torch
+
+            def by_torch(x):
+                with torch.enable_grad():  # which Keras turns off where it builds the model
+                    x = x if x.requires_grad else x.detach().requires_grad_()
+                    return torch.autograd.grad(function(x).sum(), x, create_graph=True)[0]
+
+            return by_torch
+        case "tensorflow":
+            import tensorflow as tf
+
+            def by_tensorflow(x):
+                with tf.GradientTape() as tape:
+                    tape.watch(x)
+                    y = function(x)
+                return tape.gradient(y, x)
+
+            return by_tensorflow
+
+
+@keras.saving.register_keras_serializable("tests")
+class Poisson(keras.Model):
+    """Physics-informed: x -> u''(x) of the network u, so that training against f solves u'' = f."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.network = keras.Sequential(
+            [layers.Dense(8, activation="tanh"), layers.Dense(8), layers.Activation("tanh")]
+        )
+        self.head = layers.Dense(1)
+
+    def call(self, x):
+        return derivative(derivative(lambda x: (1 - x**2) * self.head(self.network(x))))(x)

@@ -111,6 +111,8 @@ def test_a_copy_reaches_into_layers_of_ones_own(tmp_path):
     assert sorted({row["site"] for row in ka.activation_table(new)}) == sorted(replaced(plan))
     np.testing.assert_array_equal(call(new, WORDS), expected)
     assert not activations(model)
+    if keras.backend.backend() == "torch":
+        assert len(list(new.parameters())) == len(new.variables)
     assert not {id(v) for v in model.variables} & {id(v) for v in new.variables}
     shaken(new)
     assert np.any(call(new, WORDS) != expected)

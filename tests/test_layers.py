@@ -292,15 +292,26 @@ class Doubled(layers.Layer):
         return (*input_shape[:-1], 8)
 
 
-def test_parameters_that_would_come_after_the_optimizer_are_refused():
-    activation = ka.ATanh(granularity="channel")
-    model = keras.Sequential([layers.Input((3,)), Doubled(activation)])
-    model.optimizer = keras.optimizers.SGD()
+def test_parameters_in_code_of_ones_own_are_there_before_the_optimizer():
+    model = keras.Sequential([layers.Input((3,)), Doubled(ka.ATanh(granularity="channel"))])
+    activation = model.layers[0].activation
+    model.compile(keras.optimizers.SGD(0.1), "mse")
     model.optimizer.build(model.trainable_variables)
-    with pytest.raises(ValueError, match=r"channels=4.*`activation=` of doubled"):
-        model(np.ones((4, 3)))
-    model = keras.Sequential([layers.Input((3,)), Doubled(ka.ATanh(granularity="channel", channels=4))])
-    assert model(np.ones((4, 3))).shape == (4, 8)
+    model.fit(np.ones((4, 3)), np.ones((4, 8)), verbose=0)
+    assert activation.a.shape == (4,) and np.all(activation.a != 1.0)
+
+
+class OfTwoWidths(Doubled):
+    """Gives its activation other channels the second time."""
+
+    def call(self, x):
+        return ops.concatenate([super().call(x), self.activation(x)], axis=-1)
+
+
+def test_parameters_that_would_come_after_the_optimizer_are_refused():
+    layer = OfTwoWidths(ka.ATanh(granularity="channel"))
+    with pytest.raises(ValueError, match=r"channels=4.*`activation=` of of_two_widths"):
+        layer(np.ones((4, 3)))
 
 
 CHANNELS_FIRST = pytest.mark.skipif(
