@@ -8,8 +8,8 @@ import keras
 
 from keras_adaptact.graphs import every_layer, is_graph
 from keras_adaptact.keras_private import config_of
-from keras_adaptact.owncode import WRAPPERS, is_own
-from keras_adaptact.places import at, everywhere, holder_of, kept_in, put
+from keras_adaptact.owncode import WRAPPERS, attribute_kept, is_own
+from keras_adaptact.places import at, everywhere, kept_in, put
 from keras_adaptact.sites import Site, Survey
 from keras_adaptact.states import track_again
 
@@ -19,10 +19,18 @@ def fixed(site: Site, survey: Survey) -> str | None:
     if site.outer is not None or site.kept:
         return site.kept
     if site.attribute:
-        return None if holder_of(site.layer, site.attribute) else "its `activation` is computed, and can't be set"
+        return attribute_kept(site.layer, next(iter(survey.calls.of(site.layer)), None))
     if isinstance(survey.parents[id(site.layer)], keras.Sequential):
         return None
     return "a step of a functional model, which only a copy can change: leave out `in_place`"
+
+
+def bound(site: Site, survey: Survey) -> str | None:
+    """Why a site can't be changed in a copy, if so."""
+    where = survey.called_in.get(id(site.layer))
+    if where is None or site.outer is not None or site.kept:
+        return site.kept
+    return f"also called in the code of {where}, whose copy has a layer of its own; `in_place=True` changes both"
 
 
 def change(root: keras.layers.Layer, changes: Iterable[tuple[Any, str, keras.layers.Layer]]) -> None:

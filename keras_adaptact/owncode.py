@@ -68,6 +68,11 @@ def own_attribute(layer, path: str, node=None) -> Hidden | None:
     return Hidden(path, layer, "activation", function, kept, None if kept else seen.shape(layer))
 
 
+def attribute_kept(layer, node=None) -> str | None:
+    """Why the `activation` of a layer can't be set, if so; `node` is one of its calls."""
+    return _attribute_kept(layer, _Trace(layer, [layer], node))
+
+
 def _is_cell(layer, owner) -> bool:
     """Whether a layer's activation is also that of the recurrent layer around it."""
     return layer is getattr(owner, "cell", None) and function_at(owner, "activation") is not None

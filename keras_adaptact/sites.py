@@ -95,6 +95,7 @@ class Survey:
         calls: who calls whom; empty for what is no graph of layers.
         parents: the graph that each layer or operation is in, by its id.
         names: the paths of those, likewise.
+        called_in: the names of layers whose own code has a layer of the graph, too, by the id of that.
 
     Raises:
         TypeError: for what is no model or layer.
@@ -105,6 +106,7 @@ class Survey:
         self.calls = Calls(model)
         self.layout = Layout(self.calls)
         self.sites: Sites[Site] = Sites()
+        self.called_in: dict[int, str] = {}
         self._kinds: set[type] = set()
         parts = list(walk(model)) if is_graph(model) else []
         self.parents = {id(layer): parent for _, layer, parent in parts}
@@ -140,6 +142,8 @@ class Survey:
         known = self.names.keys() - {id(outer)} | {id(site.layer) for site in self.sites}
         self.sites += [_hidden(found, outer) for found in hidden_in(outer, name, node) if id(found.layer) not in known]
         for path, layer in [(name, outer), *inside(outer, name)]:
+            if layer is not outer and id(layer) in self.names:
+                self.called_in[id(layer)] = name
             if is_own(layer) and type(layer) not in self._kinds and function_at(layer, "activation") is None:
                 self._kinds.add(type(layer))
                 why = "what its own code calls can't be seen"

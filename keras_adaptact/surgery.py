@@ -8,8 +8,8 @@ import keras
 
 from keras_adaptact.base import TrainableActivation, channel_axis
 from keras_adaptact.copies import copy_model, rebuilt
-from keras_adaptact.graphs import require_graph
-from keras_adaptact.inplace import change, fixed
+from keras_adaptact.graphs import require_graph, walk
+from keras_adaptact.inplace import bound, change, fixed
 from keras_adaptact.matching import compared, matcher, same
 from keras_adaptact.places import at, everywhere
 from keras_adaptact.registry import Spec, get
@@ -134,15 +134,15 @@ def _copy(model: keras.Model, replaced: Sequence[Replacement]) -> keras.Model:
         return rebuilt(layer, activation=fresh) if site.attribute else fresh
 
     def change_own_code(copies):
-        found: dict[int, list] = {}
+        parts = [layer for _, layer, _ in walk(model) if isinstance(layer, keras.layers.Layer)]
         for site in replaced:
-            if site.outer is not None:
-                places = [((), site.outer), *everywhere(site.outer)]
-                steps = next(steps for steps, layer in places if layer is site.layer)
-                layer = at(copies[id(site.outer)], steps)
-                found.setdefault(id(site.outer), []).append((layer, site.attribute, _fresh(site, site.spec)))
-        for outer, changes in found.items():
-            change(copies[outer], changes)
+            if site.outer is None:
+                continue
+            fresh = _fresh(site, site.spec)
+            for part in parts:  # of which several may have it
+                for steps, layer in [((), part), *everywhere(part)]:
+                    if layer is site.layer:
+                        change(copies[id(part)], [(at(copies[id(part)], steps), site.attribute, fresh)])
 
     copied = copy_model(model, make, change=change_own_code)
     track_again(copied)
@@ -166,8 +166,8 @@ def plan_replacement(
     if not in_place:
         require_graph(model, "pass `in_place=True` to replace the activations of the model itself")
     survey = Survey(model)
-    if in_place:
-        survey.sites = Sites(replace(site, kept=fixed(site, survey)) for site in survey.sites)
+    why = fixed if in_place else bound
+    survey.sites = Sites(replace(site, kept=why(site, survey)) for site in survey.sites)
     rule.learn({site.function for site in survey.sites})
     return Replacements(_decided(site, rule, survey) for site in survey.sites)
 

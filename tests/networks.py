@@ -34,7 +34,7 @@ class TokenAndPositionEmbedding(layers.Layer):
         return self.token_emb(x) + self.pos_emb(ops.arange(0, ops.shape(x)[-1], 1))
 
 
-def transformer(length=6, words=12, width=8, blocks=2) -> keras.Model:
+def transformer(length=6, words=12, width=8, blocks=1) -> keras.Model:
     """Functional, around layers of one's own."""
     inputs = keras.Input((length,), dtype="int32")
     x = TokenAndPositionEmbedding(length, words, width)(inputs)

@@ -109,5 +109,5 @@ def test_summary_over_what_is_seen():
 def test_summary_of_networks():
     model = ka.replace_activations(networks.transformer(), "relu", "arelu")
     found = ka.summary(model)
-    assert [site.function for site in found].count("AReLU") == 3
+    assert [site.function for site in found].count("AReLU") == 2
     assert {site.nearest for site in found if site.granularity} == {"relu"}
