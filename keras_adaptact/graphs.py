@@ -84,6 +84,7 @@ def inside(owner: keras.layers.Layer, path: str = "") -> Iterator[tuple[str, ker
 
 def owned(owner: keras.layers.Layer, path: str = "") -> Iterator[tuple[str, keras.layers.Layer, keras.layers.Layer]]:
     """The same, with the layer that each was found in."""
+    require_layer(owner)
     seen: set[int] = {id(owner)}
 
     def visit(owner, path: str):
