@@ -206,7 +206,8 @@ class FReLU(TrainableActivation):
 class PELU(TrainableActivation):
     """Parametric ELU, ``(a/b) z`` for z >= 0 and ``a (exp(z/b) - 1)`` below; starts as ELU: a = b = 1.
 
-    The slope is continuous at 0. A constraint holds a and b at 0.1 or more, as both must be positive.
+    The slope is continuous at 0. A constraint holds a and b at 0.1 or more, as both must be positive; with optimizers
+    other than Keras's `apply_constraints` does.
 
     ```python
     x = keras.layers.Dense(64, activation=ka.PELU())(x)

@@ -124,8 +124,9 @@ class Mixture(TrainableActivation):
             the formula and the settings (`trainable=False` too), and makes parameters of its own.
         weights: `"learned"`, or one fixed number for each member, used as given.
         normalization: what makes mixing weights of learned raw ones. `"sum"`: raw / sum(raw), where a constraint
-            holds raw weights between 1e-3 and 1e4, so that it stays finite; `"softmax"`; or `"none"`. All start
-            as equal weights, 1/k. Fixed weights are not normalized.
+            holds raw weights between 1e-3 and 1e4, so that it stays finite (with optimizers other than Keras's
+            `apply_constraints` does); `"softmax"`; or `"none"`. All start as equal weights, 1/k. Fixed weights are
+            not normalized.
         weights_trainable: whether the raw weights are trained; by default, whether they are learned. Can also be
             set later (then compile the model again): freezing or freeing them leaves the mixture as it is.
         weights_initializer, weights_regularizer, weights_constraint: of each raw weight, as for other parameters.
