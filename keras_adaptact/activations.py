@@ -259,25 +259,37 @@ class PReLU(keras.layers.PReLU):
         if data_format not in (None, "channels_last", "channels_first"):
             raise ValueError(f'`data_format` must be "channels_last" or "channels_first". Received: {data_format!r}')
         alpha = Slot.make("alpha", 0.25, alpha_initializer, alpha_regularizer, alpha_constraint)
+        storage = kwargs.pop("storage", "flat")
         super().__init__(alpha.initializer, alpha.regularizer, alpha.constraint, **kwargs)
+        self._storage = storage  # "rows", a matrix for series, in models of 0.1.0, as their optimizers' states are
         self.granularity = granularity
         self.data_format = keras.config.image_data_format() if data_format is None else data_format
 
     def build(self, input_shape):
-        axes = set(range(1, len(input_shape)))
-        if self.granularity == "channel":
-            axes.remove(channel_axis(self.data_format, len(input_shape)))
-        self.shared_axes = sorted(axes)
-        super().build(input_shape)
+        rank = len(input_shape)
+        own = {channel_axis(self.data_format, rank)} if self.granularity == "channel" else set()
+        further = int(rank == 3 and self._storage == "flat")  # an axis of size 1, so that no optimizer sees a matrix
+        self.shared_axes = [axis for axis in range(1, rank + further) if axis - further not in own]
+        super().build((None, *further * (1,), *input_shape[1:]))
+        self.input_spec = keras.layers.InputSpec(ndim=rank, axes={axis: input_shape[axis] for axis in own})
         make_path_unique(self.alpha)
 
     def _build_for(self, owner, shape):
         self.build(shape)
 
+    def load_own_variables(self, store):
+        alpha, shape = np.asarray(store["0"]), tuple(self.alpha.shape)
+        fits = alpha.size == np.prod(shape)  # a file of 0.1.0 may have another number of axes
+        super().load_own_variables({"0": alpha.reshape(shape) if fits else alpha})
+
+    @classmethod
+    def from_config(cls, config):
+        return super().from_config({"storage": "rows"} | config)  # as it was in 0.1.0, which said nothing of it
+
     def get_config(self):
         config = super().get_config() | {"granularity": self.granularity, "data_format": self.data_format}
         del config["shared_axes"]
-        return config
+        return config | {"storage": self._storage}
 
 
 def plain_function(spec) -> Callable:

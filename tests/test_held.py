@@ -174,7 +174,7 @@ def test_holding_has_a_list_form_and_a_config():
 def test_no_optimizer_sees_a_matrix(granularity):
     """Muon makes a matrix of momentum orthogonal, and Adafactor keeps the second moment of one by rows and columns."""
     images = keras.Sequential([layers.Input((5, 5, 3)), ka.PReLU(granularity), ka.Method1(granularity=granularity)])
-    series = keras.Sequential([layers.Input((5, 3)), ka.AReLU(granularity)])
+    series = keras.Sequential([layers.Input((5, 3)), ka.AReLU(granularity), ka.PReLU(granularity)])
     for variable in images.variables + series.variables:
         assert len(variable.shape) != 2, variable.path
 
