@@ -4,8 +4,10 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 STOPPED, INTERRUPTED = 4, 130  # exit status
 UNFINISHED: set[Path] = set()  # files that are being written
@@ -37,21 +39,29 @@ def _leave(line: str, status: int) -> None:
     os._exit(status)  # whatever is being imported would catch an exception
 
 
+Handler = Callable[[int, FrameType | None], Any]
+
+
 @contextlib.contextmanager
-def raised() -> Iterator[None]:
-    """Within it SIGTERM raises `Stop`, and Ctrl-C `KeyboardInterrupt`."""
-
-    def stop(number, frame):
-        raise Stop
-
+def handled(term: Handler, interrupt: Handler) -> Iterator[None]:
+    """Within it these answer SIGTERM and Ctrl-C."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, term)
+    signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def raised() -> contextlib.AbstractContextManager[None]:
+    """Within it SIGTERM raises `Stop`, and Ctrl-C `KeyboardInterrupt`."""
+
+    def stop(number, frame):
+        raise Stop
+
+    return handled(stop, signal.default_int_handler)
 
 
 def leave(status: int) -> None:

@@ -215,10 +215,9 @@ def _stoppable(out: Path, train: Callable[[Callable[[], bool]], list[dict[str, A
             raise KeyboardInterrupt
         return bool(asked)
 
-    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
-    signal.signal(signal.SIGINT, interrupt)
     try:
-        return _report(train(is_over), out)
+        with signals.handled(lambda number, frame: asked.append(number), interrupt):
+            return _report(train(is_over), out)
     except Stopped:
         print(f"stopped; python -m zoo.train --resume {out} goes on", flush=True)
         return STOPPED
