@@ -116,19 +116,21 @@ def configs(each: int, rng: random.Random) -> Counter:
 def commands(count: int, rng: random.Random) -> Counter:
     """Gives mutated configs to the commands: `zoo.train`, `zoo.sweep --dry-run` and `tuner.search`, in process.
 
-    What is accepted would train; an activation that can't be built or images that aren't there end it before that.
+    What is accepted would train, and is refused at last, as its folder holds a file.
     """
     from tuner import search
     from zoo import config, grid, sweep, train
 
     found: Counter = Counter()
     with tempfile.TemporaryDirectory() as folder:
-        every = _copied(folder)
-        for i in range(count):
+        every, taken = _copied(folder), Path(folder, "taken")
+        taken.mkdir()
+        (taken / "mine.txt").write_text("dear")
+        for _ in range(count):
             path, read = rng.choice(every)
             target = path.with_name(f"mutated-{path.name}")
             target.write_text(json.dumps(mutate(json.loads(path.read_text()), rng)))
-            out = ["--out", str(Path(folder, f"out{i}")), "--data-dir", str(Path(folder, "no images"))]
+            out = ["--out", str(taken), "--data-dir", str(Path(folder, "no images"))]
             if read is config.load:
                 more = ["--set", "dataset.name=cifar10"] if rng.random() < 0.9 else ["--set", "\ud800=3"]
                 found[_ended(lambda t=target, m=more, o=out: train.main([str(t), *m, *o]))] += 1
