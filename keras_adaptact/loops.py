@@ -11,7 +11,7 @@ from keras_adaptact.parameters import constrained
 from keras_adaptact.training import activation_variables, check_factor
 
 
-def apply_constraints(model: keras.Model, values: Sequence[Any] | None = None) -> list[Any] | None:
+def apply_constraints(model: keras.Model, values: Sequence[Any] | None = None) -> Sequence[Any] | None:
     """Brings what is trained back into its bounds, as Keras's optimizers do after each step, and no others.
 
     The raw weights of a mixture lie between 1e-3 and 1e4 with `normalization="sum"`, a and b of PELU between 0.1 and
@@ -35,7 +35,7 @@ def apply_constraints(model: keras.Model, values: Sequence[Any] | None = None) -
             which are then changed in place.
 
     Returns:
-        A list of the values within their bounds; None where the variables are changed.
+        The values within their bounds, a list or a tuple as they were; None where the variables are changed.
 
     Raises:
         ValueError: for a model without variables, or another number of values.
@@ -47,7 +47,8 @@ def apply_constraints(model: keras.Model, values: Sequence[Any] | None = None) -
     if values is not None:
         if len(values) != len(variables):
             raise ValueError(f"`values` must be one for each of {len(variables)} variables. Received: {len(values)}")
-        return [constrained(variable, value) for variable, value in zip(variables, values, strict=True)]
+        bounded = [constrained(variable, value) for variable, value in zip(variables, values, strict=True)]
+        return tuple(bounded) if isinstance(values, tuple) else bounded
     for variable in variables:
         if variable.constraint is not None:
             variable.assign(constrained(variable))

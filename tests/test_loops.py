@@ -72,6 +72,7 @@ def test_constraints_of_a_state_are_a_pure_function(granularity):
     if BACKEND == "tensorflow":
         function = importlib.import_module("tensorflow").function(function)
     found = function(outside)
+    assert type(function(tuple(outside))) is tuple
     for variable, old in zip(model.variables, before, strict=True):
         np.testing.assert_array_equal(number(variable), old)
     for variable, value in zip(model.trainable_variables, found, strict=True):
