@@ -69,10 +69,13 @@ def read_history(path: Path) -> list[dict[str, float]]:
         UserError: for anything else.
     """
     rows = read_table(path, "epoch")
-    try:
-        found = [{name: float(value) for name, value in row.items()} for row in rows]
-    except ValueError as error:
-        raise UserError(f"{path}: not what zoo.train writes: {error}") from None
+    found: list[dict[str, float]] = [{} for _ in rows]
+    for name in rows[0] if rows else ():
+        try:
+            for row, numbers in zip(rows, found, strict=True):
+                numbers[name] = float(row[name])
+        except ValueError as error:
+            raise UserError(f"{path}: {name} is no number in each row: {error}"[:400]) from None
     if [row["epoch"] for row in found] != list(range(1, len(found) + 1)):
         raise UserError(f"{path}: its epochs are not 1, 2 and so on")
     return found
