@@ -8,7 +8,7 @@ A cell is one short training: network, data, optimizer, activation, granularity,
 trained where its loss is finite and below that of chance, and its test accuracy well above chance. For a plain
 function rates go up or down in factors of 2 until they bracket its limit, the largest rate at which every seed trains;
 an adaptive one gets a ladder of rates around its counterpart's limit. Cells stand in one file, a line each; the same
-command goes on with what is missing, most telling cells first.
+command runs what is missing, most telling cells first.
 """
 
 import argparse
