@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_adaptact.graphs import function_at, is_activation, is_graph, owned
+from keras_adaptact.graphs import function_at, is_activation, is_graph, owned, walk
 from keras_adaptact.places import holder_of
 from keras_adaptact.traces import call_symbolically, common, stand_ins
 
@@ -47,7 +47,7 @@ def hidden_in(outer: keras.layers.Layer, path: str, node=None) -> Iterator[Hidde
         if layer is getattr(owner, "recurrent_activation", None):
             kept = kept or "a gate of a recurrent layer"
         if is_graph(owner) and not isinstance(owner, keras.Sequential) and is_activation(layer):
-            kept = kept or f"a step of the functional model {owner.name}, which only a copy of that can change"
+            kept = kept or _step_of(owner)
         closed[id(layer)] = closed[id(owner)] or _closed(layer)
         function = function_at(layer, "activation")
         if function is None or id(layer) in told or _is_cell(layer, owner):
@@ -56,6 +56,14 @@ def hidden_in(outer: keras.layers.Layer, path: str, node=None) -> Iterator[Hidde
         kept = kept or (_attribute_kept(layer, seen) if attribute else seen.kept(layer))
         yield Hidden(place, layer, attribute, function, kept, None if kept else seen.shape(layer))
     yield from _plain_functions(outer, path, found)
+    for place, model, _ in found:
+        for name, operation, graph in walk(model, f"{place}/") if is_graph(model) else ():
+            if not isinstance(operation, keras.layers.Layer) and is_activation(operation):
+                yield Hidden(name, operation, "", operation, _step_of(graph), None)
+
+
+def _step_of(model: keras.Model) -> str:
+    return f"a step of the functional model {model.name}, which only a copy of that can change"
 
 
 def own_attribute(layer, path: str, node=None) -> Hidden | None:

@@ -1,6 +1,6 @@
 """The sites of a model: each place where an activation is computed, what is around it, and what can be done there."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
 import keras
@@ -122,7 +122,11 @@ class Survey:
         if is_own(layer) and not _takes_activation(layer):
             self._add_attribute(name, layer)
         elif (own := function_at(layer, "activation")) is not None:
-            self.sites.append(_seen(name, layer, own, self))
+            site = _seen(name, layer, own, self)
+            if site.place == "inside" and is_own(layer):
+                found = own_attribute(layer, name, next(iter(self.calls.of(layer)), None))
+                site = replace(site, shape=None if found is None else found.shape)
+            self.sites.append(site)
         function = function_at(layer, "recurrent_activation")
         if function is not None and not isinstance(function, keras.layers.Layer):  # which is found in the layer
             gate = f"{name}/recurrent_activation"

@@ -115,7 +115,10 @@ def replace_activations(
     if verbose:
         print(sites)
     if not any(site.replaced for site in sites):
-        raise ValueError(f"No activation of {model.name} matches. Received: source={source!r}, layers={layers!r}")
+        raise ValueError(
+            f"No activation of {model.name} matches and can be replaced; `plan_replacement` says why, site by site. "
+            f"Received: source={source!r}, layers={layers!r}"
+        )
     replaced = [site for site in sites if site.replaced]
     if in_place:
         change(model, [(site.layer, site.attribute, _fresh(site, site.spec)) for site in replaced])
@@ -286,7 +289,7 @@ def _fresh(site: Site, spec: Spec, **changes) -> keras.layers.Layer:
 
 def _shape(site: Site) -> tuple[int | None, ...] | None:
     """Of what the activation of a site is given, where it is known."""
-    if site.shape is not None and (site.place != "inside" or site.outer is not None):
+    if site.shape is not None:
         return site.shape
     layer = site.layer
     width = getattr(layer, "units", None) or getattr(layer, "filters", None)

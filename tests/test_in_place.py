@@ -234,6 +234,11 @@ def test_a_functional_model_in_place():
     model = keras.Model(inputs, x)
     plan = {s.name: s for s in ka.plan_replacement(model, "relu", "arelu", in_place=True)}
     assert plan["dense"].replaced and "only a copy can change" in plan["step"].why
+    around = Around(keras.Model(inputs, ops.relu(x), name="graph"))
+    plan = {s.name: s for s in ka.plan_replacement(around, "relu", "arelu", in_place=True)}
+    (called,) = [name for name in plan if name.startswith("inner/relu")]
+    assert plan["inner/dense"].replaced
+    assert "a step of the functional model graph" in plan["inner/step"].why == plan[called].why
     stack = keras.Sequential([layers.Input((4,)), layers.Dense(4), layers.ReLU(), layers.Dense(4), layers.ReLU()])
     expected, names = call(stack, ROWS), [layer.name for layer in stack.layers]
     ka.replace_activations(stack, "relu", "arelu", in_place=True)
@@ -296,3 +301,26 @@ def test_a_layer_of_the_graph_and_of_code_is_changed_in_both_or_not_at_all():
     ka.replace_activations(model, "relu", "arelu", in_place=True)
     np.testing.assert_array_equal(call(model, ROWS), expected)
     assert isinstance(model.get_layer("around").inner.activation, ka.AReLU)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Gated(layers.Dense):
+    """Its activation sees half of the units."""
+
+    def call(self, x):
+        x, gate = ops.split(ops.matmul(x, self.kernel) + self.bias, 2, -1)
+        return x * self.activation(gate)
+
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], self.units // 2)
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_channels_are_those_that_the_code_gives(in_place, tmp_path):
+    model = keras.Sequential([layers.Input((4,)), Gated(6, activation="relu"), layers.Dense(2)])
+    expected = call(model, ROWS)
+    new = ka.replace_activations(model, "relu", {"name": "arelu", "granularity": "channel"}, in_place=in_place)
+    np.testing.assert_array_equal(call(new, ROWS), expected)
+    assert new.layers[0].activation.a.shape == (3,)
+    shaken(new).save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(call(keras.saving.load_model(tmp_path / "model.keras"), ROWS), call(new, ROWS))
