@@ -154,8 +154,9 @@ class _Trace:
         return None if all(plain for plain, _ in self.calls[id(layer)]) else "its call has other arguments"
 
     def shape(self, layer) -> tuple[int | None, ...] | None:
-        """Of what an activation is given, where it is known."""
-        return common([shape for _, shape in (self.calls or {}).get(id(layer), [])])
+        """Of what an activation is given, where it is known, and so is on which axis its channels are."""
+        shape = common([shape for _, shape in (self.calls or {}).get(id(layer), [])])
+        return shape if is_activation(layer) or shape is None or len(shape) == 2 else None
 
 
 def _watch(calls: list, function: Callable) -> Callable:
