@@ -13,6 +13,18 @@ def saved_model(path: Path, x: np.ndarray) -> np.ndarray:
     return np.asarray(loaded.serve(x))
 
 
+def pt2(path: Path, x: np.ndarray) -> np.ndarray:
+    import torch
+
+    run = torch.export.load(path).module()
+    return np.concatenate([run(torch.from_numpy(one)).detach().numpy() for one in _one_by_one(x)])
+
+
+def _one_by_one(x: np.ndarray) -> list[np.ndarray]:
+    """Batches of one, as from torch the size of a batch is fixed."""
+    return np.split(x, len(x))
+
+
 def onnx(path: Path, x: np.ndarray) -> np.ndarray:
     import onnxruntime
 
@@ -32,7 +44,7 @@ def litert(path: Path | bytes, x: np.ndarray) -> np.ndarray:
 
     interpreter = Interpreter(model_content=path) if isinstance(path, bytes) else Interpreter(str(path))
     (given,), (made,) = interpreter.get_input_details(), interpreter.get_output_details()
-    batches = np.split(x, len(x))  # one by one: from torch, the size of a batch is fixed
+    batches = _one_by_one(x)
     interpreter.resize_tensor_input(given["index"], batches[0].shape)
     interpreter.allocate_tensors()
     outputs = []
@@ -49,6 +61,7 @@ FORMATS: dict[str, tuple[str, Callable[[Path, np.ndarray], np.ndarray]]] = {
     "onnx": ("model.onnx", onnx),
     "openvino": ("model.xml", openvino),
     "litert": ("model.tflite", litert),
+    "torch": ("model.pt2", pt2),
 }
 
 # A layer of each class of the library, and of functions that converters had trouble with.

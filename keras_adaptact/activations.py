@@ -151,11 +151,6 @@ class AdaptiveActivation(_Affine):
         return Affine(self._resolved)
 
     def get_config(self):
-        if callable(self.function) and getattr(self.function, "__name__", "<none>").startswith("<"):
-            raise ValueError(
-                "A function without a name can't be saved; give it one with "
-                f"`keras_adaptact.register(name, function)`, and use that. Received: {self.function!r}"
-            )
         return super().get_config() | {"function": serialize_function(self.function)}
 
 
@@ -311,14 +306,23 @@ def plain_function(spec) -> Callable:
 
 
 def serialize_function(spec):
-    """What a configuration says of a function; one that Keras won't find again gets a warning."""
+    """What a configuration says of a function; one that Keras won't find again gets a warning.
+
+    Raises:
+        ValueError: for one without a name.
+    """
     if not callable(spec):
         return spec
-    name = getattr(spec, "__name__", "")
+    name = getattr(spec, "__name__", "<none>")
+    if name.startswith("<"):
+        raise ValueError(
+            "A function without a name can't be saved; give it one with `keras_adaptact.register(name, function)`, and "
+            f"use that. Received: {spec!r}"
+        )
     registered = keras.saving.get_registered_name(spec)
     if keras.saving.get_registered_object(registered) is None and not hasattr(keras.activations, name):
         warnings.warn(
-            f"The function {name or spec!r} is saved by reference, and a model with it can't be loaded elsewhere; "
+            f"The function {name} is saved by reference, and a model with it can't be loaded elsewhere; "
             "give it a name with `keras_adaptact.register(name, function)`, and use that.",
             stacklevel=3,
         )

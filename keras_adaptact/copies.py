@@ -1,6 +1,8 @@
 """Copies of models and layers, with all of their state: variables, what is saved as assets, what is tied."""
 
+import dataclasses
 import functools
+import operator
 import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +14,7 @@ import numpy as np
 
 from keras_adaptact.graphs import is_graph, keras_class
 from keras_adaptact.keras_private import config_of
+from keras_adaptact.mixtures import Mixture
 from keras_adaptact.states import build, carry_saved, numbers, paired, tie, track_again, variables_of_both
 
 
@@ -201,30 +204,55 @@ def _functions_by_name(layer) -> Iterator[Callable]:
     """While a configuration is written and read, functions that Keras couldn't find again go by names of their own."""
     functions: dict[str, Callable] = {}
     stands: dict[int, Callable] = {}
-    changed: list[tuple[Any, str, Callable]] = []
+    changed: list[tuple[Any, str, Any]] = []
 
-    def restore(made):
-        for part, name, value in _attributes(made):
-            if id(value) in stands:
-                object.__setattr__(part, name, stands[id(value)])
+    def named(value):
+        if not _is_lost(value):
+            return value
+        stand_in = _stand_in(value, f"keras_adaptact_function_{len(functions)}")
+        functions[stand_in.__name__], stands[id(stand_in)] = value, value
+        return stand_in
 
     try:
         for part, name, value in _attributes(layer):
-            if _is_lost(value):
-                stand_in = _stand_in(value, f"keras_adaptact_function_{len(functions)}")
-                functions[stand_in.__name__], stands[id(stand_in)] = value, value
+            if (fresh := _exchanged(value, named)) is not value:
                 changed.append((part, name, value))
-                object.__setattr__(part, name, stand_in)  # past Keras, which locks layers
+                object.__setattr__(part, name, fresh)  # past Keras, which locks layers
         with keras.saving.CustomObjectScope(functions):
-            yield restore
+            yield lambda made: _put_back(made, stands)
     finally:
         for part, name, value in changed:
             object.__setattr__(part, name, value)
 
 
+def _put_back(made, stands: dict[int, Callable]) -> None:
+    for part, name, value in _attributes(made):
+        if (fresh := _exchanged(value, lambda f: stands.get(id(f), f))) is not value:
+            object.__setattr__(part, name, fresh)
+
+
+def _exchanged(value, change: Callable[[Any], Any]):
+    """A value changed, or what is in a list, tuple, dict or dataclass; the same object where nothing changes."""
+    if isinstance(value, list) or type(value) is tuple:
+        fresh = [_exchanged(item, change) for item in value]
+        return value if all(map(operator.is_, fresh, value)) else type(value)(fresh)
+    if isinstance(value, dict):
+        fresh = [_exchanged(item, change) for item in value.values()]
+        same = all(map(operator.is_, fresh, value.values()))
+        return value if same else type(value)(zip(value, fresh, strict=True))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.init}
+        fresh = _exchanged(parts, change)
+        return value if fresh is parts else dataclasses.replace(value, **fresh)
+    return change(value)
+
+
 def _attributes(layer) -> list[tuple[Any, str, Any]]:
-    """Attributes of a layer and of those in it, but for the methods that Keras wraps."""
-    parts = layer._flatten_layers() if isinstance(layer, keras.layers.Layer) else ()
+    """Attributes of a layer and of those in it, but for the methods that Keras wraps; also of a mixture's members."""
+    parts = layer._flatten_layers() if isinstance(layer, keras.layers.Layer) else []
+    members = [member.source for part in parts if isinstance(part, Mixture) for member in part._members]
+    hidden = [source for source in members if isinstance(source, keras.layers.Layer)]
+    parts = [*parts, *hidden]
     return [(part, k, v) for part in parts for k, v in list(vars(part).items()) if not hasattr(type(part), k)]
 
 

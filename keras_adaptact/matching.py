@@ -13,6 +13,7 @@ from keras_adaptact.sites import name_of
 
 _RANGE = np.concatenate([10.0 ** np.arange(-30, 39, 4), [3.4e38], np.linspace(0, 20, 81)])
 _GRID = np.concatenate([-_RANGE[::-1], _RANGE]).astype("float32")
+_ENDS = np.random.default_rng(0).uniform(-1.5, 0.5, (8, 31)).astype("float32")  # 31: what vectors of 32 leave over
 _DENSE = np.random.default_rng(0).normal(0.0, 4.0, 4096).astype("float32")  # as many as 2**17 elements allow
 
 
@@ -48,21 +49,35 @@ def same(function: Callable, other: Callable) -> bool:
     return compared(function, other)[0]
 
 
-def compared(function: Callable, other: Callable, channels: int = 2) -> tuple[bool, bool]:
-    """Whether two activations give the same numbers from 1e-30 to 3e38 on both sides: to the bit, and to 1e-5."""
+def compared(function: Callable, other: Callable, channels: int = 2, gaps: bool = False) -> tuple[bool, bool]:
+    """Whether two activations give the same numbers from 1e-30 to 3e38 on both sides: to the bit, and to 1e-5.
+
+    The end of a tensor counts, and on request tensors with gaps, which are parts of others: torch computes both by
+    other instructions than the rest.
+    """
     points = np.concatenate([_GRID, _DENSE[: 2**17 // channels]])
-    z = np.broadcast_to(points[:, None], (len(points), channels)).copy()
+    z = np.repeat(points[:, None], channels, axis=1)
+    more = [lambda ends=ends: ops.array(np.repeat(ends[:, None], channels, axis=1)) for ends in _ENDS]
+    more += [lambda: ops.array(np.repeat(z, 2, axis=1))[:, ::2]] if gaps else []
     try:
-        with np.errstate(all="ignore"):
-            first, second = (ops.convert_to_numpy(_in_float32(f)(ops.array(z))) for f in (function, other))
+        functions = [_in_float32(f) for f in (function, other)]
+        first, second = _values(functions, ops.array(z))
+        equal = _equal(first, second) and all(_equal(*_values(functions, make())) for make in more)
     except Exception:  # of a model's own function, which may ask for tensors of another rank
         return False, False
-    if np.array_equal(first, second, equal_nan=True):
-        return True, True
-    if first.shape != z.shape:
-        return False, False
+    if equal or first.shape != z.shape:
+        return equal, equal
     first, second, size = (values.astype("float64") for values in (first, second, np.abs(z)))
     return False, np.allclose(first, second, 1e-5, 1e-5 * size, equal_nan=True)
+
+
+def _values(functions: list[Callable], z) -> list[np.ndarray]:
+    with np.errstate(all="ignore"):
+        return [ops.convert_to_numpy(f(z)) for f in functions]
+
+
+def _equal(first: np.ndarray, second: np.ndarray) -> bool:
+    return np.array_equal(first, second, equal_nan=True)
 
 
 def _in_float32(function: Callable) -> Callable:

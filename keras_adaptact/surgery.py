@@ -184,7 +184,7 @@ def _decided(site: Site, rule: "_Rule", survey: Survey) -> Replacement:
         except _Unknown as error:
             spec, why = None, str(error)
         else:
-            equal, close = compared(site.activation, fresh, _channels(site))
+            equal, close = compared(site.activation, fresh, _channels(site), gaps=site.place == "inside")
     return Replacement(
         **{name: getattr(site, name) for name in Site.__dataclass_fields__},
         replaced=spec is not None,

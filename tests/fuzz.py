@@ -3,8 +3,9 @@
     KERAS_BACKEND=torch python tests/fuzz.py --graphs 3000 --seed 1000
 
 Each graph is built of plain activations and replaced (equal to the bit); then its numbers are made random, and it is
-folded: in float64 equal to a relative 1e-9, in float32 to 1e-5 or four times the model's own error, and after a save
-and a load equal to the bit. What fails is made shorter and printed as a program. On JAX set JAX_ENABLE_X64=1.
+folded: in float64 equal to a relative 1e-9, in float32 to 1e-5 or four times the model's own error. What was replaced
+(of odd seeds) or folded (of even ones) is equal to the bit after a save and a load. With --export every tenth is run
+in another runtime, too. What fails is made shorter and printed as a program.
 """
 
 import argparse
@@ -15,7 +16,10 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
 
@@ -24,18 +28,45 @@ import numpy as np
 from fuzz_graphs import FUNCTIONS, Program, program
 from keras import ops
 from keras.src.backend.common import dtypes
+from keras.src.initializers import random_initializers
 
 import keras_adaptact as ka
+from benchmarks.runtimes import exported
 from keras_adaptact.sites import name_of
 
-# Elsewhere than on TensorFlow, Keras makes float32 of float64 where it infers a type.
-dtypes.BIT64_TO_BIT32_DTYPE["float64"] = "float64"
 NEW = {"relu": "arelu", "tanh": "atanh", "sigmoid": "asigmoid", "silu": "swish", "elu": "pelu"}
 CAN_CONVOLVE_CHANNELS_FIRST = keras.config.backend() != "tensorflow"  # on a CPU
 
 
 class Different(Exception):
     """A copy computes something else."""
+
+
+@contextmanager
+def settings() -> Iterator[None]:
+    """Lets Keras compute in float64, and draw weights without a program for each shape, which JAX would compile."""
+    with ExitStack() as changes:
+        # Elsewhere than on TensorFlow, Keras makes float32 of float64 where it infers a type.
+        changes.enter_context(mock.patch.dict(dtypes.BIT64_TO_BIT32_DTYPE, float64="float64"))
+        changes.enter_context(mock.patch.object(random_initializers, "random", _drawing()))
+        if keras.config.backend() == "jax":
+            import jax
+
+            changes.enter_context(jax.enable_x64(True))
+        yield
+
+
+def _drawing() -> SimpleNamespace:
+    """What Keras's initializers draw from, with NumPy's numbers."""
+
+    def uniform(shape, minval=0.0, maxval=1.0, dtype=None, seed=None):
+        return ops.convert_to_tensor(np.random.default_rng(seed).uniform(minval, maxval, shape), dtype)
+
+    def normal(shape, mean=0.0, stddev=1.0, dtype=None, seed=None):
+        return ops.convert_to_tensor(np.random.default_rng(seed).normal(mean, stddev, shape), dtype)
+
+    keras_own = vars(random_initializers.random)
+    return SimpleNamespace(**keras_own | {"uniform": uniform, "normal": normal, "truncated_normal": normal})
 
 
 def call(model: keras.Model, x: np.ndarray) -> list[np.ndarray]:
@@ -151,11 +182,33 @@ def trained(made: Program, x: np.ndarray, policy: str) -> keras.Model:
     return replaced(made.build(), x, np.random.default_rng(made.seed))
 
 
-def check(made: Program) -> tuple[keras.Model, np.ndarray]:
-    """Raises what is wrong with the copies of a model; else the folded model, in float32, and inputs for it.
+def shipped(kind: str, model: keras.Model, x: np.ndarray, made: Program) -> None:
+    """Compares the last output of a model with what another runtime makes of it, if Keras alone can ship its like."""
+    model = keras.Model(model.inputs, model.outputs[-1])
+    expected = call(model, x)
+    try:
+        off = error([_exported(model, kind, x)], expected)
+    except Exception:
+        try:
+            plain = made.plain().build()
+            _exported(keras.Model(plain.inputs, plain.outputs[-1]), kind, x)
+        except Exception:  # of a converter or a runtime: each raises its own
+            return
+        raise
+    if off > 1e-4:
+        raise Different(f"{kind}: off by {off:.2e}")
+
+
+def _exported(model: keras.Model, kind: str, x: np.ndarray) -> np.ndarray:
+    with tempfile.TemporaryDirectory() as folder:
+        return exported(model, kind, Path(folder), x)
+
+
+def check(made: Program, export: str | None = None) -> None:
+    """Raises what is wrong with the copies of a model, and with what is exported in a format.
 
     Raises:
-        Different: where a copy computes something else.
+        Different: where something else is computed.
     """
     rng = np.random.default_rng(made.seed)
     try:
@@ -172,16 +225,17 @@ def check(made: Program) -> tuple[keras.Model, np.ndarray]:
         own, off = (error(call(m, short), expected) for m in (model, folded))
         if off > max(1e-5, 4 * own):
             raise Different(f"folding in float32: off by {off:.2e}, and the model itself by {own:.2e}")
-        saved("what was replaced", model, short, made)
-        saved("what was folded", folded, short, made)
-        return folded, short
+        saved(*(("what was replaced", model) if made.seed % 2 else ("what was folded", folded)), short, made)
+        if export:
+            shipped(export, folded, short, made)
     finally:
         precision("float32")
 
 
 def can_be_built(made: Program) -> bool:
     try:
-        made.build()
+        with settings():
+            made.build()
     except Exception:  # what Keras itself refuses: a stack that doesn't fit
         return False
     return True
@@ -197,9 +251,10 @@ def programs(count: int, seed: int) -> Iterator[Program]:
         seed += 1
 
 
-def failure(made: Program) -> str | None:
+def failure(made: Program, export: str | None = None) -> str | None:
     try:
-        check(made)
+        with settings():
+            check(made, export)
     except Different as wrong:
         return str(wrong)
     except Exception as wrong:
@@ -207,13 +262,22 @@ def failure(made: Program) -> str | None:
     return None
 
 
-def shorter(made: Program, wrong: str) -> Program:
+def report(made: Program, export: str | None = None) -> str | None:
+    """What is wrong with a program, and the shortest one that has it, to be pasted into a file."""
+    wrong = failure(made, export)
+    if wrong is None:
+        return None
+    less = shorter(made, wrong, export)
+    return f"seed {made.seed}: {wrong}\n{less.text()}\n# {failure(less, export)}\n"
+
+
+def shorter(made: Program, wrong: str, export: str | None) -> Program:
     """A program without blocks that the failure doesn't need."""
     kind = wrong.split(":")[0]
     place = len(made.blocks) - 1
     while place >= 0:
         less = made.without(place)
-        if can_be_built(less) and (failure(less) or "").startswith(kind):
+        if can_be_built(less) and (failure(less, export) or "").startswith(kind):
             made = less
         place = min(place, len(made.blocks)) - 1
     return made
@@ -223,16 +287,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--graphs", type=int, default=int(os.environ.get("FUZZ_GRAPHS", "100")))
     parser.add_argument("--seed", type=int, default=int(os.environ.get("FUZZ_SEED", "0")), help="the first one")
+    parser.add_argument("--export", metavar="FORMAT", help="of Keras, in which every tenth is shipped")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     began, bad, last = time.perf_counter(), 0, arguments.seed
-    for made in programs(arguments.graphs, arguments.seed):
+    for place, made in enumerate(programs(arguments.graphs, arguments.seed)):
         last = made.seed
-        if (wrong := failure(made)) is not None:
+        if wrong := report(made, arguments.export if place % 10 == 0 else None):
             bad += 1
-            print(f"seed {made.seed}: {wrong}")
-            less = shorter(made, wrong)
-            print(f"{less.text()}\n# {failure(less)}\n", flush=True)
+            print(wrong, flush=True)
     print(
         f"{arguments.graphs} graphs of seeds {arguments.seed} to {last} on {keras.config.backend()}: {bad} failed; "
         f"{time.perf_counter() - began:.0f} s"

@@ -1,6 +1,7 @@
 """Random models, as programs: a list of blocks of Python, each of which makes `x` of `x`."""
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -76,6 +77,11 @@ class Program:
 
     def without(self, place: int) -> "Program":
         return Program(self.seed, self.shape, self.blocks[:place] + self.blocks[place + 1 :])
+
+    def plain(self) -> "Program":
+        """One of Keras alone: each activation of the library is a tanh."""
+        blocks = (re.sub(r"ka\.\w+\(.*?\)", "keras.activations.tanh", block) for block in self.blocks)
+        return Program(self.seed, self.shape, tuple(blocks))
 
 
 def program(seed: int, channels_first: bool) -> Program:

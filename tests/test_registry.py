@@ -155,14 +155,23 @@ class Cubic:
 )
 def test_a_function_without_a_name_is_refused_where_it_is_saved(function, tmp_path):
     """In one line that says what to do. It can be used, copied and folded all the same."""
-    layer = keras.layers.Dense(2, activation=ka.AdaptiveActivation(function))
-    model = keras.Sequential([keras.layers.Input((1,)), layer])
-    with pytest.raises(ValueError, match=r"^A function without a name .*keras_adaptact.register\(") as why:
-        model.save(tmp_path / "model.keras")
-    assert "\n" not in str(why.value)
     x = np.array([[0.5]], "float32")
-    folded = ops.convert_to_numpy(ka.fold_activations(model)(x))
-    np.testing.assert_allclose(folded, ops.convert_to_numpy(model(x)), rtol=1e-5)
+    for activation in (
+        ka.AdaptiveActivation(function),
+        ka.Mixture([function, "tanh", function]),
+        ka.Mixture(["relu", ka.AdaptiveActivation(function)]),
+    ):
+        inner = keras.layers.Dense(2, activation=activation)
+        model = keras.Sequential([keras.layers.Input((1,)), inner, keras.layers.ReLU()])
+        with pytest.raises(ValueError, match=r"^A function without a name .*keras_adaptact.register\(") as why:
+            model.save(tmp_path / "model.keras")
+        assert "\n" not in str(why.value)
+        for copied in (ka.fold_activations(model), ka.replace_activations(model, "relu", "arelu", layers="re_lu*")):
+            found = ops.convert_to_numpy(copied(x))
+            np.testing.assert_allclose(found, ops.convert_to_numpy(model(x)), rtol=1e-5)
+        again = copied.layers[0].activation
+        assert getattr(again, "member_names", None) == getattr(activation, "member_names", None)
+        assert getattr(again, "function", function) is function
 
 
 def test_plain_functions_of_others_are_left_as_they_are():
