@@ -25,7 +25,7 @@ BACKEND = backend.choose()  # before Keras is imported
 import keras
 import numpy as np
 from runtimes import FORMATS, MEMBERS, exported
-from surgery import NETWORKS, images, settled, spread
+from surgery import NETWORKS, images, rule, settled, spread
 from surgery import network as of_keras
 
 import keras_adaptact as ka
@@ -74,11 +74,11 @@ def network(name: str) -> keras.Model:
     if name in LENETS:
         return with_numbers(lenet(name))
     plain = of_keras(name, SIZE)
-    model = settled(with_numbers(ka.replace_activations(plain, *NETWORKS[name])))
+    model = settled(with_numbers(ka.replace_activations(plain, **rule(name))))
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder) / "model.keras")
         model.save_weights(Path(folder) / "model.weights.h5")
-        fresh = ka.replace_activations(plain, *NETWORKS[name])
+        fresh = ka.replace_activations(plain, **rule(name))
         fresh.load_weights(Path(folder) / "model.weights.h5")
         loaded = keras.saving.load_model(Path(folder) / "model.keras")
     first, *others = (outputs(each, images(2, SIZE)) for each in (model, fresh, loaded))

@@ -1,12 +1,13 @@
-"""Activations replaced and folded in every network of keras.applications, with random weights.
+"""Activations replaced and folded in every network of keras.applications and in backbones of KerasHub.
 
-    KERAS_BACKEND=jax python benchmarks/surgery.py --out benchmarks/results/surgery-jax.json
+    KERAS_BACKEND=torch python benchmarks/surgery.py --out benchmarks/results/surgery-torch.json
 
-For each network, at the smallest images that it takes: how many sites are replaced and kept, and why; the largest
-difference of a direct call's outputs, and how far these outputs differ among images (relative to the largest one: a
-network that answers all alike would agree with anything); how many of the new numbers one step of training moves; and,
-with all of them made random, how many sites are folded into other layers, why others aren't, and the largest difference
-that this makes, relative to the largest output. The file is written anew after each network.
+For each network, with random weights and the smallest images that it takes: how many sites are replaced and kept, and
+why; the largest difference of a direct call's outputs, and how far these outputs differ among images (relative to the
+largest one: a network that answers all alike would agree with anything). And with all parameters made random, how many
+sites are folded into other layers, why others aren't, and the largest difference that this makes, relative to the
+largest output. Needs keras-hub for its backbones. The file is written anew after each network, and `--resume` keeps the
+rows that are in it.
 """
 
 import argparse
@@ -25,6 +26,7 @@ backend.choose()  # before Keras is imported
 
 import keras
 import numpy as np
+from backbones import BACKBONES, backbone
 
 import keras_adaptact as ka
 from zoo import results
@@ -35,13 +37,23 @@ SIZES = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}  # the smal
 NETWORKS = sorted(name for name, made in vars(keras.applications).items() if inspect.isfunction(made))
 
 
-def rule(name: str) -> tuple[str | keras.layers.Layer, str | dict]:
+def rule(name: str) -> dict:
     """What is replaced in a network, and by what."""
+    if name in BACKBONES:
+        return {"choose": as_it_is}
     if name.startswith("EfficientNet"):
-        return "silu", SILU
+        return {"source": "silu", "new": SILU}
     if name in ("MobileNet", "MobileNetV2"):
-        return keras.layers.ReLU(6.0), RELU6
-    return ("gelu", GELU) if name.startswith("ConvNeXt") else ("relu", "arelu")
+        return {"source": keras.layers.ReLU(6.0), "new": RELU6}
+    return {"source": "gelu", "new": GELU} if name.startswith("ConvNeXt") else {"source": "relu", "new": "arelu"}
+
+
+def as_it_is(layer) -> dict | None:
+    """The function of a layer made adaptive, unless gates and heads are made of it."""
+    function = getattr(layer, "activation", None)
+    gates = ("linear", "sigmoid", "hard_sigmoid", "softmax")
+    is_function = callable(function) and not isinstance(function, keras.layers.Layer)
+    return {"name": "adaptive", "function": function} if is_function and function.__name__ not in gates else None
 
 
 def images(count: int, size: int) -> np.ndarray:
@@ -81,51 +93,42 @@ def spread(outputs: np.ndarray) -> float:
     return float(outputs.std(axis=0).max() / np.abs(outputs).max())
 
 
+def outputs(model: keras.Model, x) -> np.ndarray:
+    """All that a model puts out for each of its inputs."""
+    made = keras.tree.flatten(model(x, training=False))
+    return np.concatenate([np.reshape(keras.ops.convert_to_numpy(y), (len(y), -1)) for y in made], axis=1)
+
+
 def measure(name: str) -> dict:
-    source, new = rule(name)
-    size = SIZES.get(name, 32)
-    model = network(name, size)
-    plan = ka.plan_replacement(model, source, new)
-    copy = ka.replace_activations(model, source, new)
-    x = images(4, size)
-    before, after = (keras.ops.convert_to_numpy(each(x, training=False)) for each in (model, copy))
-    layers = [layer for layer in copy._flatten_layers() if isinstance(layer, ka.TrainableActivation)]
-    start = [layer.get_parameters() for layer in layers]
-    copy.compile(keras.optimizers.SGD(100.0), "sparse_categorical_crossentropy")  # norms leave scales hardly a gradient
-    copy.train_on_batch(x, np.arange(4))
-    moved = [
-        layer.get_parameters()[key] != value
-        for layer, then in zip(layers, start, strict=True)
-        for key, value in then.items()
-    ]
-    kept: dict[str, int] = {}
-    for site in plan:
-        if not site.replaced:
-            key = f"{site.function}: {site.why}"
-            kept[key] = kept.get(key, 0) + 1
-    return {
-        "network": name,
-        "replaced": sum(site.replaced for site in plan),
-        "kept": kept,
-        "starts_equal": all(site.starts_equal for site in plan if site.replaced),
-        "difference": float(np.abs(after - before).max()),
-        "spread": spread(before),
-        "moved": int(sum(moved)),
-        "numbers": len(moved),
-    } | fold(ka.replace_activations(model, source, new), x)  # the step of training was a violent one
+    if name in NETWORKS:
+        size = SIZES.get(name, 32)
+        model, x = network(name, size), images(2, size)
+    else:
+        model, x = backbone(name)
+    plan = ka.plan_replacement(model, **rule(name))
+    replaced = [site for site in plan if site.replaced]
+    kept = Counter(f"{site.function}: {site.why}" for site in plan if not site.replaced)
+    row = {"network": name, "replaced": len(replaced), "kept": kept}
+    if not replaced:
+        return row
+    copy = ka.replace_activations(model, **rule(name))
+    before, after = outputs(model, x), outputs(copy, x)
+    row |= {"starts_equal": all(site.starts_equal for site in replaced), "spread": spread(before)}
+    row |= {"difference": float(np.abs(after - before).max())}
+    return row | fold(copy, x, name in NETWORKS)
 
 
-def fold(model: keras.Model, x: np.ndarray) -> dict:
-    """What folding makes of a model whose activations have numbers of their own."""
+def fold(model: keras.Model, x, is_classifier: bool) -> dict:
+    """What folding makes of a model whose activations have parameters of their own."""
     rng = np.random.default_rng(0)
     for layer in model._flatten_layers():
         if isinstance(layer, ka.TrainableActivation):
             near = {k: v + rng.uniform(-0.2, 0.2, v.shape) for k, v in layer.get_parameters().items()}
             layer.set_parameters(**near)
-    model = keras.Model(model.input, model.layers[-1].input)  # a softmax would hide what differs
-    settled(model)
+    if is_classifier:
+        model = settled(keras.Model(model.input, model.layers[-1].input))  # a softmax would hide what differs
     plan = ka.plan_folding(model)
-    before, after = (keras.ops.convert_to_numpy(m(x, training=False)) for m in (model, ka.fold_activations(model)))
+    before, after = outputs(model, x), outputs(ka.fold_activations(model), x)
     stay = Counter(site.why for site in plan if site.why and not site.moved)
     return {
         "folded": sum(bool(site.moved) for site in plan),
@@ -136,21 +139,20 @@ def fold(model: keras.Model, x: np.ndarray) -> dict:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=NETWORKS, default=NETWORKS)
+    everything = [*NETWORKS, *BACKBONES]
+    parser.add_argument("--only", nargs="+", choices=everything, default=everything, metavar="NETWORK")
+    parser.add_argument("--resume", action="store_true", help="keep the rows that are in the file")
     parser.add_argument("--out", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     about = environment("random numbers", ["python", "benchmarks/surgery.py", *sys.argv[1:]])
-    rows = []
+    rows = results.read_json(arguments.out)["rows"] if arguments.resume and arguments.out.exists() else []
     for name in arguments.only:
+        if any(row["network"] == name for row in rows):
+            continue
         began = time.perf_counter()
         row = measure(name)
         rows.append(row)
-        print(
-            f"{name:17} {row['replaced']:3} replaced, kept {row['kept']}; difference {row['difference']:.1e}, spread "
-            f"{row['spread']:.1e}; {row['moved']} of {row['numbers']} numbers moved; {row['folded']} folded, off by "
-            f"{row['fold_difference']:.1e}; {time.perf_counter() - began:.0f} s",
-            flush=True,
-        )
+        print(f"{time.perf_counter() - began:.0f} s: {row}", flush=True)
         if arguments.out:
             results.write_json(arguments.out, {"environment": about, "rows": rows})
         keras.utils.clear_session()
