@@ -111,7 +111,10 @@ def measure(name: str) -> dict:
     row = {"network": name, "replaced": len(replaced), "kept": kept}
     if not replaced:
         return row
-    copy = ka.replace_activations(model, **rule(name))
+    try:
+        copy = ka.replace_activations(model, **rule(name))
+    except ValueError as error:  # of a layer that Keras can't make of its own configuration
+        return row | {"refused": str(error).split(";")[0]}
     before, after = outputs(model, x), outputs(copy, x)
     row |= {"starts_equal": all(site.starts_equal for site in replaced), "spread": spread(before)}
     row |= {"difference": float(np.abs(after - before).max())}

@@ -16,6 +16,9 @@ _SAME_AXIS = (  # their output has its channels where their inputs have them
 )
 
 
+_WHOLE = ("Add", "Subtract", "Multiply", "Divide", "Maximum", "Minimum", "Matmul", "Concatenate", "Convolution")
+
+
 class Calls:
     """Every call of every layer and operation in a model: each is a node of Keras's, in one of the graphs, if any.
 
@@ -42,20 +45,18 @@ class Calls:
         if any(model is graph for graph in self.graphs):
             return
         self.graphs.append(model)
-        inner = model._functional if isinstance(model, keras.Sequential) else model
-        if inner is None:
+        if (graph := _graph(model)) is None:
             return  # not built yet: it has layers, and no graph
-        self._leaving |= {id(tensor) for tensor in inner.outputs}
-        for depth in sorted(inner._nodes_by_depth, reverse=True):
-            for node in inner._nodes_by_depth[depth]:
-                self.nodes.append(node)
-                self._calls.setdefault(id(node.operation), []).append(node)
-                for tensor in node.output_tensors:
-                    self._makers[id(tensor)] = node.operation
-                for tensor in node.input_tensors:
-                    self._users.setdefault(id(tensor), []).append(node)
-                if is_graph(node.operation):
-                    self._add(node.operation)
+        self._leaving |= {id(tensor) for tensor in graph.outputs}
+        for node in _nodes(graph):
+            self.nodes.append(node)
+            self._calls.setdefault(id(node.operation), []).append(node)
+            for tensor in node.output_tensors:
+                self._makers[id(tensor)] = node.operation
+            for tensor in node.input_tensors:
+                self._users.setdefault(id(tensor), []).append(node)
+            if is_graph(node.operation):
+                self._add(node.operation)
 
     def of(self, layer) -> list[Any]:
         """The calls of a layer or operation."""
@@ -79,9 +80,33 @@ class Calls:
         found = [self._makers.get(id(tensor)) for node in self.of(layer) for tensor in node.input_tensors]
         return list({id(maker): maker for maker in found if maker is not None}.values())
 
+    def takes_whole(self, layer) -> bool:
+        """Whether what it takes is known to be no part of another tensor: torch computes such by other instructions."""
+        return all(self._gives_whole(maker) for maker in self.makers(layer))
+
+    def _gives_whole(self, maker) -> bool:
+        if isinstance(maker, keras.layers.InputLayer):
+            return maker in _graph(self.graphs[0]).operations  # inputs of nested models are given what may be a part
+        kind: Any = type(maker)
+        if not isinstance(maker, keras.layers.Layer):
+            return kind.__name__ in _WHOLE or is_activation(maker)
+        is_keras_own = kind.__module__.startswith(("keras.", "keras_adaptact.")) and not is_graph(maker)
+        return is_keras_own and kind is not keras.layers.Lambda and not kind.__name__.startswith("Cropping")
+
     def is_shared(self, layer) -> bool:
         """Whether anything else uses its variables, or it is called more than once."""
         return len(self.of(layer)) != 1 or any(self._owners.get(id(v), 0) > 1 for v in layer.variables)
+
+
+def _graph(model) -> Any:
+    """The graph of a functional or sequential model; None of a sequential one that isn't built yet."""
+    return model._functional if isinstance(model, keras.Sequential) else model
+
+
+def _nodes(graph) -> list[Any]:
+    """The calls in a graph, from the inputs to the outputs."""
+    by_depth = graph._nodes_by_depth
+    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
 
 
 def takes_one_tensor(node) -> bool:

@@ -184,7 +184,8 @@ def _decided(site: Site, rule: "_Rule", survey: Survey) -> Replacement:
         except _Unknown as error:
             spec, why = None, str(error)
         else:
-            equal, close = compared(site.activation, fresh, _channels(site), gaps=site.place == "inside")
+            whole = site.place == "last step" or (site.place == "itself" and survey.calls.takes_whole(site.layer))
+            equal, close = compared(site.activation, fresh, _channels(site), gaps=not whole)
     return Replacement(
         **{name: getattr(site, name) for name in Site.__dataclass_fields__},
         replaced=spec is not None,

@@ -488,3 +488,26 @@ def test_a_leaky_relu_by_its_name_is_keras_own():
     assert (sloped.negative_slope, sloped.name, type(sloped)) == (0.1, "mine", layers.LeakyReLU)
     with pytest.raises(ValueError, match="no option 'slope'"):
         ka.get({"name": "leaky_relu", "slope": 0.1})
+
+
+def test_torch_computes_parts_of_tensors_and_their_ends_by_other_instructions():
+    """So that PELU isn't ELU there to the bit, nor an adaptive GELU GELU behind a slice; what is claimed holds."""
+    inputs = keras.Input((6, 8))
+    x = layers.Activation("elu")(layers.Dense(3, use_bias=False)(inputs))
+    y = layers.Activation("gelu")(inputs[..., ::2])
+    inner = keras.Sequential([layers.Input((6, 4)), layers.Activation("gelu")])
+    model = keras.Model(inputs, [x, y, inner(inputs[..., ::2]), layers.Activation("gelu")(inputs)])
+    z = RNG.normal(size=(1, 6, 8)).astype("float32")
+    for function, new in (("elu", "pelu"), ("gelu", {"name": "adaptive", "function": "gelu"})):
+        plan = [site for site in ka.plan_replacement(model, function, new) if site.replaced]
+        assert [site.starts_close for site in plan] == [True] * len(plan)
+        for name in (site.name for site in plan):
+            (site,) = [s for s in ka.plan_replacement(model, function, new, layers=name) if s.replaced]
+            pairs = zip(call(model, z), call(ka.replace_activations(model, function, new, layers=name), z), strict=True)
+            if site.starts_equal:
+                assert all(np.array_equal(before, after) for before, after in pairs)
+            elif keras.config.backend() != "torch":
+                assert function == "elu"
+    if keras.config.backend() == "torch":
+        assert [s.starts_equal for s in ka.plan_replacement(model, "elu", "pelu") if s.replaced] == [False]
+        assert sorted(site.starts_equal for site in plan) == [False, False, True]
