@@ -1,6 +1,6 @@
 """Which activations are the same: compared by what they compute, over all of float32."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import keras
 import numpy as np
@@ -57,18 +57,23 @@ def compared(function: Callable, other: Callable, channels: int = 2, gaps: bool 
     """
     points = np.concatenate([_GRID, _DENSE[: 2**17 // channels]])
     z = np.repeat(points[:, None], channels, axis=1)
-    more = [lambda ends=ends: ops.array(np.repeat(ends[:, None], channels, axis=1)) for ends in _ENDS]
-    more += [lambda: ops.array(np.repeat(z, 2, axis=1))[:, ::2]] if gaps else []
     try:
         functions = [_in_float32(f) for f in (function, other)]
         first, second = _values(functions, ops.array(z))
-        equal = _equal(first, second) and all(_equal(*_values(functions, make())) for make in more)
+        equal = _equal(first, second) and all(_equal(*_values(functions, tensor)) for tensor in _others(z, gaps))
     except Exception:  # of a model's own function, which may ask for tensors of another rank
         return False, False
     if equal or first.shape != z.shape:
         return equal, equal
     first, second, size = (values.astype("float64") for values in (first, second, np.abs(z)))
     return False, np.allclose(first, second, 1e-5, 1e-5 * size, equal_nan=True)
+
+
+def _others(z: np.ndarray, gaps: bool) -> Iterator:
+    for ends in _ENDS:
+        yield ops.array(np.repeat(ends[:, None], z.shape[1], axis=1))
+    if gaps:
+        yield ops.array(np.repeat(z, 2, axis=1))[:, ::2]
 
 
 def _values(functions: list[Callable], z) -> list[np.ndarray]:
