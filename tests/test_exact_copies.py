@@ -1,0 +1,228 @@
+"""Models that break copies: each keeps its numbers and its state."""
+
+import functools
+from importlib.util import find_spec
+
+import keras
+import numpy as np
+import pytest
+from exact import RNG, X, call, folds, model_of, replaced, strong
+from keras import layers, ops
+
+import keras_adaptact as ka
+
+
+@pytest.mark.skipif(find_spec("tensorflow") is None, reason="Keras adapts a Discretization by TensorFlow")
+def test_what_a_discretization_adapted_is_copied():
+    values = np.linspace(0.0, 1.0, 101)[:, None].astype("float32") ** 2
+    layer = layers.Discretization(num_bins=4, output_mode="one_hot")
+    layer.adapt(values)
+    model = model_of((1,), layer, layers.Dense(3, activation="relu"))
+    replaced(model, values)
+    folds(ka.replace_activations(model, "relu", "pelu"), values)
+
+
+def test_what_a_normalization_adapted_is_copied():
+    layer = layers.Normalization()
+    layer.adapt(3 + 2 * X[:, 0])
+    seen = 3 + 2 * X[:, 0].astype("float64")
+    expected = (X[:, 1] - seen.mean(axis=0)) / seen.std(axis=0)
+    new = replaced(model_of((5,), layer, layers.Dense(3, activation="relu")), X[:, 1])
+    np.testing.assert_allclose(ops.convert_to_numpy(new.layers[0](X[:, 1])), expected, rtol=1e-4)
+
+
+@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="strings are TensorFlow's alone")
+@pytest.mark.parametrize(
+    "make", [layers.StringLookup, lambda: layers.TextVectorization(output_sequence_length=1)], ids=["lookup", "text"]
+)
+def test_vocabularies_are_copied(make):
+    import tensorflow
+
+    lookup = make()
+    lookup.adapt(np.array(["a", "b", "b", "c"]))
+    inputs = keras.Input((1,), dtype="string")
+    x = layers.Dense(3, activation="relu")(layers.Flatten()(layers.Embedding(8, 4)(lookup(inputs))))
+    x = replaced(keras.Model(inputs, x), tensorflow.constant([["b"], ["c"], ["z"]]))
+
+
+@keras.saving.register_keras_serializable("tests")
+class Counting(layers.Layer):
+    """Keeps something that is no variable, and saves it in a way of its own."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.offset = np.zeros(())
+
+    def call(self, x):
+        return x + float(self.offset)
+
+    def save_own_variables(self, store):
+        store["offset"] = self.offset
+
+    def load_own_variables(self, store):
+        self.offset = np.asarray(store["offset"])
+
+
+def test_state_that_is_no_variable_is_copied():
+    layer = Counting()
+    layer.offset = np.float32(0.7)
+    assert replaced(model_of((6, 5), layer, layers.Dense(3, activation="relu"))).layers[0].offset == np.float32(0.7)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Tied(layers.Layer):
+    """Uses the kernel of another layer."""
+
+    def __init__(self, source, **kwargs):
+        super().__init__(**kwargs)
+        self.source = source
+
+    def build(self, input_shape):
+        self.kernel = self.source.kernel
+
+    def call(self, x):
+        return ops.matmul(x, ops.transpose(self.kernel))
+
+    def get_config(self):
+        return super().get_config() | {"source": keras.saving.serialize_keras_object(self.source)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(keras.saving.deserialize_keras_object(config.pop("source")), **config)
+
+
+def count(model) -> int:
+    return len({id(v) for layer in model._flatten_layers() for v in layer.variables if "kernel" in v.name})
+
+
+def test_tied_weights_stay_tied():
+    source = layers.Dense(4, activation="relu", name="source")
+    model = model_of((6, 5), source, layers.Dense(4, activation="relu"), Tied(source))
+    new = replaced(model)
+    first, tied = new.layers[0], new.layers[2]
+    assert tied.kernel is first.kernel and count(new) == count(model) == 2
+    new.compile("sgd", "mse")
+    new.fit(X, X, verbose=0)
+    assert tied.kernel is first.kernel
+    if keras.config.backend() == "torch":
+        assert len(list(new.parameters())) == len({id(v) for v in new.variables})
+    plan = folds(model_of((6, 5), strong(), source, strong(), layers.Dense(4), Tied(source)))
+    assert "used elsewhere" in plan[0].why and "used elsewhere" not in plan[1].why
+
+
+def test_a_variable_in_a_call_is_that_of_the_copy():
+    inputs = keras.Input((5,))
+    dense = layers.Dense(4, activation="relu")
+    model = keras.Model(inputs, dense(inputs) * dense.bias)
+    new = replaced(model, X[:, 0])
+    (copied,) = [layer for layer in new.layers if isinstance(layer, layers.Dense)]
+    copied.bias.assign(np.full(4, 2.0))
+    kernel = ops.convert_to_numpy(dense.kernel)
+    np.testing.assert_allclose(call(new, X[:, 0]), 2 * np.maximum(X[:, 0] @ kernel + 2, 0), rtol=1e-5)
+    np.testing.assert_array_equal(call(model, X[:, 0]), 0)
+
+
+@pytest.mark.parametrize("change", ["int8", "lora", "lora and int8", "int4"])
+def test_quantized_layers_and_lora(change):
+    if change == "int4" and keras.config.backend() == "tensorflow":
+        pytest.skip("slow")
+    model = model_of((6, 4), layers.Dense(4, activation="relu"), layers.Dense(4, activation="relu"), layers.Dense(2))
+    if "lora" in change:
+        model.layers[0].enable_lora(2)
+        model.layers[0].lora_kernel_b.assign(RNG.normal(size=(2, 4)))
+    for layer in model.layers if "int" in change else ():
+        layer.quantize(change.split()[-1])
+    x = X[..., :4]
+    new = replaced(model, x)
+    assert [len(layer.variables) for layer in new.layers] == [
+        len(layer.variables) + n for layer, n in zip(model.layers, (1, 1, 0), strict=True)
+    ]
+    for layer in new.layers[:2]:
+        layer.activation.set_parameters(a=1.3, b=0.2, c=0.1, d=-0.3)
+    folds(new, x)
+
+
+def test_stateful_layers_keep_their_state():
+    model = keras.Sequential(
+        [layers.Input(batch_shape=(4, 6, 5)), layers.LSTM(3, stateful=True), layers.Dense(2, "relu")]
+    )
+    model(X)
+    state = [ops.convert_to_numpy(v) for v in model.layers[0].states]
+    new = ka.replace_activations(model, "relu", "arelu")
+    for variable, value in zip(new.layers[0].states, state, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(variable), value)
+    np.testing.assert_array_equal(call(new), call(model))
+
+
+def test_seeds_are_copied():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((5,))
+    model = keras.Model(inputs, layers.Dense(4, "relu")(layers.Dropout(0.5, seed=1)(inputs, training=True)))
+    model(X[:, 0])
+    new = ka.replace_activations(model, "relu", "arelu")
+    np.testing.assert_array_equal(call(new, X[:, 0]), call(model, X[:, 0]))
+
+
+@keras.saving.register_keras_serializable("tests")
+class Functions(layers.Layer):
+    """Takes a function, and says it in its configuration as Keras does."""
+
+    def __init__(self, function, **kwargs):
+        super().__init__(**kwargs)
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+    def get_config(self):
+        return super().get_config() | {"function": keras.saving.serialize_keras_object(self.function)}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(keras.saving.deserialize_keras_object(config.pop("function")), **config)
+
+
+def test_functions_without_a_name_are_kept():
+    def local(z):
+        return ops.sin(z)
+
+    some = functools.partial(keras.activations.relu, max_value=0.5)
+    model = model_of(
+        (6, 5),
+        layers.Dense(4, activation=lambda z: ops.tanh(0.5 * z)),
+        layers.Dense(4, activation=local),
+        layers.Dense(4, activation=some),
+        layers.Lambda(lambda z: 2.0 * z),
+        Functions(lambda z: ops.cos(z)),
+        layers.TimeDistributed(layers.Dense(4, activation=lambda z: ops.sigmoid(z))),
+        layers.TimeDistributed(layers.Lambda(local)),
+        layers.Dense(4, activation="relu"),
+    )
+    before = [model.layers[0].activation, model.layers[4].function]
+    new = replaced(model)
+    assert [model.layers[0].activation, model.layers[4].function] == before
+    assert [new.layers[0].activation, new.layers[4].function] == before
+    folds(new)
+
+
+def test_masks_reach_what_they_reached():
+    inputs = keras.Input((6, 5))
+    x = layers.Masking(0.0)(inputs)
+    a = layers.GlobalAveragePooling1D()(ops.relu(x))
+    b = layers.GlobalAveragePooling1D()(layers.ReLU()(x))
+    masked = X.copy()
+    masked[:, 3:] = 0
+    model = keras.Model(inputs, [a, b])
+    plan = ka.plan_replacement(model, "relu", "arelu")
+    assert [site.replaced for site in plan] == [False, True] or [site.replaced for site in plan] == [True, False]
+    replaced(model, masked)
+
+
+def test_a_layer_of_two_models_is_copied_from_each():
+    shared = layers.Dense(4, activation="relu")
+    inputs = keras.Input((5,))
+    first, second = keras.Model(inputs, shared(inputs)), keras.Model(inputs, layers.Dense(2)(shared(inputs)))
+    before = call(second, X[:, 0])
+    replaced(first, X[:, 0])
+    folds(ka.replace_activations(second, "relu", "swish"), X[:, 0])
+    np.testing.assert_array_equal(call(second, X[:, 0]), before)
