@@ -141,6 +141,7 @@ RUNTIMES = {
     "onnx": "ONNX Runtime",
     "openvino": "OpenVINO",
     "litert": "LiteRT",
+    "torch": "`torch.export`",
 }
 EXPORTS = re.compile(r"(?<=<!-- python -m docs.generate -->\n)\|.*?\n(?=\n)", re.DOTALL)  # in docs/ship-it.md
 

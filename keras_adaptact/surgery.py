@@ -72,7 +72,8 @@ def replace_activations(
 
     Each site gets a fresh layer of its own; one that the model calls several times stays one. Layers keep their
     names. Where the new activation starts as the old one, the copy computes the same to the bit; but for tensors so
-    large that a backend compiles for them (2**18 elements on CPU): there each site is the same to rounding.
+    large that a backend compiles for them (2**18 elements on CPU): there each site is the same to rounding, and so it
+    is on torch in a slice of a tensor, which it computes by other instructions.
 
     ```python
     model = ka.replace_activations(keras.applications.ResNet50(), "relu", "arelu")
