@@ -21,7 +21,7 @@ SMALL = {
     "embedding_dim": 16,
     "head_dim": 8,
     "head_size": 8,
-    "num_experts": 2,
+    "num_experts": 8,
     "moe_intermediate_dim": 32,
     "shared_expert_intermediate_dim": 32,
     "image_shape": (32, 32, 3),

@@ -93,14 +93,10 @@ def test_torch_computes_parts_of_tensors_and_their_ends_by_other_instructions():
     z = RNG.normal(size=(1, 6, 8)).astype("float32")
     for function, new in (("elu", "pelu"), ("gelu", {"name": "adaptive", "function": "gelu"})):
         plan = [site for site in ka.plan_replacement(model, function, new) if site.replaced]
-        assert [site.starts_close for site in plan] == [True] * len(plan)
-        for name in (site.name for site in plan):
-            (site,) = [s for s in ka.plan_replacement(model, function, new, layers=name) if s.replaced]
-            pairs = zip(call(model, z), call(ka.replace_activations(model, function, new, layers=name), z), strict=True)
-            if site.starts_equal:
-                assert all(np.array_equal(before, after) for before, after in pairs)
-            elif keras.config.backend() != "torch":
-                assert function == "elu"
+        for site in plan:
+            copied = ka.replace_activations(model, function, new, layers=site.name)
+            equal = all(map(np.array_equal, call(copied, z), call(model, z)))
+            assert equal or not site.starts_equal
     if keras.config.backend() == "torch":
         assert [s.starts_equal for s in ka.plan_replacement(model, "elu", "pelu") if s.replaced] == [False]
         assert sorted(site.starts_equal for site in plan) == [False, False, True]
