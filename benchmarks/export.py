@@ -33,6 +33,7 @@ from zoo import models, results
 from zoo.config import Config
 
 SIZE = 32  # of images
+EVERY = "every-layer"
 LENETS = ("lenet-relu", "lenet-arelu", "lenet-method1", "lenet-method1-average-pooling")
 
 
@@ -49,28 +50,23 @@ def averaging(layer: keras.layers.Layer) -> keras.layers.Layer:
     return kind.from_config(layer.get_config())
 
 
-def small(member: str) -> keras.Model:
-    """Two convolutions and a dense layer: an activation by channel inside the first, and one by layer behind each."""
-    layers, spec = keras.layers, MEMBERS[member]
-    channels = {} if member == "prelu" else {"channels": 6}
-    return keras.Sequential(
-        [
-            layers.Input((SIZE, SIZE, 3)),
-            layers.Conv2D(6, 5, strides=2, activation=ka.get(spec | {"granularity": "channel"} | channels)),
-            layers.Conv2D(8, 5, strides=2),
-            ka.get(spec),
-            layers.AveragePooling2D(2),
-            layers.Flatten(),
-            layers.Dense(10, activation=ka.get(spec)),
-        ]
-    )
+def small(*members: str) -> keras.Model:
+    """For each member two convolutions and a dense layer: by channel inside the first, by layer behind the second."""
+    layers = keras.layers
+    inputs, outputs = keras.Input((SIZE, SIZE, 3)), []
+    for spec in (MEMBERS[member] for member in members):
+        channels = {} if spec["name"] == "prelu" else {"channels": 6}
+        x = layers.Conv2D(6, 5, strides=2, activation=ka.get(spec | {"granularity": "channel"} | channels))(inputs)
+        x = layers.AveragePooling2D(2)(ka.get(spec)(layers.Conv2D(8, 5, strides=2)(x)))
+        outputs.append(layers.Dense(10, activation=ka.get(spec))(layers.Flatten()(x)))
+    return keras.Model(inputs, layers.Concatenate()(outputs) if len(outputs) > 1 else outputs)
 
 
 def network(name: str) -> keras.Model:
-    """LeNet or a small network with an activation, or one of keras.applications whose activations became adaptive."""
+    """LeNet or a small network, with one activation or all, or one of keras.applications, made adaptive."""
     keras.utils.set_random_seed(0)
-    if name in MEMBERS:
-        return with_numbers(small(name))
+    if name in MEMBERS or name == EVERY:
+        return with_numbers(small(*(MEMBERS if name == EVERY else [name])))
     if name in LENETS:
         return with_numbers(lenet(name))
     plain = of_keras(name, SIZE)
@@ -116,9 +112,10 @@ def main() -> int:
     parser.add_argument(
         "--networks",
         nargs="+",
-        choices=[*LENETS, *MEMBERS, *NETWORKS],
-        default=[*LENETS, *MEMBERS],
-        help="LeNet or a small network with this activation, or one of keras.applications",
+        choices=[*LENETS, EVERY, *MEMBERS, *NETWORKS],
+        default=[*LENETS, EVERY],
+        help="LeNet or a small network with this activation, or with all; or one of keras.applications",
+        metavar="NETWORK",
     )
     parser.add_argument("--out", type=Path, metavar="FILE")
     arguments = parser.parse_args()
