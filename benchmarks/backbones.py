@@ -19,6 +19,7 @@ SMALL = {
     "hidden_dim": 16,
     "intermediate_dim": 32,
     "embedding_dim": 16,
+    "mlp_dim": 32,
     "head_dim": 8,
     "head_size": 8,
     "num_experts": 8,
