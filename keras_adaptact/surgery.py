@@ -185,8 +185,7 @@ def _decided(site: Site, rule: "_Rule", survey: Survey) -> Replacement:
         except _Unknown as error:
             spec, why = None, str(error)
         else:
-            whole = site.place == "last step" or (site.place == "itself" and survey.calls.takes_whole(site.layer))
-            equal, close = compared(site.activation, fresh, _channels(site), gaps=not whole)
+            equal, close = compared(site.activation, fresh, _channels(site), gaps=not _takes_whole(site, survey))
     return Replacement(
         **{name: getattr(site, name) for name in Site.__dataclass_fields__},
         replaced=spec is not None,
@@ -195,6 +194,12 @@ def _decided(site: Site, rule: "_Rule", survey: Survey) -> Replacement:
         starts_close=close,
         spec=spec,
     )
+
+
+def _takes_whole(site: Site, survey: Survey) -> bool:
+    """Whether what the activation of a site takes is known to be no part of another tensor."""
+    is_seen = site.place == "itself" and site.outer is None
+    return site.place == "last step" or (is_seen and survey.calls.takes_whole(site.layer))
 
 
 class _Rule:
