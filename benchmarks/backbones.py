@@ -43,7 +43,8 @@ VISION = {
         "stackwise_depth": [1, 1],
         "stackwise_strides": 2,
         "stackwise_num_filters": [8, 16],
-        "block_type": "dark",
+        "block_type": "dark_block",
+        "stage_type": "csp",
     },
     "DenseNet": {"stackwise_num_repeats": [2, 2], "compression_ratio": 0.5, "growth_rate": 8},
     "EfficientNet": {
