@@ -36,16 +36,6 @@ TEXT = (
 )
 VISION = {
     **{name: {} for name in ("DINOV2", "DINOV3", "DeiT", "ViT")},
-    "CSPNet": {
-        "stem_filters": 8,
-        "stem_kernel_size": 3,
-        "stem_strides": 2,
-        "stackwise_depth": [1, 1],
-        "stackwise_strides": 2,
-        "stackwise_num_filters": [8, 16],
-        "block_type": "dark_block",
-        "stage_type": "csp",
-    },
     "DenseNet": {"stackwise_num_repeats": [2, 2], "compression_ratio": 0.5, "growth_rate": 8},
     "EfficientNet": {
         "stackwise_kernel_sizes": [3, 3],
