@@ -113,6 +113,13 @@ def runtimes(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def trackers(session: nox.Session) -> None:
+    """What activations learn, in Weights & Biases, MLflow and trackio, without a network."""
+    session.install(*CONSTRAINTS, PACKAGES["jax"], "wandb", "mlflow", "trackio", "-e", ".[test]")
+    session.run("pytest", "tests/trackers", "-W", "default", env={"KERAS_BACKEND": "jax"} | QUIET)
+
+
+@nox.session(default=False)
 def cluster(session: nox.Session) -> None:
     """Sweeps and what follows a search on a Ray cluster of two nodes on this machine."""
     session.install(*CONSTRAINTS, PACKAGES["jax"], "-e", ".[test,cluster]")
