@@ -103,6 +103,15 @@ def wheel(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+@nox.parametrize("backend", list(PACKAGES), ids=list(PACKAGES))
+def fuzz(session: nox.Session, backend: str) -> None:
+    """Random models, replaced and folded: 300, or as `-- --graphs 3000 --seed 1000` says."""
+    session.install(*CONSTRAINTS, PACKAGES[backend], "-e", ".[test]")
+    what = session.posargs or ("--graphs", "300")
+    session.run("python", "tests/fuzz.py", *what, env={"KERAS_BACKEND": backend} | QUIET)
+
+
+@nox.session(default=False)
 def runtimes(session: nox.Session) -> None:
     """Exported models in their runtimes, Keras's OpenVINO backend, and layers under flax: by name, as it takes long."""
     session.install(*CONSTRAINTS, *PACKAGES.values(), *RUNTIMES, "-e", ".[test]")
