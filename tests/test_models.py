@@ -14,7 +14,7 @@ from zoo.config import Config
 from zoo.models.blocks import GroupedConv2D, LocalResponseNormalization
 
 BACKEND = keras.backend.backend()
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ZOO = (Path(__file__).parents[1] / "docs" / "zoo.md").read_text(encoding="utf-8")
 SMALL = {
     "lenet": {},
     "alexnet": {"widths": [16, 24]},
@@ -237,7 +237,7 @@ def test_structure(network, stem, count, sizes):
     parameters = count()
     assert model.count_params() == parameters
     if stem != "reference":
-        assert f"| `{network}` | {len(SITES[network])} | {parameters:,} |" in README
+        assert f"| `{network}` | {len(SITES[network])} | {parameters:,} |" in ZOO
 
 
 def test_the_sites_are_as_many_as_published():
