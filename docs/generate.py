@@ -149,16 +149,23 @@ EXPORTS = re.compile(r"(?<=<!-- python -m docs.generate -->\n)\|.*?\n(?=\n)", re
 def exports() -> str:
     """A table of which networks went from which backend into which format, and how far their outputs were off."""
     lines = ["| format, runtime | from TensorFlow | from torch | from JAX |", "|---|---|---|---|"]
+    backends = ("tensorflow", "torch", "jax")
+    measured = {row["format"] for backend in backends for row in export_rows(backend)}
     for kind, runtime in RUNTIMES.items():
-        cells = [exported(kind, backend) for backend in ("tensorflow", "torch", "jax")]
+        if kind not in measured:
+            continue
+        cells = [exported(kind, backend) for backend in backends]
         lines.append(" | ".join([f"| `{kind}`, {runtime}", *cells]) + " |")
     return "\n".join(lines) + "\n"
 
 
+def export_rows(backend: str) -> list[dict[str, str]]:
+    return json.loads((ROOT / "benchmarks" / "results" / f"export-{backend}.json").read_text())["rows"]
+
+
 def exported(kind: str, backend: str) -> str:
-    measured = json.loads((ROOT / "benchmarks" / "results" / f"export-{backend}.json").read_text())
     results: dict[str, list[str]] = {}  # of each network, as trained and folded
-    for row in measured["rows"]:
+    for row in export_rows(backend):
         if row["format"] == kind:
             results.setdefault(row["network"], []).append(row["result"])
     right = {name: max(map(float, found)) for name, found in results.items() if all(map(is_number, found))}

@@ -132,6 +132,7 @@ def test_a_damaged_journal_is_refused_in_one_line(path, line):
 
 def test_what_version_0_1_0_wrote_is_read_and_goes_on(path):
     older = path.with_name("journal.json")
+    path.with_name("search.json").write_text("{}")  # by which a folder of a search is known
     events = [
         {"event": "begun", "trial": "0000", "worker": "tuner0", "values": {"x": 0.25}},
         {"event": "ended", "trial": "0000", "worker": "tuner0", "outcome": {
