@@ -3,6 +3,8 @@
 import keras
 from keras import layers, ops
 
+from examples.physics import derivative
+
 
 @keras.saving.register_keras_serializable("tests")
 class TransformerBlock(layers.Layer):
@@ -148,34 +150,6 @@ class Autoencoder(keras.Model):
         value, gradients = jax.value_and_grad(loss)(trained)
         trained, steps = self.optimizer.stateless_apply(steps, gradients, trained)
         return {"error": value}, (trained, others, steps, metrics)
-
-
-def derivative(function):
-    """The derivative of a function of x, both of shape (n, 1), by the backend's own differentiation."""
-    match keras.backend.backend():
-        case "jax":
-            import jax
-
-            return lambda x: jax.jvp(function, (x,), (ops.ones_like(x),))[1]
-        case "torch":
-            import torch
-
-            def by_torch(x):
-                with torch.enable_grad():  # which Keras turns off where it builds the model
-                    x = x if x.requires_grad else x.detach().requires_grad_()
-                    return torch.autograd.grad(function(x).sum(), x, create_graph=True)[0]
-
-            return by_torch
-        case "tensorflow":
-            import tensorflow as tf
-
-            def by_tensorflow(x):
-                with tf.GradientTape() as tape:
-                    tape.watch(x)
-                    y = function(x)
-                return tape.gradient(y, x)
-
-            return by_tensorflow
 
 
 @keras.saving.register_keras_serializable("tests")

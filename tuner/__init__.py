@@ -1,6 +1,6 @@
 """Searches of activations with KerasTuner: `python -m tuner.search configs/search/quick.json`."""
 
-import zoo as zoo  # so that it is told of signals from here on
+import zoo as zoo  # which answers signals from here on
 
 
 def __getattr__(name: str):

@@ -9,11 +9,11 @@ the comparison after the search.
 import argparse
 import csv
 import io
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from zoo import signals
 from zoo.command import run_command
 from zoo.errors import UserError
 
@@ -155,4 +155,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signals.leave(main())

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # it imports Keras
     from tuner.kept import Kept
 
 LARGE = ("model.keras", "checkpoint.npz")
-NOT_HANDED_ON = {"metrics.json", "model.keras", "predictions.npz"}  # of a trial to the one that goes on with it
+NOT_HANDED_ON = {"metrics.json", "model.keras", "predictions.npz"}  # of a trial to the one that resumes it
 ENDED = "ended.json"  # tells a worker that comes late that there is nothing left to do
 GROWS = ("notes", "trials", "confirm")  # fields that a resumed search may have changed
 

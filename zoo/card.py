@@ -8,7 +8,6 @@ that `keras.saving.load_model(folder)`, or `load_model("hf://...")` once it is o
 import argparse
 import contextlib
 import shutil
-import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from zoo import signals
 from zoo.command import run_command
 from zoo.errors import UserError
 
@@ -182,4 +182,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    signals.leave(main())

@@ -2,7 +2,6 @@
 
 import json
 import re
-import zipfile
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +14,7 @@ from zoo import judge
 from zoo.errors import UserError
 from zoo.grid import Comparisons
 from zoo.records import is_later
-from zoo.results import read_history, read_json, read_table
+from zoo.results import read_classes, read_history, read_json, read_table
 from zoo.sweep import state
 
 SEEDS = ("seed", "training.seeds")  # axes along which runs are repetitions of each other
@@ -106,10 +105,10 @@ class Result:
         path = self.folder / "predictions.npz"
         if not path.exists():
             return None
+        found = read_classes(path)
         try:
-            with np.load(path, allow_pickle=False) as file:
-                return file["test"] == file["test_labels"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            return found["test"] == found["test_labels"]
+        except (ValueError, KeyError) as error:
             raise UserError(f"{path}: can't be read as predictions: {error}") from None
 
     def has_held_weights(self) -> bool:

@@ -8,21 +8,20 @@ machine are cut to their last part. A report is made from a packed folder as fro
 
 import argparse
 import contextlib
-import csv
 import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from zoo import signals
+from zoo import owned, results, signals
 from zoo.command import run_command
 from zoo.errors import UserError
+from zoo.owned import TABLES
 
 RUNS, PREDICTIONS, REPORT = "runs.jsonl", "predictions.npz", "report"
-TABLES = ("history.csv", "timing.csv", "mixing_weights.csv", "parameters.csv")
 ABSOLUTE = re.compile(r"(?<![^\s='\"])/(?:[^\s'\"/]+/)*([^\s'\"/]+)/?")
 
 
@@ -55,9 +54,11 @@ def pack(folder: Path, out: Path) -> tuple[int, int]:
         if path.suffix == ".json":
             lines.append({"file": place, "content": _without_paths(results.read_json(path))})
         elif path.name in TABLES:
-            tables[path.name].add(str(path.parent.relative_to(folder)), _read_csv(path))
+            tables[path.name].add(str(path.parent.relative_to(folder)), *results.read_rows(path))
         elif path.name == PREDICTIONS:
-            predictions |= {f"{path.parent.relative_to(folder)}/{name}": found for name, found in _arrays(path).items()}
+            predictions |= {
+                f"{path.parent.relative_to(folder)}/{name}": found for name, found in results.read_classes(path).items()
+            }
         else:
             left += 1
     results.new_folder(out)
@@ -82,8 +83,6 @@ def unpack(folder: Path, out: Path) -> Path:
     Raises:
         UserError: where a file isn't what `pack` writes.
     """
-    from zoo import owned, results
-
     out.mkdir(parents=True)
 
     def place(name: str) -> Path:
@@ -122,9 +121,9 @@ class _Table:
         self.columns: list[str] = []
         self._found: dict[str, list[list[str]]] = {}
 
-    def add(self, run: str, rows: list[list[str]]) -> None:
-        self.columns += [column for column in rows[0] if column not in self.columns]
-        self._found[run] = rows
+    def add(self, run: str, header: list[str], rows: list[list[str]]) -> None:
+        self.columns += [column for column in header if column not in self.columns]
+        self._found[run] = [header, *rows]
 
     def rows(self) -> list[list[str]]:
         made = []
@@ -139,43 +138,20 @@ class _Table:
         return [(run, rows[0]) for run, rows in self._found.items() if rows[0] != self.columns or len(rows) == 1]
 
 
-def _read_csv(path: Path) -> list[list[str]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file))
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path}: can't be read: {error}") from None
-    if not rows or any(len(row) != len(rows[0]) for row in rows):
-        raise UserError(f"{path}: no table: its rows differ in length, or it has none")
-    return rows
-
-
 def _by_run(path: Path) -> dict[str, list[list[str]]]:
     """The header and the rows of each run in a packed table."""
     if not path.exists():
         return {}
-    header, *rows = _read_csv(path)
+    header, rows = results.read_rows(path)
     found: dict[str, list[list[str]]] = {}
     for run, *values in rows:
         found.setdefault(run, [header[1:]]).append(values)
     return found
 
 
-def _arrays(path: Path) -> Mapping[str, Any]:
-    import zipfile
-
-    import numpy as np
-
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: can't be read as predictions: {error}") from None
-
-
 def _predictions(path: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    for name, array in (_arrays(path) if path.exists() else {}).items():
+    for name, array in (results.read_classes(path) if path.exists() else {}).items():
         run, _, kind = name.rpartition("/")
         found.setdefault(run, {})[kind] = array
     return found

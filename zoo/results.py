@@ -8,6 +8,7 @@ import math
 import os
 import secrets
 import sys
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,18 @@ def read_table(path: Path, *columns: str) -> list[dict[str, str]]:
     Raises:
         UserError: for a file that can't be read, lacks a column, or has a row that is longer or shorter than its first.
     """
+    header, rows = read_rows(path)
+    if missing := [name for name in columns if name not in header]:
+        raise UserError(f"{path}: not what zoo.train writes: it has no column {missing[0]!r}")
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
+    """The names of the columns of a CSV file, and its rows.
+
+    Raises:
+        UserError: for a file that can't be read, is empty, or has a row that is longer or shorter than its first.
+    """
     try:
         with path.open(newline="", encoding="utf-8") as file:
             header, *rows = list(csv.reader(file)) or [[]]
@@ -55,11 +68,9 @@ def read_table(path: Path, *columns: str) -> list[dict[str, str]]:
         raise UserError(f"{path}: can't be read: {error}") from None
     if not header:
         raise UserError(f"{path}: the file is empty; zoo.train writes a line of names first")
-    if missing := [name for name in columns if name not in header]:
-        raise UserError(f"{path}: not what zoo.train writes: it has no column {missing[0]!r}")
     if wrong := next((i for i, row in enumerate(rows, start=2) if len(row) != len(header)), None):
         raise UserError(f"{path}: line {wrong} doesn't have the {len(header)} columns of the first")
-    return [dict(zip(header, row, strict=True)) for row in rows]
+    return header, rows
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
@@ -172,6 +183,19 @@ def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]], 
     writer.writerow(header)
     writer.writerows(rows)
     write_text(path, text.getvalue(), claim)
+
+
+def read_classes(path: Path) -> dict[str, np.ndarray]:
+    """What `write_classes` wrote.
+
+    Raises:
+        UserError: for anything else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: can't be read as predictions: {error}") from None
 
 
 def write_classes(path: Path, classes: Mapping[str, np.ndarray]) -> None:
