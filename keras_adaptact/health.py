@@ -13,7 +13,7 @@ from keras_adaptact.activations import AReLU
 from keras_adaptact.base import TrainableActivation, channel_axis
 from keras_adaptact.graphs import activations_of, every_layer, function_at, inside, is_activation
 from keras_adaptact.mixtures import Mixture
-from keras_adaptact.optimizers import decays
+from keras_adaptact.optimizers import decays, has_step_limit
 from keras_adaptact.parameters import constrained
 
 LARGE = 100.0  # a parameter or mixing weight beyond it is no longer an activation's
@@ -35,8 +35,9 @@ def check(model: keras.Model, data: Any = None) -> list[Finding]:
 
     It finds parameters and mixing weights that are no numbers or beyond 100, and parameters that lie where their
     constraints don't let them; an AReLU with a = b, which is a straight line; one layer at several sites of
-    `activation=`, which can't be loaded; weight decay or regularizers that pull on activation parameters; and with
-    data, sites whose output is the same number for all of it.
+    `activation=`, which can't be loaded; weight decay or regularizers that pull on activation parameters; an optimizer
+    that doesn't limit their steps (see `optimizer_for`); and with data, sites whose output is the same number for all
+    of it.
 
     ```python
     for finding in ka.check(model, x_train[:256]):
@@ -55,7 +56,7 @@ def check(model: keras.Model, data: Any = None) -> list[Finding]:
         for places in names.values()
         if len(places) > 1
     ]
-    found += _pulled(model, names)
+    found += [*_pulled(model, names), *_unlimited(model)]
     return found if data is None else [*found, *_dead(model, data)]
 
 
@@ -135,6 +136,19 @@ def _pulled(model, names) -> Iterator[Finding]:
             yield Finding(site, "weight decay pulls its parameters to 0", "compile with `optimizer_for(model, ...)`")
         if any(v.regularizer is not None for v in trained):
             yield Finding(site, "a regularizer pulls on its parameters", "leave it to kernels, unless you meant it")
+
+
+def _unlimited(model) -> Iterator[Finding]:
+    """Steps of activation parameters that may be of any length."""
+    optimizer = getattr(model, "optimizer", None)
+    trained = sum(bool(layer.trainable_variables) for layer in activations_of(model))
+    if trained and optimizer is not None and not has_step_limit(optimizer):
+        yield Finding(
+            model.name,
+            f"its optimizer doesn't limit the steps of its {trained} trainable activations",
+            "near the largest rate that the network bears they diverge first: compile with "
+            "`optimizer_for(model, ..., step_limit=0.003)`",
+        )
 
 
 def _dead(model, data) -> Iterator[Finding]:

@@ -268,6 +268,14 @@ def leaves(optimizer) -> list:
     return [optimizer]
 
 
+def has_step_limit(optimizer) -> bool:
+    """Whether an optimizer limits the steps of activation parameters."""
+    if isinstance(optimizer, ActivationRates):
+        return optimizer.step_limit is not None
+    inner = getattr(optimizer, "inner_optimizer", None)
+    return inner is not None and has_step_limit(inner)
+
+
 def decays(optimizer, variable) -> bool:
     """Whether an optimizer's weight decay pulls on a variable."""
     if isinstance(optimizer, ActivationRates) and optimizer._is_chosen(variable):

@@ -24,8 +24,21 @@ def found(model, data=None) -> list[tuple[str, str]]:
 
 def test_a_sound_model_has_no_findings():
     model = network()
-    model.compile("adam", "mse")
+    model.compile(ka.optimizer_for(model, "adam", step_limit=0.003), "mse")
     assert ka.check(model, X) == []
+
+
+def test_an_optimizer_without_a_limit_on_steps():
+    model = network()
+    what = "its optimizer doesn't limit the steps of its 2 trainable activations"
+    for optimizer in ("adam", ka.optimizer_for(model, "adam")):
+        model.compile(optimizer, "mse")
+        assert found(model) == [(model.name, what)]
+    model.compile(keras.optimizers.LossScaleOptimizer(ka.optimizer_for(model, "sgd", step_limit=0.003)), "mse")
+    assert found(model) == []
+    ka.freeze_activations(model)
+    model.compile("adam", "mse")
+    assert found(model) == []
 
 
 @pytest.mark.parametrize(
