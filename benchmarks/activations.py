@@ -22,6 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from zoo import backend as chosen_backend
+from zoo.environment import describe_environment
 
 BACKEND = chosen_backend.choose()  # before Keras is imported
 
@@ -30,7 +31,7 @@ import numpy as np
 from keras import ops
 
 import keras_adaptact as ka
-from zoo import results
+from zoo import files
 
 SPECS = {
     "relu": "relu",
@@ -287,8 +288,8 @@ def main():
             f"{row['both_median_ms']:9.2f} {row['times_relu']:7.2f} {megabytes[0]:>8} {megabytes[1]:>8}"
         )
     if arguments.out:
-        environment = results.environment("normal random numbers", ["python", *sys.argv])
-        results.write_json(
+        environment = describe_environment("normal random numbers", ["python", *sys.argv])
+        files.write_json(
             arguments.out, {"environment": environment, "shape": shape, "dtype": arguments.dtype, "rows": rows}
         )
 

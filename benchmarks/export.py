@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from zoo import backend
+from zoo.environment import describe_environment
 
 BACKEND = backend.choose()  # before Keras is imported
 
@@ -29,8 +30,8 @@ from surgery import NETWORKS, images, rule, settled, spread
 from surgery import network as of_keras
 
 import keras_adaptact as ka
-from zoo import models, results
-from zoo.config import Config
+from zoo import files, models
+from zoo.config.schema import Config
 
 SIZE = 32  # of images
 EVERY = "every-layer"
@@ -134,8 +135,8 @@ def main() -> int:
                 )
                 print(f"{BACKEND:10} {name:24} {label:10} {kind:15} {found}", flush=True)
     if arguments.out:
-        environment = results.environment("random numbers", ["python", "benchmarks/export.py", *sys.argv[1:]])
-        results.write_json(arguments.out, {"environment": environment, "rows": rows})
+        environment = describe_environment("random numbers", ["python", "benchmarks/export.py", *sys.argv[1:]])
+        files.write_json(arguments.out, {"environment": environment, "rows": rows})
     return 0
 
 

@@ -16,11 +16,13 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from zoo import backend
+from zoo.environment import describe_environment
 
 backend.choose()
 
-from zoo import judge, results
-from zoo.judge import Arm, Comparison, Section
+from zoo import files
+from zoo.reports import judge
+from zoo.reports.judge import Arm, Comparison, Section
 
 OUT = ROOT / "benchmarks" / "results" / "judge.json"
 NAMES = ("relu", "sigmoid", "asigmoid", "tanh", "atanh", "arelu", "method1", "method2")
@@ -121,9 +123,9 @@ def main() -> None:
     for what, lines in measured.items():
         for name, line in lines.items():
             print(f"{what}, {name}: " + ", ".join(f"{key} {value}" for key, value in line.items()))
-    environment = results.environment("simulated", ["python", "benchmarks/judge.py", *sys.argv[1:]])
+    environment = describe_environment("simulated", ["python", "benchmarks/judge.py", *sys.argv[1:]])
     content = {"environment": environment, "seconds": round(time.monotonic() - began, 1), "measured": measured}
-    results.write_json(arguments.out, content)
+    files.write_json(arguments.out, content)
 
 
 if __name__ == "__main__":

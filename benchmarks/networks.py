@@ -17,13 +17,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from zoo import backend as chosen_backend
+from zoo.environment import describe_environment
 
 BACKEND = chosen_backend.choose()  # before Keras is imported
 
 import keras
 import numpy as np
 
-from zoo import config, models, pipeline, results
+from zoo import config, files, models
+from zoo.data import pipeline
+from zoo.training import memory
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NETWORKS = ("lenet", "alexnet", "googlenet", "resnet50", "densenet")
@@ -97,7 +100,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.peak_of:
         Candidate(arguments.only[0], arguments.peak_of, arguments.stem, arguments.batch, 3).milliseconds_a_step()
-        print(results.peak_memory())
+        print(memory.peak_memory())
         return
     rows = []
     print(f"{BACKEND}, batch {arguments.batch}, {arguments.turns} turns of {arguments.steps} steps")
@@ -112,8 +115,8 @@ def main() -> None:
             )
             rows.append(row)
     if arguments.out:
-        environment = results.environment("normal random numbers", ["python", *sys.argv])
-        results.write_json(
+        environment = describe_environment("normal random numbers", ["python", *sys.argv])
+        files.write_json(
             arguments.out, {"environment": environment, "batch": arguments.batch, "stem": arguments.stem, "rows": rows}
         )
 

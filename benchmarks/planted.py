@@ -14,14 +14,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from zoo import backend
+from zoo.environment import describe_environment
 
 backend.choose()  # before KerasTuner imports Keras
 
 import numpy as np
 
-from tuner import kept, oracles, space
-from tuner.outcome import Outcome
-from zoo import results
+from tuner.searches import oracles, space
+from tuner.searches.outcome import Outcome
+from zoo import files
 
 NEAR = 0.05
 
@@ -42,7 +43,7 @@ def nearest(tuner: str, seed: int, trials: int) -> float:
     )
     distances: list[float] = []
     oracle = oracles.of(search, lambda trial: Outcome("finished", -distances[-1]))
-    while (trial := oracle.create_trial("tuner0")).status != kept.STOPPED:
+    while (trial := oracle.create_trial("tuner0")).status != oracle.STOPPED:
         weights = search.labelled(trial.hyperparameters.values)["w"]
         distances.append(math.dist(weights, optimum))
         oracle.end_trial(trial)
@@ -64,8 +65,8 @@ def main() -> int:
     counts = {tuner: sum(row[tuner] < NEAR for row in rows) for tuner in ("bayesian", "random")}
     print(f"found: bayesian {counts['bayesian']}, random {counts['random']} of {len(rows)}")
     if arguments.out:
-        environment = results.environment("none", ["python", "benchmarks/planted.py", *sys.argv[1:]])
-        results.write_json(arguments.out, {"environment": environment, "trials": arguments.trials, "rows": rows})
+        environment = describe_environment("none", ["python", "benchmarks/planted.py", *sys.argv[1:]])
+        files.write_json(arguments.out, {"environment": environment, "trials": arguments.trials, "rows": rows})
     return 0
 
 

@@ -73,8 +73,9 @@ def mutate(content: Any, rng: random.Random) -> Any:
 
 def _copied(folder: str) -> list[tuple[Path, Callable[[Path], Any]]]:
     """The configs, sweeps and searches of the repository in a folder, and what reads each."""
-    from tuner import space
-    from zoo import config, grid
+    from tuner.searches import space
+    from zoo import config
+    from zoo.sweeps import grid
 
     place = Path(shutil.copytree(ROOT / "configs", Path(folder, "configs")))
     kinds: list[tuple[str, Callable[[Path], Any]]] = [
@@ -119,7 +120,8 @@ def commands(count: int, rng: random.Random) -> Counter:
     What is accepted would train, and is refused at last, as its folder holds a file.
     """
     from tuner import search
-    from zoo import config, grid, sweep, train
+    from zoo import config, sweep, train
+    from zoo.sweeps import grid
 
     found: Counter = Counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -223,12 +225,12 @@ def _answer(call: Callable[[], Any], what: str) -> str:
 
 def _reported(sweep: Path) -> None:
     """All that a report reads of runs, without its pictures."""
-    from zoo import belonging
-    from zoo.collected import Results
-    from zoo.sections import sound
+    from zoo.reports import comparable
+    from zoo.reports.groups import Results
+    from zoo.reports.sections import sound
 
     results = Results(sweep)
-    belonging.check(results, True)
+    comparable.check(results, True)
     sound.sections(results)
     for run in results.finished:
         run.history("loss")
@@ -238,9 +240,9 @@ def _reported(sweep: Path) -> None:
 def _asked(run: Path) -> None:
     import numpy as np
 
-    from zoo import earlier
+    from zoo import runs
 
-    earlier.Run(run).predict(np.zeros((1, 32, 32, 3), "uint8"))
+    runs.Run(run).predict(np.zeros((1, 32, 32, 3), "uint8"))
 
 
 def main() -> int:
@@ -274,7 +276,7 @@ def main() -> int:
 
 
 def _add(path: Path, name: str, count: int, found: Counter) -> None:
-    from zoo import results
+    from zoo import files
     from zoo.environment import code
 
     rows = json.loads(path.read_text()) if path.exists() else {}
@@ -286,7 +288,7 @@ def _add(path: Path, name: str, count: int, found: Counter) -> None:
         "outcomes": dict(sorted(found.items())),
         "code": {package: code(package) for package in ("zoo", "tuner")},
     }
-    results.write_json(path, rows)
+    files.write_json(path, rows)
 
 
 if __name__ == "__main__":

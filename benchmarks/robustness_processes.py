@@ -130,12 +130,12 @@ def kills(count: int, rng: random.Random) -> Counter:
 
 
 def _differs(run: Path, other: Path) -> str:
-    from zoo import results
+    from zoo import files
 
     for name in SAME:
         if (run / name).read_bytes() != (other / name).read_bytes():
             return f"other bytes of {name}"
-    metrics: list[dict[str, Any]] = [results.read_json(folder / "metrics.json") for folder in (run, other)]
+    metrics: list[dict[str, Any]] = [files.read_json(folder / "metrics.json") for folder in (run, other)]
     for found in metrics:
         for name in OF_THE_MACHINE:
             found.pop(name)

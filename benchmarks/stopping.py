@@ -13,15 +13,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from tuner.reports.trials import SearchResults
 from zoo import backend
+from zoo.environment import describe_environment
 
 backend.choose()  # before KerasTuner imports Keras
 
 import numpy as np
 
-from tuner import kept, report, space
-from tuner.folder import Folder
-from zoo import results
+from tuner.searches import oracle, space
+from tuner.searches.folder import Folder
+from zoo import files
 
 ORDERS = 1000
 
@@ -33,7 +35,7 @@ def replay(curves: list[list[float]], rule: space.Median, maximize: bool) -> tup
     seen: list[list[float]] = []
     lost = False
     for i, curve in enumerate(curves):
-        ends = (n for n in range(1, len(curve)) if kept.is_poor(curve[:n], seen, rule, maximize))
+        ends = (n for n in range(1, len(curve)) if oracle.is_poor(curve[:n], seen, rule, maximize))
         epochs = next(ends, len(curve))
         lost |= i == best and epochs < len(curve)
         seen.append(curve[:epochs])
@@ -45,7 +47,7 @@ def main() -> int:
     parser.add_argument("search", type=Path, help="folder of a random search without stopping")
     parser.add_argument("--out", type=Path, metavar="FILE")
     arguments = parser.parse_args()
-    found = report.Found(Folder(arguments.search))
+    found = SearchResults(Folder(arguments.search))
     curves = [trial.outcome.curve for trial in found.ranking]
     rng = np.random.default_rng(0)
     rows = []
@@ -61,9 +63,9 @@ def main() -> int:
         rows.append({"epochs": epochs, "trials": trials, "saved": saved, "best_lost": lost})
         print(f"{epochs:6} {trials:6}  {saved:5.1%}  {lost:9.1%}")
     if arguments.out:
-        environment = results.environment("curves of a search", ["python", "benchmarks/stopping.py", *sys.argv[1:]])
+        environment = describe_environment("curves of a search", ["python", "benchmarks/stopping.py", *sys.argv[1:]])
         search = found.search.model_dump(by_alias=True, mode="json")
-        results.write_json(
+        files.write_json(
             arguments.out,
             {"environment": environment, "search": search, "orders": ORDERS, "rows": rows, "curves": curves},
         )

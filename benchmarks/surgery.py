@@ -29,8 +29,8 @@ import numpy as np
 from backbones import BACKBONES, backbone
 
 import keras_adaptact as ka
-from zoo import results
-from zoo.environment import environment
+from zoo import files
+from zoo.environment import describe_environment
 
 SILU, GELU, RELU6 = ({"name": "adaptive", "function": name} for name in ("silu", "gelu", "relu6"))
 SIZES = {"InceptionV3": 75, "InceptionResNetV2": 75, "Xception": 71}  # the smallest images where it isn't 32
@@ -147,8 +147,8 @@ def main() -> int:
     parser.add_argument("--resume", action="store_true", help="keep the rows that are in the file")
     parser.add_argument("--out", type=Path, metavar="FILE")
     arguments = parser.parse_args()
-    about = environment("random numbers", ["python", "benchmarks/surgery.py", *sys.argv[1:]])
-    rows = results.read_json(arguments.out)["rows"] if arguments.resume and arguments.out.exists() else []
+    about = describe_environment("random numbers", ["python", "benchmarks/surgery.py", *sys.argv[1:]])
+    rows = files.read_json(arguments.out)["rows"] if arguments.resume and arguments.out.exists() else []
     for name in arguments.only:
         if any(row["network"] == name for row in rows):
             continue
@@ -157,7 +157,7 @@ def main() -> int:
         rows.append(row)
         print(f"{time.perf_counter() - began:.0f} s: {row}", flush=True)
         if arguments.out:
-            results.write_json(arguments.out, {"environment": about, "rows": rows})
+            files.write_json(arguments.out, {"environment": about, "rows": rows})
         keras.utils.clear_session()
     return 0
 

@@ -17,13 +17,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from zoo import backend as chosen_backend
+from zoo.data.splits import Split
+from zoo.environment import describe_environment
 
 BACKEND = chosen_backend.choose()  # before Keras is imported
 
 import keras
 import numpy as np
 
-from zoo import config, data, models, pipeline, results, training
+from zoo import config, files, models
+from zoo.data import datasets, pipeline
+from zoo.training.trainer import Trainer, optimizer_of, penalize_kernels
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NETWORKS = {"lenet": 40, "alexnet": 8, "googlenet": 4, "resnet50": 4, "densenet": 2}  # steps of an epoch on a CPU
@@ -37,9 +41,9 @@ def settings(network: str, arguments: argparse.Namespace) -> config.Config:
     return config.load(CONFIGS / f"{network}.json", overrides)
 
 
-def zoo_epoch(chosen: config.Config, images: data.Split):
-    trainer = training.Trainer(chosen)
-    trainer.attach(data.Dataset("random", data.CIFAR10_CLASSES, images, None, images, "random"))
+def zoo_epoch(chosen: config.Config, images: Split):
+    trainer = Trainer(chosen)
+    trainer.attach(datasets.Dataset("random", datasets.CIFAR10_CLASSES, images, None, images, "random"))
     epochs = iter(range(1, 1000))
 
     def epoch():
@@ -50,11 +54,11 @@ def zoo_epoch(chosen: config.Config, images: data.Split):
     return epoch, trainer.pipeline
 
 
-def fit_epoch(chosen: config.Config, images: data.Split, prepare: pipeline.Pipeline):
+def fit_epoch(chosen: config.Config, images: Split, prepare: pipeline.Pipeline):
     keras.config.set_image_data_format(pipeline.fast_format())
     model = models.build(chosen, classes=10)
-    training.penalize_kernels(model, chosen.training.weight_decay)
-    optimizer = training.optimizer_of(chosen, len(images.labels) // chosen.training.batch_size, model)
+    penalize_kernels(model, chosen.training.weight_decay)
+    optimizer = optimizer_of(chosen, len(images.labels) // chosen.training.batch_size, model)
     model.compile(optimizer, keras.losses.CategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     x = keras.ops.convert_to_numpy(prepare.inputs(images.images))
     y = np.eye(10, dtype="float32")[images.labels]
@@ -66,9 +70,7 @@ def measure(network: str, arguments: argparse.Namespace) -> dict:
     rng = np.random.default_rng(0)
     steps = arguments.steps or NETWORKS[network]
     size = arguments.batch * steps
-    images = data.Split(
-        rng.integers(0, 256, (size, 32, 32, 3), dtype="uint8"), rng.integers(0, 10, size, dtype="int32")
-    )
+    images = Split(rng.integers(0, 256, (size, 32, 32, 3), dtype="uint8"), rng.integers(0, 10, size, dtype="int32"))
     zoo, prepare = zoo_epoch(chosen, images)
     runs = {"zoo": zoo, "fit": fit_epoch(chosen, images, prepare)}
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -111,10 +113,10 @@ def main() -> None:
         )
         rows.append(row)
     if arguments.out:
-        environment = results.environment("random numbers", ["python", *sys.argv])
+        environment = describe_environment("random numbers", ["python", *sys.argv])
         what = {name: getattr(arguments, name) for name in ("activation", "stem", "dtype", "batch", "turns")}
         threads = os.environ.get("OMP_NUM_THREADS", "as many as processors")
-        results.write_json(arguments.out, {"environment": environment, "threads": threads, **what, "rows": rows})
+        files.write_json(arguments.out, {"environment": environment, "threads": threads, **what, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -13,10 +13,12 @@ import pytest
 
 import tuner.report
 import tuner.search
-from tuner import journal
-from tuner.folder import Folder
-from zoo import config, document, evaluate, predict, report, results, sweep, train, written
+from tuner.searches import journal
+from tuner.searches.folder import Folder
+from zoo import config, evaluate, files, manifest, predict, report, sweep, train
 from zoo.errors import UserError
+from zoo.reports import document
+from zoo.sweeps.folder import SweepFolder
 
 OLD = Path(__file__).parent / "data" / "v0.1.0"
 QUICK = str(Path(__file__).parents[1] / "configs" / "quickstart.json")
@@ -110,10 +112,10 @@ def test_reports(kind, options, home, capsys, monkeypatch):
             shutil.rmtree(out)
             home.files = {path: content for path, content in home.files.items() if path.is_relative_to(home.victim)}
             continue
-        for file in ("table1.csv", "report.md", "report.html", written.MANIFEST):
+        for file in ("table1.csv", "report.md", "report.html", manifest.MANIFEST):
             home.plant(out / file, kind)
             refused(command([name, *options]), capsys)
-            assert {path.name for path in out.iterdir()} <= {file, written.MANIFEST}
+            assert {path.name for path in out.iterdir()} <= {file, manifest.MANIFEST}
             home.check()
             (out / file).unlink()
             home.files.pop(out / file, None)
@@ -122,13 +124,13 @@ def test_reports(kind, options, home, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["evaluation-test.json", "confusion-test.png", written.MANIFEST])
+@pytest.mark.parametrize("name", ["evaluation-test.json", "confusion-test.png", manifest.MANIFEST])
 def test_evaluations(name, kind, home, finished, capsys):
     run = Path(shutil.copytree(finished, home.path / "out"))
     home.file(run / "evaluation.txt")
     home.plant(run / name, kind)
     refused(evaluate.main(["out"]), capsys)
-    assert evaluate.main(["out", "--split", "validation"]) == (2 if name == written.MANIFEST else 0)
+    assert evaluate.main(["out", "--split", "validation"]) == (2 if name == manifest.MANIFEST else 0)
     assert predict.main(["out", "mine.txt"]) == 2
 
 
@@ -190,14 +192,14 @@ def described(home):
 @pytest.mark.parametrize(
     "name",
     ["sweep.json", "configs/base--relu.json", "logs/base--relu.txt", "logs/base--relu.failed.json"]
-    + [f"{folder}/{written.MANIFEST}" for folder in (".", "configs", "logs")],
+    + [f"{folder}/{manifest.MANIFEST}" for folder in (".", "configs", "logs")],
 )
 @pytest.mark.parametrize("options", [[], ["--limit", "1"], ["--time-budget", "9m"]], ids=["", "limit", "budget"])
 def test_sweeps(name, kind, options, home, described, capsys, monkeypatch):
     monkeypatch.setattr("zoo.process.subprocess.Popen", lambda *_, **__: pytest.fail("a run was started"))
     out = home.path / "out"
     if name != "sweep.json":
-        sweep.Sweep(out, [], None).prepare({}, [])
+        SweepFolder(out, [], None).prepare({}, [])
         (out / name).unlink(missing_ok=True)
     home.plant(out / name, kind)
     refused(sweep.main([str(described), "--out", "out", *options]), capsys)
@@ -208,7 +210,7 @@ def test_sweeps(name, kind, options, home, described, capsys, monkeypatch):
     "name", ["search.json", "base.json", "best.json", "ended.json", "journal.jsonl", "tuner0.log", ".lock", "trials"]
 )
 def test_searches(name, kind, home, capsys, monkeypatch):
-    monkeypatch.setattr("tuner.workers.subprocess.Popen", lambda *_, **__: pytest.fail("a worker was started"))
+    monkeypatch.setattr("tuner.workers.processes.subprocess.Popen", lambda *_, **__: pytest.fail("a worker was started"))
     monkeypatch.setenv("KERAS_BACKEND", BACKEND)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # so that no nvidia-smi is started, either
     for file in ("tiny.json", "tiny-search.json"):
@@ -217,15 +219,15 @@ def test_searches(name, kind, home, capsys, monkeypatch):
     content = json.loads((out / "search.json").read_text()) | {"backend": BACKEND}
     (out / "search.json").write_text(json.dumps(content))
     for part in ("", "trials"):
-        written.adopt(out / part)
-    results.write_json(out / "search.json", {"schema": 1} | content)
+        manifest.adopt(out / part)
+    files.write_json(out / "search.json", {"schema": 1} | content)
     if name == "trials":
         shutil.rmtree(out / name)
     else:
         (out / name).unlink(missing_ok=True)
-        lines = (out / written.MANIFEST).read_text().splitlines()
+        lines = (out / manifest.MANIFEST).read_text().splitlines()
         kept = [line for line in lines if f'"{name}"' not in line]
-        (out / written.MANIFEST).write_text("\n".join(kept) + "\n")
+        (out / manifest.MANIFEST).write_text("\n".join(kept) + "\n")
     home.plant(out / name, kind)
     asked = json.loads((OLD / "tiny-search.json").read_text()) | {"trials": 4}
     (home.path / "tiny-search.json").write_text(json.dumps(asked))
@@ -244,7 +246,7 @@ def test_what_becomes_of_trials(kind, home):
         "trials/0003/mine.txt": lambda: folder.promote("0003", "0000"),
         "trials/0004/config.json": lambda: folder.clear(folder.run("0004")) if kind != "inside" else refuse(),
         "tuner0.json": lambda: folder.at_work("tuner0", None),
-        "best.json": lambda: written.remove(folder.best),
+        "best.json": lambda: manifest.remove(folder.best),
     }.items():
         if name == "trials/0002/history.csv" and kind == "inside":
             continue  # by name it is a run's own
@@ -262,15 +264,15 @@ def refuse():
 
 def test_a_manifest_is_whole_or_cut(tmp_path):
     path = tmp_path / "a.txt"
-    written.claim(path)
+    manifest.claim(path)
     path.write_text("x")
-    with (tmp_path / written.MANIFEST).open("a") as file:
+    with (tmp_path / manifest.MANIFEST).open("a") as file:
         file.write('["b.t')  # a machine that crashed
-    written.claim(tmp_path / "c.txt")
-    assert [each.name for each in written.own(tmp_path)] == ["a.txt"]
+    manifest.claim(tmp_path / "c.txt")
+    assert [each.name for each in manifest.own(tmp_path)] == ["a.txt"]
     (tmp_path / "b.txt").write_text("mine")
     with pytest.raises(UserError, match="not written by this software"):
-        written.claim(tmp_path / "b.txt")
+        manifest.claim(tmp_path / "b.txt")
     os.link(path, tmp_path / "d.txt")
     with pytest.raises(UserError):
-        written.remove(tmp_path / "d.txt")
+        manifest.remove(tmp_path / "d.txt")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_readme import ROOT
 
-from zoo import card, results
+from zoo import card, files
 
 RUN = ROOT / "tests" / "data" / "v0.1.0" / "finished"
 
@@ -32,7 +32,7 @@ def test_the_card_says_what_was_measured(uploaded):
     assert text.startswith("---\nlibrary_name: keras\nlicense: apache-2.0\n")
     assert "# densenet with method1" in text and "accuracy 12.00%" in text and "cross-entropy 2.386" in text
     assert "756 parameters" in text and "4 epochs" in text and 'load_model("mine")' in text
-    assert results.read_json(uploaded / "run.json") == results.read_json(RUN / "config.json")
+    assert files.read_json(uploaded / "run.json") == files.read_json(RUN / "config.json")
 
 
 @pytest.mark.parametrize("damage", ["no weights", "cut", "status", "taken"])
@@ -43,7 +43,7 @@ def test_what_can_not_be_uploaded_is_one_line(damage, tmp_path, capsys):
     elif damage == "cut":
         (run / "model.keras").write_bytes((run / "model.keras").read_bytes()[:-1000])
     elif damage == "status":
-        results.write_json(run / "metrics.json", results.read_json(run / "metrics.json") | {"status": "diverged"})
+        files.write_json(run / "metrics.json", files.read_json(run / "metrics.json") | {"status": "diverged"})
     else:
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "mine.txt").write_text("mine")

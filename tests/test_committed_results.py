@@ -9,8 +9,9 @@ from committed import unpack
 from scipy import stats
 
 from tuner import report as search_report
-from zoo import collected, judge, report
-from zoo.sections import sound
+from zoo import report
+from zoo.reports import groups, judge
+from zoo.reports.sections import sound
 
 
 @pytest.fixture(scope="module")
@@ -18,14 +19,14 @@ def cpu(tmp_path_factory):
     """Its folder, the verdicts on each network by their comparisons, and the report."""
     folder = unpack("cpu", tmp_path_factory.mktemp("cpu"))
     assert report.main([str(folder)]) == 0
-    results = collected.Results(folder)
+    results = groups.Results(folder)
     found = judge.judge(sound.sections(results))
     verdicts = {title: {v.comparison[:2]: v for v in each} for title, each in found.items()}
     return folder, verdicts, (folder / "report" / "report.md").read_text()
 
 
 def accuracies(folder, name):
-    runs = collected.Results(folder).groups("sound")[0].runs[name]
+    runs = groups.Results(folder).groups("sound")[0].runs[name]
     return [run.metric("test_accuracy") for run in runs]
 
 

@@ -8,8 +8,10 @@ import jsonschema
 import pytest
 
 import keras_adaptact as ka
-from zoo import config as configs
-from zoo.config import ConfigError, json_schema, load
+from zoo.config.__main__ import PATH as SCHEMA
+from zoo.config.loading import load
+from zoo.config.schema import json_schema
+from zoo.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 WHOLE = """
@@ -191,14 +193,14 @@ def test_a_bad_override(overrides, words, tmp_path):
 
 
 def test_the_committed_schema_is_that_of_the_code():
-    assert json.loads(configs.SCHEMA.read_text()) == json_schema(ka.names()), "run python -m zoo.config"
+    assert json.loads(SCHEMA.read_text()) == json_schema(ka.names()), "run python -m zoo.config"
 
 
-@pytest.mark.parametrize("path", [p for p in (ROOT / "configs").glob("*.json") if p != configs.SCHEMA], ids=str)
+@pytest.mark.parametrize("path", [p for p in (ROOT / "configs").glob("*.json") if p != SCHEMA], ids=str)
 def test_every_config_loads_and_names_the_schema(path):
     content = json.loads(path.read_text())
-    assert (path.parent / content["$schema"]).resolve() == configs.SCHEMA
-    jsonschema.validate(content, json.loads(configs.SCHEMA.read_text()))
+    assert (path.parent / content["$schema"]).resolve() == SCHEMA
+    jsonschema.validate(content, json.loads(SCHEMA.read_text()))
     assert load(path).notes
 
 

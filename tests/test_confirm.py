@@ -6,11 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from tuner import confirm, search, space
-from tuner.folder import Folder
-from tuner.outcome import Outcome
-from zoo import written
-from zoo.config import ConfigError
+from tuner import search
+from tuner.searches import space
+from tuner.searches.folder import Folder
+from tuner.searches.outcome import Outcome
+from tuner.trials import confirmation
+from zoo import manifest
+from zoo.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 RATES = {"0000": 0.02, "0001": 0.02, "0002": 1e9, "0003": 0.01, "0004": 0.03}
@@ -41,7 +43,9 @@ def begun(tmp_path, monkeypatch):
             (folder.run(name) / "model.keras").touch()
         if outcomes is not None:
             trained = []
-            monkeypatch.setattr(confirm, "_trained", lambda f, s, trial, p, _: trained.append(trial) or outcomes[trial])
+            monkeypatch.setattr(
+                confirmation, "_trained", lambda f, s, trial, p, _: trained.append(trial) or outcomes[trial]
+            )
             return folder, searched, oracle, trained
         return folder, searched, oracle
 
@@ -68,7 +72,7 @@ def test_the_first_that_finishes_is_handed_over(begun, capsys):
 
 def test_no_best_json_where_none_of_three_finishes(begun, capsys):
     folder, searched, oracle, trained = begun({"0002": DIVERGED, "0000": DIVERGED, "0003": DIVERGED})
-    written.claim(folder.best)
+    manifest.claim(folder.best)
     folder.best.write_text("of a search that was resumed")
     assert search._hand_over(folder, searched, oracle) == 3
     assert trained == ["0002", "0000", "0003"]  # 0001 has the settings of 0000
@@ -78,7 +82,7 @@ def test_no_best_json_where_none_of_three_finishes(begun, capsys):
 
 def test_what_was_tried_before_a_restart_is_not_tried_again(begun):
     folder, searched, oracle, trained = begun({"0002": DIVERGED, "0000": FINISHED})
-    assert confirm.confirm(folder, searched, oracle) == confirm.confirm(folder, searched, oracle) == "0000"
+    assert confirmation.confirm(folder, searched, oracle) == confirmation.confirm(folder, searched, oracle) == "0000"
     assert trained == ["0002", "0000"]
 
 
@@ -91,7 +95,9 @@ def test_zero_hands_over_the_best_untried(begun):
 
 def test_a_candidate_is_trained_with_the_epochs_and_images_of_the_base_and_a_fresh_seed(begun):
     folder, searched, oracle = begun(limit=100)
-    outcome = confirm._trained(folder, searched, "0002", oracle.trials["0002"].hyperparameters.values, confirm.here)
+    outcome = confirmation._trained(
+        folder, searched, "0002", oracle.trials["0002"].hyperparameters.values, confirmation.here
+    )
     assert outcome.status == "diverged" and outcome.reason == "NaN loss in epoch 1"
     config = json.loads((folder.confirmation_run("0002") / "config.json").read_text())
     assert config["training"]["seeds"] == [3]  # 1 and 2 are the search's

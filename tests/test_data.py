@@ -16,7 +16,8 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 
-from zoo import data
+from zoo.data import cifar10, datasets, standardization
+from zoo.errors import DataError
 
 ROOT = Path(__file__).parents[1]
 RECORDS = 20  # images a file in these tests; the published files hold 10,000
@@ -33,7 +34,7 @@ def cifar():
 
 @pytest.fixture
 def small_files(monkeypatch):
-    monkeypatch.setattr(data, "RECORDS", RECORDS)
+    monkeypatch.setattr(cifar10, "RECORDS", RECORDS)
 
 
 def planes(image):
@@ -84,8 +85,8 @@ def pickled(tmp_path_factory, cifar):
 
 def refusal(*args, **options):
     """The one line of the DataError that load raises."""
-    with pytest.raises(data.DataError) as caught:
-        data.load(*args, **options)
+    with pytest.raises(DataError) as caught:
+        datasets.load(*args, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -118,7 +119,7 @@ def test_digits_are_the_scans_of_scikit_learn():
     from sklearn.datasets import load_digits
 
     raw, target = load_digits(return_X_y=True)
-    loaded = data.load("digits", validation=0)
+    loaded = datasets.load("digits", validation=0)
     assert (len(loaded.train.images), len(loaded.test.images), loaded.validation) == (1437, 360, None)
     images = np.concatenate([loaded.train.images, loaded.test.images])
     labels = np.concatenate([loaded.train.labels, loaded.test.labels])
@@ -141,7 +142,7 @@ def test_digits_are_the_scans_of_scikit_learn():
 
 
 def test_digits_ignore_the_folder_of_cifar10(tmp_path):
-    assert len(data.load("digits", data_dir=tmp_path / "none").train.labels) == 1437 - 143
+    assert len(datasets.load("digits", data_dir=tmp_path / "none").train.labels) == 1437 - 143
 
 
 def test_unknown_name():
@@ -157,23 +158,23 @@ def test_unknown_name():
     [(None, 0.1, 1294, 143), (None, 0, 1437, None), (100, 0.1, 90, 10), (105, 0.25, 79, 26), (2, 0.5, 1, 1)],
 )
 def test_split_sizes(limit, share, train, validation):
-    loaded = data.load("digits", limit=limit, validation=share)
+    loaded = datasets.load("digits", limit=limit, validation=share)
     assert len(loaded.train.images) == len(loaded.train.labels) == train
     assert (loaded.validation and len(loaded.validation.labels)) == validation
     assert len(loaded.test.labels) == 360
 
 
 def test_validation_is_capped(monkeypatch):
-    assert data.MAX_VALIDATION == 5000
-    monkeypatch.setattr(data, "MAX_VALIDATION", 40)
-    loaded = data.load("digits", validation=0.5)
+    assert datasets.MAX_VALIDATION == 5000
+    monkeypatch.setattr(datasets, "MAX_VALIDATION", 40)
+    loaded = datasets.load("digits", validation=0.5)
     assert (len(loaded.train.labels), len(loaded.validation.labels)) == (1397, 40)
 
 
 def test_limits_are_nested_and_validation_comes_off_the_end():
-    whole = data.load("digits", validation=0)
+    whole = datasets.load("digits", validation=0)
     for n in (100, 200, 1437):
-        part = data.load("digits", limit=n, test_limit=n // 4, validation=0.1)
+        part = datasets.load("digits", limit=n, test_limit=n // 4, validation=0.1)
         assert len(part.test.labels) == n // 4
         for field in ("images", "labels"):
             both = np.concatenate([getattr(part.train, field), getattr(part.validation, field)])
@@ -205,7 +206,7 @@ def test_impossible_splits(options, words):
 
 
 def test_binary_bytes_land_at_row_column_and_channel(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "RECORDS", 1)
+    monkeypatch.setattr(cifar10, "RECORDS", 1)
     for stem in STEMS:
         record = bytearray(3073)
         record[0] = 9  # label
@@ -213,7 +214,7 @@ def test_binary_bytes_land_at_row_column_and_channel(tmp_path, monkeypatch):
         record[1 + 1 * 1024 + 32 * 0 + 31] = 22  # green, row 0, column 31
         record[1 + 2 * 1024 + 32 * 31 + 0] = 33  # blue, row 31, column 0
         (tmp_path / f"{stem}.bin").write_bytes(record)
-    loaded = data.load("cifar10", data_dir=tmp_path, limit=1, validation=0)
+    loaded = datasets.load("cifar10", data_dir=tmp_path, limit=1, validation=0)
     image = loaded.test.images[0]
     assert (image[2, 5, 0], image[0, 31, 1], image[31, 0, 2], image.sum()) == (11, 22, 33, 66)
     assert loaded.test.labels.tolist() == [9]
@@ -225,7 +226,7 @@ def test_binary_bytes_land_at_row_column_and_channel(tmp_path, monkeypatch):
 def test_both_layouts_from_the_folder_or_its_parent(layout, inside, cifar, small_files, request):
     root = request.getfixturevalue(layout)
     folder = next(root.iterdir())
-    loaded = data.load("cifar10", data_dir=str(folder if inside else root), validation=0)
+    loaded = datasets.load("cifar10", data_dir=str(folder if inside else root), validation=0)
     assert_is_cifar(loaded, cifar)
     assert str(folder) in loaded.provenance
 
@@ -233,7 +234,7 @@ def test_both_layouts_from_the_folder_or_its_parent(layout, inside, cifar, small
 def test_binary_is_preferred(tmp_path, binary, pickled, small_files):
     for root in (binary, pickled):
         shutil.copytree(root, tmp_path, dirs_exist_ok=True)
-    assert data.load("cifar10", data_dir=tmp_path).provenance.endswith("cifar-10-batches-bin")
+    assert datasets.load("cifar10", data_dir=tmp_path).provenance.endswith("cifar-10-batches-bin")
 
 
 def test_the_hand_written_pickle_is_what_python_reads(cifar):
@@ -250,7 +251,7 @@ def test_pickles_rewritten_by_python3(protocol, tmp_path, cifar, small_files):
         return pickle.dumps({"data": array, "labels": labels}, protocol)
 
     write_pickles(tmp_path / "py", cifar, dump)
-    assert_is_cifar(data.load("cifar10", data_dir=tmp_path / "py", validation=0), cifar)
+    assert_is_cifar(datasets.load("cifar10", data_dir=tmp_path / "py", validation=0), cifar)
 
 
 class Evil:
@@ -404,7 +405,7 @@ def test_what_keras_gives(axes, monkeypatch, cifar):
     images, labels = cifar[0].transpose(axes), np.array(cifar[1], np.uint8)[:, np.newaxis]
     n = 5 * RECORDS
     fake_keras(monkeypatch, lambda: ((images[:n], labels[:n]), (images[n:], labels[n:])))
-    loaded = data.load("cifar10", validation=0)
+    loaded = datasets.load("cifar10", validation=0)
     assert_is_cifar(loaded, cifar)
     assert loaded.provenance == "keras 9.9 keras.datasets.cifar10.load_data()"
 
@@ -440,7 +441,8 @@ def test_the_real_keras_without_a_network_and_with_a_cut_download(tmp_path):
     """Keras's own code over a urlopen which first fails, then gives a few bytes: two lines, and the file."""
     code = """
 import io, urllib.error, urllib.request
-from zoo import data
+from zoo import errors
+from zoo.data import datasets
 
 class Cut(io.BytesIO):
     info = lambda self: {}
@@ -451,8 +453,8 @@ def fail(*args):
 for urlopen in (fail, lambda *args: Cut(b"cut")):
     urllib.request.urlopen = urlopen
     try:
-        data.load("cifar10")
-    except data.DataError as error:
+        datasets.load("cifar10")
+    except errors.DataError as error:
         print("DataError:", error)
 """
     backend = os.environ.get("KERAS_BACKEND") or next(filter(find_spec, ("tensorflow", "jax", "torch")))
@@ -473,7 +475,7 @@ for urlopen in (fail, lambda *args: Cut(b"cut")):
 @pytest.fixture
 def images(monkeypatch):
     """Ten images of unlike brightness, over chunks of three."""
-    monkeypatch.setattr(data, "CHUNK", 3)
+    monkeypatch.setattr(standardization, "CHUNK", 3)
     rng = np.random.default_rng(3)
     return (rng.integers(0, 256, (10, 6, 5, 3)) // np.arange(1, 11)[:, None, None, None]).astype(np.uint8)
 
@@ -482,7 +484,7 @@ def test_per_image(images):
     images[4] = 200  # constant: the floor on the deviation makes it zero
     images[5] = 7
     images[5, 0, 0, 0] = 8  # deviation under the floor of 1/sqrt(90)
-    out = data.standardize(images, "per_image")
+    out = standardization.standardize(images, "per_image")
     assert (out.dtype, out.shape) == (np.float32, images.shape)
     for image, got in zip(images.astype(float), out, strict=True):
         expected = (image - image.mean()) / max(image.std(), 1 / np.sqrt(90))
@@ -492,39 +494,41 @@ def test_per_image(images):
 
 
 def test_channel(images):
-    mean, std = data.channel_statistics(images)
+    mean, std = standardization.channel_statistics(images)
     assert mean.dtype == std.dtype == np.float64
     values = images.reshape(-1, 3).astype(float)
     np.testing.assert_allclose(mean, values.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(std, values.std(axis=0), rtol=1e-12)
-    out = data.standardize(images, "channel", statistics=(mean, std))
+    out = standardization.standardize(images, "channel", statistics=(mean, std))
     assert (out.dtype, out.shape) == (np.float32, images.shape)
     expected = (images - values.mean(axis=0)) / values.std(axis=0)
     np.testing.assert_allclose(out, expected, rtol=1e-6, atol=1e-7)
-    other = data.standardize(images[:2], "channel", statistics=(np.array([1.0, 2, 3]), np.array([1.0, 2, 4])))
+    other = standardization.standardize(
+        images[:2], "channel", statistics=(np.array([1.0, 2, 3]), np.array([1.0, 2, 4]))
+    )
     np.testing.assert_allclose(other[1, 2, 3], (images[1, 2, 3] - [1.0, 2, 3]) / [1, 2, 4], rtol=1e-6)
 
 
 def test_a_constant_channel_becomes_zero(images):
     images[..., 1] = 77
-    statistics = data.channel_statistics(images)
+    statistics = standardization.channel_statistics(images)
     assert statistics[1][1] == pytest.approx(1 / np.sqrt(10 * 6 * 5))
-    assert not data.standardize(images, "channel", statistics)[..., 1].any()
+    assert not standardization.standardize(images, "channel", statistics)[..., 1].any()
 
 
 @pytest.mark.parametrize("options", [("minmax",), ("channel",), ("per_image", (0, 1))])
 def test_standardize_refuses(options, images):
     with pytest.raises(ValueError, match="per_image"):
-        data.standardize(images, *options)
+        standardization.standardize(images, *options)
 
 
 def test_memory_stays_near_the_output(monkeypatch):
-    monkeypatch.setattr(data, "CHUNK", 50)
+    monkeypatch.setattr(standardization, "CHUNK", 50)
     many = np.zeros((1000, 32, 32, 3), np.uint8)
     size = many.size * 4
     for how in ("per_image", "channel"):
         tracemalloc.start()
-        data.standardize(many, how, data.channel_statistics(many) if how == "channel" else None)
+        standardization.standardize(many, how, standardization.channel_statistics(many) if how == "channel" else None)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert size < peak < 1.5 * size

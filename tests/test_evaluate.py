@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from zoo import config, data, evaluate, predict
+from zoo import config, evaluate, predict
+from zoo.data import datasets
 from zoo.train import run
 
 QUICK = str(Path(__file__).parents[1] / "configs/quickstart.json")
@@ -34,7 +35,7 @@ def test_a_run_measured_again_gives_the_same(finished, split, capsys):
 
 
 def test_pictures_are_named_as_in_the_evaluation(finished, tmp_path, capsys):
-    test = data.load("digits", limit=300, test_limit=60).test
+    test = datasets.load("digits", limit=300, test_limit=60).test
     paths = [tmp_path / f"{i}.png" for i in range(60)]
     for image, path in zip(test.images, paths, strict=True):
         Image.fromarray(image).save(path)

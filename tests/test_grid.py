@@ -6,7 +6,9 @@ from collections import Counter
 import pytest
 from test_readme import ROOT
 
-from zoo import config, grid, judge
+from zoo.errors import ConfigError
+from zoo.reports import judge
+from zoo.sweeps import grid
 
 SWEEPS = ROOT / "configs" / "sweeps"
 
@@ -107,14 +109,14 @@ MISTAKES = {
 
 @pytest.mark.parametrize("content, message", MISTAKES.values(), ids=MISTAKES)
 def test_mistakes(write, content, message):
-    with pytest.raises(config.ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message):
         grid.load(write(content))
 
 
 @pytest.mark.parametrize("condition", ["activation", "activation=gelu", "size=3"])
 def test_conditions_that_meet_nothing(write, condition):
     _, planned = grid.load(write({"base": "base.json", "axes": {"activation": ["relu"]}}))
-    with pytest.raises(config.ConfigError, match=f"--only {condition}"):
+    with pytest.raises(ConfigError, match=f"--only {condition}"):
         grid.only(planned, [condition])
 
 
@@ -163,7 +165,7 @@ WRONG_COMPARISONS = {
 
 @pytest.mark.parametrize("asked, message", WRONG_COMPARISONS.values(), ids=WRONG_COMPARISONS)
 def test_wrong_comparisons(write, asked, message):
-    with pytest.raises(config.ConfigError) as caught:
+    with pytest.raises(ConfigError) as caught:
         grid.load(write({"base": "base.json", "axes": {"activation": ["relu", "tanh"]}, "comparisons": asked}))
     assert message in str(caught.value)
 

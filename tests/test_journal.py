@@ -7,9 +7,9 @@ import random
 
 import pytest
 
-from tuner import journal
-from tuner.journal import Begun, Ended, Journal, Released
-from tuner.outcome import Outcome
+from tuner.searches import journal
+from tuner.searches.journal import Begun, Ended, Journal, Released
+from tuner.searches.outcome import Outcome
 from zoo.errors import UserError
 
 

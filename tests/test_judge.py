@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from zoo import judge
-from zoo.judge import Arm, Comparison, Section
+from zoo.reports import judge
+from zoo.reports.judge import Arm, Comparison, Section
 
 SLEEP = (  # Student's sleep data, as in R's manual
     [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0],

@@ -14,17 +14,17 @@ from test_oracles import Study
 ORACLE = ("trials", "ongoing_trials", "tuner_ids", "hyperparameters", "_retry_queue", "_seed_state", "_duplicate")
 ORACLE += ("_random_values", "_save_trial", "save", "reload")
 NAMES = {  # used by: what has them, and the names
-    "tuner.kept.Kept": (lambda: Study().oracle, ORACLE),
-    "tuner.oracles.GridOracle": (lambda: Study(tuner={"name": "grid"}).oracle, ("_populate_next",)),
-    "tuner.oracles.BayesianOracle": (
+    "tuner.searches.oracle.JournaledOracle": (lambda: Study().oracle, ORACLE),
+    "tuner.searches.oracles.GridOracle": (lambda: Study(tuner={"name": "grid"}).oracle, ("_populate_next",)),
+    "tuner.searches.oracles.BayesianOracle": (
         lambda: Study(tuner={"name": "bayesian"}).oracle,
         ("gpr", "_random_state", "_nonfixed_space", "_vectorize_trials"),
     ),
-    "tuner.oracles.HyperbandOracle": (lambda: Study(tuner={"name": "hyperband"}).oracle, ("_brackets",)),
-    "tuner.entry.under": (keras_tuner.HyperParameters, ("_conditions",)),
-    "tuner.service.Chief": (lambda: oracle_chief, ("OracleServicer",)),
-    "tuner.service._Client": (lambda: oracle_client, ("OracleClient", "TIMEOUT")),
-    "tuner.service.Worker": (
+    "tuner.searches.oracles.HyperbandOracle": (lambda: Study(tuner={"name": "hyperband"}).oracle, ("_brackets",)),
+    "tuner.searches.entry.under": (keras_tuner.HyperParameters, ("_conditions",)),
+    "tuner.workers.service.Chief": (lambda: oracle_chief, ("OracleServicer",)),
+    "tuner.workers.service._Client": (lambda: oracle_client, ("OracleClient", "TIMEOUT")),
+    "tuner.workers.service.Worker": (
         lambda: base_tuner.BaseTuner,
         ("search", "pre_create_trial", "_try_run_and_update_trial", "on_trial_end", "project_dir"),
     ),
@@ -39,7 +39,7 @@ def test_names_are_where_they_were(user):
 
 
 def test_conditions_make_a_hyperparameter_active():
-    """tuner.entry.under puts `conditions.Parent` into `HyperParameters._conditions`."""
+    """tuner.searches.entry.under puts `conditions.Parent` into `HyperParameters._conditions`."""
     hp = keras_tuner.HyperParameters()
     hp.Choice("kind", ["a", "b"])
     hp._conditions = [conditions.Parent("kind", ["b"])]
@@ -52,7 +52,7 @@ def test_conditions_make_a_hyperparameter_active():
 
 
 def test_a_trial_to_be_tried_again_comes_first():
-    """tuner.kept.Kept puts trials of dead workers into `_retry_queue`, and takes them out of `ongoing_trials`."""
+    """tuner.searches.oracle.JournaledOracle moves trials of dead workers from `ongoing_trials` to `_retry_queue`."""
     found = Study().oracle
     first = found.create_trial("tuner0")
     assert found.ongoing_trials["tuner0"] is found.trials[first.trial_id]
@@ -61,7 +61,7 @@ def test_a_trial_to_be_tried_again_comes_first():
 
 
 def test_calls_are_locked_by_what_is_looked_up_in_a_table():
-    """tuner.kept.Kept has a lock of its own, and puts one into `LOCKS` that never closes."""
+    """tuner.searches.oracle.JournaledOracle has a lock of its own, and puts one into `LOCKS` that never closes."""
     found = Study().oracle
     with pytest.raises(KeyError):
         oracle.Oracle.update_trial(found, "none", {"objective": 1.0})
@@ -70,14 +70,14 @@ def test_calls_are_locked_by_what_is_looked_up_in_a_table():
 
 
 def test_brackets_hold_rounds_of_trials():
-    """tuner.oracles.HyperbandOracle keeps the weights of what stands in `_brackets`."""
+    """tuner.searches.oracles.HyperbandOracle keeps the weights of what stands in `_brackets`."""
     study = Study(tuner={"name": "hyperband"})
     study.go(3)
     assert study.oracle.candidates() == {"0000", "0001", "0002"}
 
 
 def test_every_call_of_a_client_goes_through_its_stub(monkeypatch):
-    """tuner.service._Client puts the secret into `stub`, whose methods take metadata."""
+    """tuner.workers.service._Client puts the secret into `stub`, whose methods take metadata."""
     for name, value in (("IP", "127.0.0.1"), ("PORT", "1")):
         monkeypatch.setenv(f"KERASTUNER_ORACLE_{name}", value)
     monkeypatch.setenv("KERASTUNER_TUNER_ID", "tuner0")
@@ -100,6 +100,6 @@ def test_every_call_of_a_client_goes_through_its_stub(monkeypatch):
 
 
 def test_trials_are_numbered():
-    """tuner.records takes a name of a trial for what becomes a folder: digits."""
+    """tuner.searches.records takes a name of a trial for what becomes a folder: digits."""
     for name in ("random", "grid", "bayesian", "hyperband"):
         assert Study(tuner={"name": name}).oracle.create_trial("tuner0").trial_id == "0000"

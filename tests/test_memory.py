@@ -5,8 +5,9 @@ import math
 import keras
 import pytest
 
-from zoo import config, memory, models, train
-from zoo.config import ConfigError
+from zoo import config, models, train
+from zoo.errors import ConfigError
+from zoo.training import memory
 
 QUICK = "configs/quickstart.json"
 

@@ -10,7 +10,7 @@ from keras import layers, ops
 
 import keras_adaptact as ka
 from zoo import models
-from zoo.config import Config
+from zoo.config.schema import Config
 from zoo.models.blocks import GroupedConv2D, LocalResponseNormalization
 
 BACKEND = keras.backend.backend()

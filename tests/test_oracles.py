@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from tuner import kept, oracles, space
-from tuner.outcome import Outcome
+from tuner.searches import oracle, oracles, space
+from tuner.searches.outcome import Outcome
 from zoo.errors import UserError
 
 SPACE = [
@@ -36,7 +36,7 @@ class Study:
         """Runs so many trials, or all, and returns every trial's values and outcome."""
         for _ in range(trials):
             trial = self.oracle.create_trial(worker)
-            if trial.status == kept.STOPPED:
+            if trial.status == oracle.STOPPED:
                 break
             self.oracle.end_trial(trial)
         return self.found()
@@ -125,10 +125,10 @@ def test_nothing_ends_while_a_trial_may_come_back():
     study = Study(trials=2)
     trials = [study.oracle.create_trial(worker) for worker in ("one", "two")]
     study.oracle.end_trial(trials[0])
-    assert study.oracle.create_trial("one").status == kept.IDLE
+    assert study.oracle.create_trial("one").status == oracle.IDLE
     assert not study.oracle.is_over
     study.oracle.end_trial(trials[1])
-    assert study.oracle.create_trial("one").status == kept.STOPPED
+    assert study.oracle.create_trial("one").status == oracle.STOPPED
     assert study.oracle.is_over
 
 
@@ -136,10 +136,10 @@ def test_nothing_ends_while_the_comparison_is_under_way():
     study = Study(contrast={"by": "kind", "seeds": [7, 8]})
     study.go(12)
     finals = [study.oracle.create_trial(f"worker {i}") for i in range(4)]
-    assert study.oracle.create_trial("worker 4").status == kept.IDLE
+    assert study.oracle.create_trial("worker 4").status == oracle.IDLE
     for trial in finals:
         study.oracle.end_trial(trial)
-    assert study.oracle.create_trial("worker 4").status == kept.STOPPED
+    assert study.oracle.create_trial("worker 4").status == oracle.STOPPED
 
 
 @pytest.mark.parametrize("name", ["grid", "random"])
@@ -199,7 +199,7 @@ def test_labels_searched_by_themselves_with_several_workers():
         worker = f"tuner{i % 3}"
         study.oracle.end_trial(workers[worker])
         workers[worker] = study.oracle.create_trial(worker)
-        if workers[worker].status != kept.RUNNING:
+        if workers[worker].status != oracle.RUNNING:
             break
     kinds = [t.hyperparameters.values["kind"] for t in list(study.oracle.trials.values())[:12]]
     assert kinds == ["a", "b"] * 6
@@ -221,7 +221,7 @@ def test_poor_trials_are_stopped_by_the_median():
             "diverged", curve=[math.nan] * 2, reason="leaves the median alone"
         )
         study.oracle.end_trial(trial)
-    assert statuses == [[kept.RUNNING, kept.STOPPED]] + [[kept.RUNNING] * 2] * 2
+    assert statuses == [[oracle.RUNNING, oracle.STOPPED]] + [[oracle.RUNNING] * 2] * 2
 
 
 def test_a_trial_that_was_stopped_early_is_no_best():

@@ -8,7 +8,7 @@ import pytest
 from test_readme import ROOT
 
 from tuner import report as search_report
-from zoo import pack, report, results
+from zoo import files, pack, report
 
 OLD = ROOT / "tests" / "data" / "v0.1.0"
 FILES = ("config.json", "metrics.json", "history.csv", "timing.csv", "mixing_weights.csv", "parameters.csv")
@@ -18,7 +18,7 @@ FILES = ("config.json", "metrics.json", "history.csv", "timing.csv", "mixing_wei
 def sweep(tmp_path):
     shutil.copytree(OLD / "sweep", tmp_path / "sweep")
     for run in (tmp_path / "sweep" / "runs").glob("[!.]*"):
-        results.write_classes(run / "predictions.npz", {"test": np.arange(10), "test_labels": np.arange(10) % 3})
+        files.write_classes(run / "predictions.npz", {"test": np.arange(10), "test_labels": np.arange(10) % 3})
     return tmp_path / "sweep"
 
 
@@ -38,8 +38,8 @@ def test_each_file_comes_out_as_it_went_in(sweep, tmp_path):
         with np.load(run / "predictions.npz") as old, np.load(there / "predictions.npz") as new:
             assert all(np.array_equal(old[name], new[name]) for name in old.files) and old.files == new.files
         assert (
-            results.read_json(run / "environment.json")["versions"]
-            == (results.read_json(there / "environment.json")["versions"])
+            files.read_json(run / "environment.json")["versions"]
+            == (files.read_json(there / "environment.json")["versions"])
         )
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tuner.folder import Folder
-from zoo import config, data, results
-from zoo.errors import UserError
+from tuner.searches.folder import Folder
+from zoo import config, files
+from zoo.data import cifar10
+from zoo.errors import ConfigError, DataError, UserError
 
 OLD = Path(__file__).parent / "data" / "v0.1.0"
 SHAPES = [
@@ -38,7 +39,7 @@ def test_json_of_the_wrong_shape_is_one_line(name, content, tmp_path):
     if name == "environment.json" and content.startswith('{"status'):
         return
     with pytest.raises(UserError) as caught:
-        results.read_json(path)
+        files.read_json(path)
     assert str(caught.value).startswith(f"{path}: ") and len(str(caught.value)) < 400
 
 
@@ -50,7 +51,7 @@ def test_statistics_that_standardize_nothing(field, value, tmp_path):
     path = tmp_path / "preprocessing.json"
     path.write_text(json.dumps(json.loads((OLD / "finished" / path.name).read_text()) | {field: value}))
     with pytest.raises(UserError, match=rf"not what zoo\.train writes: {field}"):
-        results.read_json(path)
+        files.read_json(path)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_a_history_that_is_none(content, tmp_path):
     path = tmp_path / "history.csv"
     path.write_text(content)
     with pytest.raises(UserError) as caught:
-        results.read_history(path)
+        files.read_history(path)
     assert str(caught.value).startswith(f"{path}: ") and len(str(caught.value)) < 400
 
 
@@ -81,7 +82,7 @@ def test_a_later_version_is_named(name, tmp_path):
     path = tmp_path / name
     path.write_text('{"schema": 7}')
     with pytest.raises(UserError, match="written by a later version"):
-        Folder(tmp_path).open() if name == "search.json" else results.read_json(path)
+        Folder(tmp_path).open() if name == "search.json" else files.read_json(path)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def test_a_later_version_is_named(name, tmp_path):
 def test_what_no_machine_does_is_refused(override, tmp_path):
     path = tmp_path / "base.json"
     path.write_text('{"training": {"seeds": [0]}}')
-    with pytest.raises(config.ConfigError) as caught:
+    with pytest.raises(ConfigError) as caught:
         config.load(path, [override])
     assert len(str(caught.value)) < 1000
 
@@ -109,11 +110,11 @@ def test_what_no_machine_does_is_refused(override, tmp_path):
 def test_a_pickle_that_nests_is_refused_before_it_is_built(tmp_path):
     path = tmp_path / "data_batch_1"
     path.write_bytes(b"\x80\x02)" + b"\x85" * 2_000_000 + b".")
-    with pytest.raises(data.DataError, match="more parts than a file of CIFAR-10"):
-        data._read_pickle(path)
+    with pytest.raises(DataError, match="more parts than a file of CIFAR-10"):
+        cifar10._read_pickle(path)
     path.write_bytes(pickle.dumps({"labels": [1], "data": 3}, 2))
-    with pytest.raises(data.DataError, match="pickles the keys"):
-        data._read_pickle(path)
+    with pytest.raises(DataError, match="pickles the keys"):
+        cifar10._read_pickle(path)
 
 
 RECORDS = {
@@ -129,7 +130,7 @@ def test_a_damaged_checkpoint_is_one_line(kind, tmp_path):
     """Made of one that version 0.1.0 wrote, which holds no checksum."""
     import numpy as np
 
-    from zoo import checkpoint
+    from zoo.training import checkpoint
 
     source, path = OLD / "cut-jax" / "checkpoint.npz", tmp_path / "checkpoint.npz"
     with np.load(source) as file:

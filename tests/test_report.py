@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from zoo import belonging, collected, judge, report
-from zoo.sections import sound
+from zoo import report
+from zoo.reports import comparable, judge
+from zoo.reports.groups import Results
+from zoo.reports.sections import sound
 
 ENVIRONMENT = {
     "backend": "jax",
@@ -93,8 +95,8 @@ def made(out, plan=None, **arms):
 def told(out):
     """The verdicts by their comparisons, and the report's text."""
     assert report.main([str(out)]) == 0
-    groups = sound.sections(collected.Results(out))
-    (verdicts,) = judge.judge(groups).values()
+    sections = sound.sections(Results(out))
+    (verdicts,) = judge.judge(sections).values()
     found = {f"{v.comparison.arm} minus {v.comparison.reference}": v for v in verdicts}
     return found, (out / "report" / "report.md").read_text()
 
@@ -486,5 +488,5 @@ def test_what_is_the_same_machine():
         def __init__(self, **environment):
             self.environment = environment
 
-    assert belonging.same_machine([Run(processor="a", git_commit="b"), Run(processor="a", git_commit="c")])
-    assert not belonging.same_machine([Run(processor="a"), Run(processor="b")])
+    assert comparable.same_machine([Run(processor="a", git_commit="b"), Run(processor="a", git_commit="c")])
+    assert not comparable.same_machine([Run(processor="a"), Run(processor="b")])

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tuner import report, search, space, trial
-from tuner.folder import Folder
-from tuner.outcome import Outcome
+from tuner import report, search
+from tuner.searches import space
+from tuner.searches.folder import Folder
+from tuner.searches.outcome import Outcome
+from tuner.trials import trial
 from zoo import train
 
 ROOT = Path(__file__).parents[1]

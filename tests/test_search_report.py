@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tuner import contrast, report
-from tuner.folder import Folder
-from zoo.document import Paragraph, Table
+from tuner import report
+from tuner.reports import contrast
+from tuner.reports.trials import SearchResults
+from tuner.searches.folder import Folder
+from zoo.reports.document import Paragraph, Table
 
 CONTRAST = {"by": "kind", "seeds": [1, 2, 3, 4, 5, 6]}
 LEVELS = {"a": 0.5, "b": 0.4, "c": 0.5}
@@ -41,7 +43,7 @@ def made_up(path, runs, objective="val_accuracy", lost=(), more=()):
             value = None if (label, seed) in lost else runs[label][seed - 1]
             add({"kind": label, "final/of": "0000", "final/seed": seed}, value)
     (path / "journal.json").write_text(json.dumps(events))
-    return report.Found(Folder(path))
+    return SearchResults(Folder(path))
 
 
 def read(found):
@@ -65,7 +67,7 @@ def on_test_images(path, runs):
 
 
 def found_again(path):
-    return report.Found(Folder(path))
+    return SearchResults(Folder(path))
 
 
 def test_labels_are_judged_on_test_images(tmp_path, runs):

@@ -7,8 +7,10 @@ import pytest
 from keras_tuner.src import protos
 from test_oracles import Study
 
-from tuner import folder, secret, service, trial
-from tuner.records import OTHERS, WORKER, worker_name
+from tuner.searches import folder
+from tuner.searches.records import OTHERS, WORKER, worker_name
+from tuner.trials import trial
+from tuner.workers import secret, service
 from zoo.errors import UserError
 
 GIVEN = b"correct horse battery staple"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tuner import search
-from tuner.folder import Folder
+from tuner.searches.folder import Folder
 from zoo import backend, environment, sweep
 
 ROOT = Path(__file__).parents[1]
@@ -26,8 +26,7 @@ COMMANDS = {
     "tuner.search": ["configs/search/quick.json"],
     "tuner.report": [OLD / "search"],
     "tuner.worker": [OLD / "search"],
-    "tuner.after": [OLD / "search", "0000", "{}"],
-    "tuner.confirm": ["configs/quickstart.json"],
+    "tuner.trial": [OLD / "search", "0000", "{}"],
 }
 STATUS = {signal.SIGTERM: 4, signal.SIGINT: 130}
 
@@ -85,7 +84,7 @@ def test_it_waits_for_what_it_started(number, tmp_path):
 
 
 def test_two_chiefs_of_one_search(tmp_path, capsys, monkeypatch):
-    code = "import sys; from pathlib import Path; from tuner.folder import Folder\n"
+    code = "import sys; from pathlib import Path; from tuner.searches.folder import Folder\n"
     code += "with Folder(Path(sys.argv[1])).led(): print(1, flush=True); input()"
     out = tmp_path / "out"
     command = [sys.executable, "-c", code, str(out)]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tuner import entry, space
-from zoo.config import ConfigError
+from tuner.searches import entry, space
+from zoo.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 MIXING = [

@@ -6,8 +6,9 @@ import pytest
 from keras import layers, ops
 
 import keras_adaptact as ka
-from zoo import data, models
-from zoo.config import Config
+from zoo import models
+from zoo.config.schema import Config
+from zoo.data import datasets
 
 X = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("float32")
 SILU, GELU = ({"name": "adaptive", "function": name} for name in ("silu", "gelu"))
@@ -366,7 +367,7 @@ def test_fine_tuning_starts_where_training_ended():
     config = Config.model_validate({"model": {"name": "lenet"}, "activation": {"name": "relu"}})
     model = models.build(config, 10)
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
-    digits = data.load("digits").train
+    digits = datasets.load("digits").train
     x, y = digits.images[:256] / np.float32(255), digits.labels[:256]
     model.fit(x, y, epochs=3, verbose=0)
     new = ka.replace_activations(model, "relu", "arelu")

@@ -10,8 +10,10 @@ import time
 import pytest
 from test_readme import ROOT
 
-from zoo import costs, grid, sweep
+from zoo import sweep
 from zoo.errors import UserError
+from zoo.sweeps import costs, grid
+from zoo.sweeps.folder import SweepFolder
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def test_what_is_missing_is_run_and_a_failure_harms_no_other(described, tmp_path
     said = capsys.readouterr().out
     assert "2 of 3 runs are done" in said
     assert "failed: base--partial: error: " in said and "activation: no rule for the site 'fc3'" in said
-    states = {run.name: sweep.Sweep(out, [], None).state(run) for run in grid.load(described)[1]}
+    states = {run.name: SweepFolder(out, [], None).state(run) for run in grid.load(described)[1]}
     assert states == {"base--relu": "finished", "base--partial": "failed", "base--atanh": "finished"}
 
     files = {path: path.stat().st_mtime_ns for path in (out / "runs").glob("*/*")}
@@ -68,7 +70,7 @@ def test_what_is_missing_is_run_and_a_failure_harms_no_other(described, tmp_path
 
 def test_a_run_has_one_process(described, tmp_path):
     _, planned = grid.load(described)
-    mine, others = sweep.Sweep(tmp_path / "out", planned, None), sweep.Sweep(tmp_path / "out", planned, None)
+    mine, others = SweepFolder(tmp_path / "out", planned, None), SweepFolder(tmp_path / "out", planned, None)
     mine.prepare({}, planned)
     with mine.claim(planned[0]) as lock:
         assert lock is not None
@@ -109,7 +111,7 @@ def test_it_stops_in_time_and_goes_on(described, tmp_path):
     running = started()
     os.killpg(running.pid, signal.SIGKILL)
     running.communicate()
-    found = sweep.Sweep(out, grid.load(described)[1], None)
+    found = SweepFolder(out, grid.load(described)[1], None)
     assert found.state(found.planned[0]) == "begun"
     (left,) = costs.seconds_left(found, os.environ["KERAS_BACKEND"]).values()
     assert left and left > 1
@@ -133,7 +135,7 @@ def test_a_plan_is_named_before_the_runs(tmp_path):
     (tmp_path / "base.json").write_text('{"dataset": {"name": "digits"}}')
     (tmp_path / "tiny.json").write_text(json.dumps({"base": "base.json", "axes": {"activation": ["relu", "tanh"]}}))
     planned = grid.load(tmp_path / "tiny.json")[1]
-    mine = sweep.Sweep(tmp_path / "out", planned, None)
+    mine = SweepFolder(tmp_path / "out", planned, None)
     mine.prepare({"plans": {"": {"primary": ["tanh", "relu"]}}}, planned)
     mine.prepare({"plans": {"": {"primary": ["relu", "tanh"]}}}, planned)
     mine.folder(planned[0]).mkdir()

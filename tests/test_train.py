@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 
 import keras_adaptact as ka
-from zoo import backend, config, data, environment, metrics, models, results
+from zoo import backend, config, environment, files, models
+from zoo.config.schema import Activation, Rule
+from zoo.data import datasets, standardization
 from zoo.errors import UserError
 from zoo.train import main, run
+from zoo.training import metrics
 
 ROOT = Path(__file__).parents[1]
 QUICK = str(ROOT / "configs/quickstart.json")
@@ -70,10 +73,10 @@ def test_a_run_leaves_its_folder(tmp_path, capsys):
 def test_the_saved_model_is_the_one_that_was_measured(tmp_path):
     out = tmp_path / "run"
     run(config.load(QUICK, SMALL), out)
-    images = data.load("digits", limit=200, test_limit=64)
-    known = data.channel_statistics(images.train.images)
+    images = datasets.load("digits", limit=200, test_limit=64)
+    known = standardization.channel_statistics(images.train.images)
     model = keras.models.load_model(out / "model.keras")
-    inputs = data.standardize(images.test.images, "channel", known)
+    inputs = standardization.standardize(images.test.images, "channel", known)
     if keras.backend.backend() == "torch":  # whose convolutions are fast with channels first
         inputs = inputs.transpose(0, 3, 1, 2)
     logits = model.predict(inputs, verbose=0)
@@ -132,7 +135,7 @@ def test_predictions_give_the_accuracy_again(tmp_path):
     for split, images in (("test", 64), ("validation", 20)):
         right = arrays[split] == arrays[f"{split}_labels"]
         assert right.shape == (images,) and right.mean() == found[f"{split}_accuracy"]
-    assert results.read_json(tmp_path / "run" / "environment.json", "images")["images"] == {
+    assert files.read_json(tmp_path / "run" / "environment.json", "images")["images"] == {
         "train": 180,
         "validation": 20,
         "test": 64,
@@ -205,9 +208,9 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(UserError, match="No space left"):
-        results.write_whole(path, fail)
+        files.write_whole(path, fail)
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-    results.write_json(path, {"loss": [float("nan"), 1.5]})
+    files.write_json(path, {"loss": [float("nan"), 1.5]})
     assert json.loads(path.read_text()) == {"loss": [None, 1.5]}
 
 
@@ -238,8 +241,8 @@ def test_a_missing_package_is_one_line(monkeypatch, capsys):
 
 def test_rules_choose_by_site():
     rules = [
-        config.Rule(sites="conv*", name="arelu"),
-        config.Rule(sites="*", name="method1", granularity="channel"),
+        Rule(sites="conv*", name="arelu"),
+        Rule(sites="*", name="method1", granularity="channel"),
     ]
     model = models.build(config.Config(activation=rules), classes=10)
     assert type(model.get_layer("conv2_activation")) is ka.AReLU
@@ -255,7 +258,7 @@ def test_lenet_has_the_papers_sizes():
     assert counts == {"conv1": 456, "conv2": 2416, "fc3": 123000, "logits": 1210}
     shapes = [tuple(model.get_layer(name).output.shape[1:]) for name in ("pool1", "pool2", "fc3_activation")]
     assert shapes == [(16, 16, 6), (8, 8, 16), (120,)]
-    method1 = models.build(config.Config(activation=config.Activation(name="method1")), classes=10)
+    method1 = models.build(config.Config(activation=Activation(name="method1")), classes=10)
     assert method1.count_params() == model.count_params() + 3 * 15
 
 

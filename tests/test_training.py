@@ -14,9 +14,11 @@ import pytest
 from keras import ops
 
 import keras_adaptact as ka
-from zoo import checkpoint, config, data, earlier, models, pipeline, results, training
+from zoo import config, files, models, runs
+from zoo.data import datasets, pipeline, standardization
 from zoo.errors import UserError
 from zoo.train import main, resume, run
+from zoo.training import checkpoint, trainer
 
 ROOT = Path(__file__).parents[1]
 QUICK = str(ROOT / "configs/quickstart.json")
@@ -29,10 +31,10 @@ def small(*overrides) -> list[str]:
     return [f"{path}={value}" for path, value in dict(item.split("=", 1) for item in (*SMALL, *overrides)).items()]
 
 
-def trainer(*overrides) -> training.Trainer:
-    made = training.Trainer(config.load(QUICK, small(*overrides)))
+def trainer(*overrides) -> trainer.Trainer:
+    made = trainer.Trainer(config.load(QUICK, small(*overrides)))
     settings = made.config.dataset
-    made.attach(data.load("digits", limit=settings.limit, test_limit=40, validation=settings.validation))
+    made.attach(datasets.load("digits", limit=settings.limit, test_limit=40, validation=settings.validation))
     return made
 
 
@@ -91,9 +93,9 @@ def test_augmentation_against_a_loop_over_images():
 @pytest.mark.parametrize("how", ["channel", "per_image"])
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 def test_standardization_is_that_of_the_data_module(how, data_format):
-    images = np.concatenate([data.load("digits", limit=20).test.images[:20], np.full((1, 32, 32, 3), 7, "uint8")])
-    known = data.channel_statistics(images)
-    expected = data.standardize(images, how, known if how == "channel" else None)
+    images = np.concatenate([datasets.load("digits", limit=20).test.images[:20], np.full((1, 32, 32, 3), 7, "uint8")])
+    known = standardization.channel_statistics(images)
+    expected = standardization.standardize(images, how, known if how == "channel" else None)
     found = ops.convert_to_numpy(pipeline.Pipeline(how, known, False, data_format).inputs(images))
     if data_format == "channels_first":
         found = found.transpose(0, 2, 3, 1)
@@ -106,7 +108,7 @@ def test_standardization_is_that_of_the_data_module(how, data_format):
 def test_the_learning_rate_warms_up_and_falls():
     def rates(**schedule):
         settings = {"epochs": 10, "optimizer": {"learning_rate": 0.5}, "schedule": schedule}
-        found = training._learning_rate(config.Config(training=settings), steps=10)
+        found = trainer._learning_rate(config.Config(training=settings), steps=10)
         return [float(ops.convert_to_numpy(found(step))) for step in (0, 5, 10, 55, 100)]
 
     expected = [0.5 * (1 + math.cos(math.pi * share)) / 2 for share in (0, 0.5, 1)]
@@ -115,7 +117,7 @@ def test_the_learning_rate_warms_up_and_falls():
     np.testing.assert_allclose(rates(name="constant", warmup=0.0), [0.5] * 5, rtol=1e-6)
     np.testing.assert_allclose(rates(name="steps", epochs=[1, 5]), [0.5, 0.5, 0.05, 0.005, 0.005], rtol=1e-5)
     one = config.Config(training={"epochs": 1, "schedule": {"warmup": 0.99}})
-    assert training._learning_rate(one, steps=1) is not None
+    assert trainer._learning_rate(one, steps=1) is not None
 
 
 def one_step(*overrides) -> tuple[dict, dict]:
@@ -209,10 +211,10 @@ def test_a_run_that_was_cut_ends_as_one_that_was_not(where, tmp_path, monkeypatc
         return original(self, *arguments)
 
     place, name, at = {
-        "in the first epoch": (training.Trainer, "_held_out", 1),
-        "between checkpoint and history": (training.Recorder, "write", 2),
-        "on the way": (training.Trainer, "_save", 4),
-        "at the end": (training.Trainer, "_finish", 1),
+        "in the first epoch": (trainer.Trainer, "_held_out", 1),
+        "between checkpoint and history": (trainer.Recorder, "write", 2),
+        "on the way": (trainer.Trainer, "_save", 4),
+        "at the end": (trainer.Trainer, "_finish", 1),
     }[where]
     original = getattr(place, name)
     with monkeypatch.context() as patched, pytest.raises(Cut):
@@ -233,7 +235,7 @@ def test_a_run_that_version_0_1_0_began_resumes(tmp_path, monkeypatch, where):
     """Its checkpoint holds no cross-entropy, and so its history gets none; all else is as it would have been."""
     settings = config.load(QUICK, small(f"training.checkpoint_minutes={1e-9 if where == '_held_out' else 10}"))
     run(settings, tmp_path / "whole")
-    original, calls = getattr(training.Trainer, where), []
+    original, calls = getattr(trainer.Trainer, where), []
 
     def cut(self, *arguments):
         calls.append(1)
@@ -242,7 +244,7 @@ def test_a_run_that_version_0_1_0_began_resumes(tmp_path, monkeypatch, where):
         return original(self, *arguments)
 
     with monkeypatch.context() as patched, pytest.raises(Cut):
-        patched.setattr(training.Trainer, where, cut)
+        patched.setattr(trainer.Trainer, where, cut)
         run(settings, tmp_path / "cut")
     path = tmp_path / "cut" / checkpoint.NAME
     with np.load(path) as file:
@@ -268,7 +270,7 @@ def test_a_diverged_run_that_was_cut_goes_no_further(tmp_path, monkeypatch):
 
     settings = config.load(QUICK, small('training.optimizer={"learning_rate":1e30}'))
     with monkeypatch.context() as patched, pytest.raises(Cut):
-        patched.setattr(training.Trainer, "_finish", cut)
+        patched.setattr(trainer.Trainer, "_finish", cut)
         run(settings, tmp_path / "run")
     (found,) = resume(tmp_path / "run")
     assert found["status"] == "diverged" and found["epochs"] == 1
@@ -305,16 +307,16 @@ def test_what_cannot_be_resumed_says_so(tmp_path, capsys):
     (out / checkpoint.NAME).write_bytes((out / checkpoint.NAME).read_bytes()[:5000])
     assert "checkpoint.npz: the checkpoint can't be read" in refusal("--resume", str(out))
     other = config.load(out / "config.json", ['activation.name="relu"'])
-    results.write_json(out / "config.json", other.resolved())
+    files.write_json(out / "config.json", other.resolved())
     (out / checkpoint.NAME).unlink()
     recorded = {"history": [], "timing": [], "mixing": [], "parameters": []}
     checkpoint.save(out, trainer()._variables(), {"epoch": 0, "step": 0, "seconds": 0.0, "recorded": recorded})
     assert "is of another network" in refusal("--resume", str(out))
-    environment = results.read_json(out / "environment.json")
-    results.write_json(out / "environment.json", environment | {"data_digest": "0"})
+    environment = files.read_json(out / "environment.json")
+    files.write_json(out / "environment.json", environment | {"data_digest": "0"})
     assert "with other images" in refusal("--resume", str(out))
     others = {"jax": "torch", "torch": "tensorflow", "tensorflow": "jax"}
-    results.write_json(out / "environment.json", environment | {"backend": others[keras.config.backend()]})
+    files.write_json(out / "environment.json", environment | {"backend": others[keras.config.backend()]})
     assert "this run was begun on" in refusal("--resume", str(out))
 
 
@@ -323,7 +325,7 @@ def test_what_cannot_be_resumed_says_so(tmp_path, capsys):
 
 def test_weights_are_held_at_what_a_run_learned(tmp_path):
     run(config.load(QUICK, SMALL), tmp_path / "learned")
-    learned = earlier.mixing_weights(tmp_path / "learned")
+    learned = runs.mixing_weights(tmp_path / "learned")
     assert set(learned) == {"conv1", "conv2", "fc3"} and learned["fc3"]["relu"] != pytest.approx(1 / 3, abs=1e-6)
     held = small(f'activation.weights={{"from_run": "{tmp_path / "learned"}"}}')
     run(config.load(QUICK, held), tmp_path / "held")
@@ -352,7 +354,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
         ("method2", "nowhere", "no such file"),
     ]:
         with pytest.raises(UserError, match=words):
-            earlier.hold_weights(held(name, folder))
+            runs.hold_weights(held(name, folder))
 
 
 # TensorBoard
@@ -367,7 +369,7 @@ def test_tensorboard_shows_the_history_also_of_a_run_gone_on_with(tmp_path):
     def is_over():  # after two epochs
         return len(rows) == 2
 
-    with pytest.raises(training.Stopped):
+    with pytest.raises(trainer.Stopped):
         run(settings, tmp_path / "run", is_over=is_over, is_enough=rows.append)
     resume(tmp_path / "run")
     shown = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()

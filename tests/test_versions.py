@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import keras_adaptact as ka
-from zoo import config, earlier, evaluate, report, sweep, train
+from zoo import config, evaluate, report, runs, sweep, train
 
 OLD = Path(__file__).parent / "data" / "v0.1.0"
 EXPECTED = json.loads((OLD / "expected.json").read_text())
@@ -62,7 +62,7 @@ def test_a_finished_run_is_measured_again_and_lends_its_weights(tmp_path):
     found, then = evaluate.evaluate(run), EXPECTED["jax"]["evaluation"]
     assert found["test_accuracy"] == then["test_accuracy"]
     assert found["test_loss"] == pytest.approx(then["test_loss"], rel=1e-4)
-    held = earlier.hold_weights(config.load(OLD / "tiny.json", [f'activation.weights={{"from_run":"{run}"}}']))
+    held = runs.hold_weights(config.load(OLD / "tiny.json", [f'activation.weights={{"from_run":"{run}"}}']))
     assert len(held.activation) == 6 and sum(held.activation[0].weights) == pytest.approx(1, abs=1e-6)
 
 

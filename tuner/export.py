@@ -18,24 +18,24 @@ from zoo.command import run_command
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
-    from tuner.report import Found, Trial
-    from tuner.space import Search
+    from tuner.reports.trials import SearchResults, Trial
+    from tuner.searches.space import Search
 
 STATES = {"finished": "COMPLETE", "stopped": "PRUNED", "diverged": "FAIL", "failed": "FAIL"}  # in Optuna's words
 
 
-def to_optuna(found: "Found", path: Path, name: str) -> None:
+def to_optuna(found: "SearchResults", path: Path, name: str) -> None:
     """Writes the trials of a search, in the order in which they ended, as the only study of an SQLite file.
 
     Raises:
         ImportError: without the package optuna.
     """
-    from zoo import results
+    from zoo import files
 
-    results.write_whole(path, lambda unfinished: _fill(found, unfinished, name))
+    files.write_whole(path, lambda unfinished: _fill(found, unfinished, name))
 
 
-def _fill(found: "Found", path: Path, name: str) -> None:
+def _fill(found: "SearchResults", path: Path, name: str) -> None:
     import optuna
     from optuna.trial import TrialState, create_trial
 
@@ -92,9 +92,9 @@ def _distributions(search: "Search") -> dict[str, Any]:
     return found
 
 
-def to_csv(found: "Found") -> str:
+def to_csv(found: "SearchResults") -> str:
     """A row for each trial that ended, and for each run of the comparison after the search, which says whose it is."""
-    from tuner.space import FINAL
+    from tuner.searches.space import FINAL
 
     names = list(dict.fromkeys(n for trial in found.trials.values() for n in numbers(found.search, trial.point)))
     text = io.StringIO()
@@ -127,26 +127,26 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _main(arguments: argparse.Namespace) -> int:
-    from tuner.folder import Folder
-    from tuner.report import Found
-    from zoo import pack, results
+    from tuner.reports.trials import SearchResults
+    from tuner.searches.folder import Folder
+    from zoo import files, pack
 
-    files = [path for path in (arguments.optuna, arguments.csv) if path]
-    if not files:
+    paths = [path for path in (arguments.optuna, arguments.csv) if path]
+    if not paths:
         raise UserError("nothing to write: give --optuna FILE, --csv FILE, or both")
-    for path in files:
+    for path in paths:
         if path.exists() or path.is_symlink():
             raise UserError(f"{path}: it exists, and nothing is overwritten; name a new file")
     with pack.opened(arguments.search) as folder:
-        found = Found(Folder(folder), arguments.search)
+        found = SearchResults(Folder(folder), arguments.search)
         if arguments.optuna:
             try:
                 to_optuna(found, arguments.optuna, arguments.search.resolve().name)
             except ImportError as error:
                 raise UserError(f"--optuna needs Optuna ({error}): pip install '.[optuna]'") from None
         if arguments.csv:
-            results.write_text(arguments.csv, to_csv(found))
-    print(f"{len(found.trials)} trials are in {' and '.join(map(str, files))}")
+            files.write_text(arguments.csv, to_csv(found))
+    print(f"{len(found.trials)} trials are in {' and '.join(map(str, paths))}")
     return 0
 
 

@@ -3,20 +3,16 @@
 import argparse
 import shlex
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo import signals
 from zoo.command import run_command
-from zoo.errors import UserError
 
 if TYPE_CHECKING:  # so that --help needs neither pydantic nor matplotlib
-    from tuner.folder import Folder
-    from tuner.journal import Begun
-    from tuner.outcome import Outcome
-    from zoo.document import Figure, Heading, Paragraph, Table
+    from tuner.reports.trials import SearchResults, Trial
+    from zoo.reports.document import Figure, Heading, Paragraph, Table
 
     Block = Heading | Paragraph | Table | Figure
 
@@ -24,56 +20,9 @@ SHUFFLES = 50  # of each column, for the importance
 ENOUGH = 8  # trials that an importance needs
 
 
-@dataclass(frozen=True)
-class Trial:
-    name: str
-    point: Mapping[str, Any]
-    outcome: "Outcome"
-
-
-class Found:
-    """The trials that ended, in a search's folder; those of the search, and those of the comparison after it.
-
-    Raises:
-        UserError: for a folder that holds no search.
-    """
-
-    def __init__(self, folder: "Folder", shown: Path | None = None):
-        from tuner.outcome import ranked
-        from tuner.space import FINAL
-
-        self.folder, self.shown = folder, shown or folder.path
-        self.search, self.described = folder.open()
-        points: dict[str, Mapping[str, Any]] = {}
-        ended = []
-        for event in folder.events():
-            if event.event == "begun":
-                points[event.trial] = self._checked(event)
-            elif event.event == "ended":
-                ended.append(Trial(event.trial, points[event.trial], event.outcome))
-        self.finals = [trial for trial in ended if FINAL + "of" in trial.point]
-        self.trials = {trial.name: trial for trial in ended if FINAL + "of" not in trial.point}
-        outcomes = {name: trial.outcome for name, trial in self.trials.items()}
-        self.ranking = [self.trials[name] for name in ranked(outcomes, self.search.maximize)]
-        tried = {trial.name: folder.confirmation(trial.name) for trial in self.ranking}
-        self.confirmed = {name: outcome for name, outcome in tried.items() if outcome}
-        self.whole = [trial for trial in self.ranking if trial.outcome.status == "finished"]
-
-    @property
-    def best(self) -> Path:
-        return self.shown / self.folder.best.name
-
-    def _checked(self, begun: "Begun") -> Mapping[str, Any]:
-        try:
-            self.search.check(begun.values)
-        except ValueError as error:
-            raise UserError(f"{self.folder.journal}: trial {begun.trial}: {error}") from None
-        return begun.values
-
-
-def blocks(found: Found, note: str = "") -> "Iterator[Block]":
-    from tuner import contrast
-    from zoo.document import Heading, Paragraph
+def blocks(found: "SearchResults", note: str = "") -> "Iterator[Block]":
+    from tuner.reports import contrast
+    from zoo.reports.document import Heading, Paragraph
 
     if found.search.contrast:
         yield contrast.summary(found)
@@ -92,7 +41,7 @@ def blocks(found: Found, note: str = "") -> "Iterator[Block]":
         yield from _figures(found)
 
 
-def _provenance(found: Found) -> str:
+def _provenance(found: "SearchResults") -> str:
     search = found.search
     counts: dict[str, int] = {}
     for trial in found.trials.values():
@@ -108,7 +57,7 @@ def _provenance(found: Found) -> str:
     ).strip()
 
 
-def _command(found: Found) -> str:
+def _command(found: "SearchResults") -> str:
     """Fit to be pasted."""
     described = found.described
     words = ["python", "-m", "tuner.search", described.file or "SEARCH.json", "--out", str(found.shown)]
@@ -116,9 +65,9 @@ def _command(found: Found) -> str:
     return f"KERAS_BACKEND={described.backend} {shlex.join(words)}"
 
 
-def _recorded(found: Found) -> str:
+def _recorded(found: "SearchResults") -> str:
     """Of the first trial whose folder is there."""
-    from zoo.results import read_json
+    from zoo.files import read_json
 
     folders = [found.folder.run(trial.name) for trial in [*found.ranking, *found.finals]]
     path = next((folder / "environment.json" for folder in folders if (folder / "environment.json").exists()), None)
@@ -140,9 +89,9 @@ def _recorded(found: Found) -> str:
     return " ".join(f"{what}: {value}." for what, value in said.items())
 
 
-def _ranking(found: Found) -> "Iterator[Block]":
-    from tuner.space import describe
-    from zoo.document import Paragraph, Table
+def _ranking(found: "SearchResults") -> "Iterator[Block]":
+    from tuner.searches.space import describe
+    from zoo.reports.document import Paragraph, Table
 
     search = found.search
     if not found.trials:
@@ -170,15 +119,15 @@ def _ranking(found: Found) -> "Iterator[Block]":
         )
 
 
-def _confirmed(found: Found) -> "Table":
-    from zoo.document import Table
+def _confirmed(found: "SearchResults") -> "Table":
+    from zoo.reports.document import Table
 
     rows = [[name, outcome.status, outcome.reason] for name, outcome in found.confirmed.items()]
     caption = "The best trials' settings with the epochs and images of the base and a fresh seed, until one finished"
     return Table("confirmed", caption, ["trial", "state", "reason"], rows)
 
 
-def _columns(found: Found, trials: Sequence[Trial]) -> dict[str, list[Any]]:
+def _columns(found: "SearchResults", trials: "Sequence[Trial]") -> dict[str, list[Any]]:
     """The values of each entry at each trial, None where it doesn't count; a simplex by its weights."""
     columns: dict[str, list[Any]] = {}
     labelled = [found.search.labelled(trial.point) for trial in trials]
@@ -192,13 +141,13 @@ def _columns(found: Found, trials: Sequence[Trial]) -> dict[str, list[Any]]:
     return {name: values for name, values in columns.items() if len(set(map(str, values))) > 1}
 
 
-def _importance(found: Found) -> "Iterator[Block]":
+def _importance(found: "SearchResults") -> "Iterator[Block]":
     import numpy as np
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.inspection import permutation_importance
 
-    from tuner.figures import Axis
-    from zoo.document import Paragraph, Table
+    from tuner.reports.figures import Axis
+    from zoo.reports.document import Paragraph, Table
 
     columns = _columns(found, found.whole)
     y = np.array([trial.outcome.value for trial in found.whole])
@@ -220,9 +169,9 @@ def _importance(found: Found) -> "Iterator[Block]":
     yield Table("importance", "Importance by permutation", ["hyperparameter", "drop of R²", "std"], rows)
 
 
-def _figures(found: Found) -> "Iterator[Block]":
-    from tuner import figures
-    from zoo.document import Figure
+def _figures(found: "SearchResults") -> "Iterator[Block]":
+    from tuner.reports import figures
+    from zoo.reports.document import Figure
 
     search = found.search
     objective = [float(trial.outcome.value) for trial in found.whole if trial.outcome.value is not None]
@@ -273,10 +222,11 @@ def _main(arguments: argparse.Namespace) -> int:
 
 
 def _write(folder: Path, arguments: argparse.Namespace) -> int:
-    from tuner.folder import Folder
-    from zoo import document
+    from tuner.reports.trials import SearchResults
+    from tuner.searches.folder import Folder
+    from zoo.reports import document
 
-    found = Found(Folder(folder), arguments.search)
+    found = SearchResults(Folder(folder), arguments.search)
     out = document.folder(arguments.out, arguments.search)
     document.write(
         out, f"Search {arguments.search.name}", list(blocks(found, document.note(arguments.search, arguments.note)))

@@ -10,14 +10,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo import cluster, signals
+from zoo import signals
 from zoo.command import run_command
 from zoo.errors import UserError
+from zoo.sweeps import cluster
 
 if TYPE_CHECKING:  # so that --help needs neither a backend nor pydantic
-    from tuner.folder import Folder
-    from tuner.journal import Event
-    from tuner.space import Search
+    from tuner.searches.folder import Folder
+    from tuner.searches.journal import Event
+    from tuner.searches.space import Search
 
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before its import: it says in lines of its own what we say
 FAILED = 1  # exit status of a search that could not be ended, or whose trials all failed
@@ -54,8 +55,8 @@ def count(text: str) -> int:
 
 
 def _main(arguments: argparse.Namespace) -> int:
-    from tuner import space
-    from tuner.folder import Folder
+    from tuner.searches import space
+    from tuner.searches.folder import Folder
     from zoo import backend
 
     nodes = cluster.of(arguments)
@@ -87,7 +88,7 @@ def role() -> str | None:
         return None
     if missing := [name for name in KERASTUNER if name not in given]:
         raise UserError(f"{given[0]} is set, and {' and '.join(missing)} not; on several machines all three are needed")
-    from tuner.records import worker_name
+    from tuner.searches.records import worker_name
 
     worker = worker_name(os.environ["KERASTUNER_TUNER_ID"])
     return "chief" if "chief" in worker else worker
@@ -95,10 +96,10 @@ def role() -> str | None:
 
 def follow(path: Path, name: str, on_death: Callable[[str, str], None]) -> int:
     """Keeps one worker of a chief elsewhere going; the exit status."""
-    from tuner import secret
-    from tuner.folder import ENDED
-    from tuner.service import PATIENCE
-    from tuner.workers import Workers
+    from tuner.searches.folder import ENDED
+    from tuner.workers import secret
+    from tuner.workers.processes import Workers
+    from tuner.workers.service import PATIENCE
 
     secret.of(os.environ["KERASTUNER_ORACLE_IP"])
     deadline = time.monotonic() + PATIENCE
@@ -132,8 +133,8 @@ def follow(path: Path, name: str, on_death: Callable[[str, str], None]) -> int:
 
 def lead(path: Path, oracle, workers: int, on_death: Callable[[str, str], None]) -> bool:
     """Serves an oracle to workers of this machine or, with 0, to those of others; whether it got to its end."""
-    from tuner.service import SILENT, Chief
-    from tuner.workers import Workers
+    from tuner.workers.processes import Workers
+    from tuner.workers.service import SILENT, Chief
 
     here = workers > 0
     host, port = ("127.0.0.1", "0") if here else (os.environ[name] for name in KERASTUNER[1:])
@@ -168,15 +169,15 @@ def lead(path: Path, oracle, workers: int, on_death: Callable[[str, str], None])
 
 def ended(path: Path) -> None:
     """Writes down that all is done, for workers that come late."""
-    from tuner.folder import ENDED
-    from zoo import results
+    from tuner.searches.folder import ENDED
+    from zoo import files
 
-    results.write_own_json(path / ENDED, {"ended": time.strftime("%Y-%m-%d %H:%M:%S")})
+    files.write_own_json(path / ENDED, {"ended": time.strftime("%Y-%m-%d %H:%M:%S")})
 
 
 def _lead(folder: "Folder", search: "Search", workers: int, nodes: cluster.Cluster | None) -> int:
-    from tuner import oracles
-    from zoo.progress import duration
+    from tuner.searches import oracles
+    from zoo.training.progress import duration
 
     began = time.perf_counter()
 
@@ -223,19 +224,19 @@ def _lead(folder: "Folder", search: "Search", workers: int, nodes: cluster.Clust
 
 
 def _compare(nodes: cluster.Cluster, folder: "Folder", oracle) -> None:
-    from tuner import after
+    from tuner.workers import tasks
 
     ended(folder.path)
-    after.compare(nodes, folder, oracle)
+    tasks.compare(nodes, folder, oracle)
 
 
 def _hand_over(folder: "Folder", search: "Search", oracle, nodes: cluster.Cluster | None = None) -> int:
     """Confirms the best trials, best first, and makes the first that finishes the result; the exit status."""
-    from tuner import after
-    from tuner.confirm import confirm, here
+    from tuner.trials.confirmation import confirm, here
+    from tuner.workers import tasks
 
     try:
-        proved = confirm(folder, search, oracle, partial(after.start, nodes) if nodes else here)
+        proved = confirm(folder, search, oracle, partial(tasks.start, nodes) if nodes else here)
     except KeyboardInterrupt:
         print(f"the same command with --resume goes on with what is in {folder.path}", file=sys.stderr)
         raise
@@ -257,7 +258,7 @@ def _say_what_next(folder: "Folder") -> int:
 
 
 def _point(search: "Search", values: dict[str, Any]) -> str:
-    from tuner.space import FINAL, describe
+    from tuner.searches.space import FINAL, describe
 
     again = f" (trial {values[FINAL + 'of']} again, seed {values[FINAL + 'seed']})" if FINAL + "of" in values else ""
     epochs = f", {values['tuner/epochs']} epochs" if "tuner/epochs" in values else ""
@@ -267,9 +268,9 @@ def _point(search: "Search", values: dict[str, Any]) -> str:
 def _check(path: Path, search: "Search", data_dir: Path | None) -> None:
     """So that images that aren't there, or an unknown name, are said at the start and not by each trial."""
     import keras_adaptact as ka
-    from tuner.space import describe
-    from zoo import data
-    from zoo.config import ConfigError
+    from tuner.searches.space import describe
+    from zoo.data import datasets
+    from zoo.errors import ConfigError
 
     seen = set()
     for point in search.corners():
@@ -281,7 +282,7 @@ def _check(path: Path, search: "Search", data_dir: Path | None) -> None:
             except (TypeError, ValueError) as error:
                 raise ConfigError(f"{path}: at {describe(search.labelled(point))}: activation: {error}") from None
         if found.dataset.name not in seen:
-            data.load_for(found.dataset, data_dir)
+            datasets.load_for(found.dataset, data_dir)
         seen.add(found.dataset.name)
 
 

@@ -3,24 +3,24 @@
 import sys
 from pathlib import Path
 
-from tuner import workers
+from tuner.workers import processes
 from zoo.errors import UserError
 
 
 def main(argv: list[str]) -> int:
-    workers.end_with_parent()
-    workers.take_share()
+    processes.end_with_parent()
+    processes.take_share()
     try:
         return _search(Path(argv[0]))
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return workers.GAVE_UP
+        return processes.GAVE_UP
 
 
 def _search(path: Path) -> int:
     import os
 
-    from tuner.folder import Folder
+    from tuner.searches.folder import Folder
     from zoo import backend
 
     folder = Folder(path)
@@ -28,8 +28,8 @@ def _search(path: Path) -> int:
     backend.choose(found.backend)
     backend.load()
 
-    from tuner import trial
-    from tuner.service import Worker
+    from tuner.trials import trial
+    from tuner.workers.service import Worker
 
     data_dir = Path(found.data_dir) if found.data_dir else None
     name = os.environ["KERASTUNER_TUNER_ID"]

@@ -118,11 +118,11 @@ def write(run: Path, out: Path, license: str = LICENSE) -> None:
     Raises:
         UserError: where that is no finished run, its model is damaged, or `out` isn't empty.
     """
-    from zoo import results
+    from zoo import files
 
-    config = results.read_json(run / "config.json", "model", "activation", "dataset", "training")
-    environment = results.read_json(run / "environment.json", "backend", "device", "versions", "data")
-    metrics = results.read_json(run / "metrics.json", "status")
+    config = files.read_json(run / "config.json", "model", "activation", "dataset", "training")
+    environment = files.read_json(run / "environment.json", "backend", "device", "versions", "data")
+    metrics = files.read_json(run / "metrics.json", "status")
     try:
         card = text(config, environment, metrics, out.name, license)
     except UserError as error:
@@ -130,12 +130,12 @@ def write(run: Path, out: Path, license: str = LICENSE) -> None:
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{run}: not what zoo.train writes ({error!r})") from None
     with _model(run / "model.keras") as model:
-        results.new_folder(out)
+        files.new_folder(out)
         for part in PARTS:
-            results.write_whole(out / part, partial(_copy, model, part))
-    results.write_json(out / "run.json", config)
-    results.write_whole(out / "preprocessing.json", lambda path: shutil.copyfile(run / "preprocessing.json", path))
-    results.write_text(out / "README.md", card)
+            files.write_whole(out / part, partial(_copy, model, part))
+    files.write_json(out / "run.json", config)
+    files.write_whole(out / "preprocessing.json", lambda path: shutil.copyfile(run / "preprocessing.json", path))
+    files.write_text(out / "README.md", card)
 
 
 @contextlib.contextmanager

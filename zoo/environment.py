@@ -18,7 +18,7 @@ CODE = ("keras_adaptact", "zoo")  # what a run's numbers come from
 SETTINGS = ("OMP_NUM_THREADS", "KERAS_ADAPTACT_IMPLEMENTATION", "XLA_FLAGS", "CC")  # of the shell, that change them
 
 
-def environment(provenance: str, argv: Sequence[str] | None) -> dict[str, Any]:
+def describe_environment(provenance: str, argv: Sequence[str] | None) -> dict[str, Any]:
     """Where and how a run was made."""
     import keras
 

@@ -19,20 +19,21 @@ def evaluate(folder: Path, split: str = "test", data_dir: Path | None = None) ->
         UserError: where the folder holds no finished run, its data set isn't there, or files of others are in the
             place of those two.
     """
-    from zoo import earlier, metrics, results, written
+    from zoo import files, manifest, runs
+    from zoo.training import metrics
 
-    run = earlier.Run(folder)
+    run = runs.Run(folder)
     dataset = run.dataset(data_dir)
     images = getattr(dataset, split)
     if images is None:
         raise UserError(f"{folder}: this run held no {split} images out; use --split test or train")
     logits = run.predict(images.images)
     values, picture = folder / f"evaluation-{split}.json", folder / f"confusion-{split}.png"
-    written.check([values, picture])
+    manifest.check([values, picture])
     found = metrics.sound(logits, images.labels, dataset.classes, split)
-    results.write_json(values, found, written.claim)
+    files.write_json(values, found, manifest.claim)
     draw = _confusion(logits.argmax(axis=1), images.labels, dataset.classes, f"{folder.name}, {split}")
-    results.write_whole(picture, draw, written.claim)
+    files.write_whole(picture, draw, manifest.claim)
     return found
 
 

@@ -16,10 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from zoo import owned, results, signals
+from zoo import files, folders, signals
 from zoo.command import run_command
 from zoo.errors import UserError
-from zoo.owned import TABLES
+from zoo.folders import TABLES
 
 RUNS, PREDICTIONS, REPORT = "runs.jsonl", "predictions.npz", "report"
 ABSOLUTE = re.compile(r"(?<![^\s='\"])/(?:[^\s'\"/]+/)*([^\s'\"/]+)/?")
@@ -41,7 +41,7 @@ def pack(folder: Path, out: Path) -> tuple[int, int]:
     Raises:
         UserError: where there is nothing to pack, `out` isn't empty, or a file can't be read.
     """
-    from zoo import results, written
+    from zoo import files, manifest
 
     if not any((folder / name).exists() for name in ("sweep.json", "search.json")):
         raise UserError(f"{folder}: no folder of zoo.sweep or tuner.search: it has no sweep.json and no search.json")
@@ -52,28 +52,28 @@ def pack(folder: Path, out: Path) -> tuple[int, int]:
     for path in inside:
         place = str(path.relative_to(folder))
         if path.suffix == ".json":
-            lines.append({"file": place, "content": _without_paths(results.read_json(path))})
+            lines.append({"file": place, "content": _without_paths(files.read_json(path))})
         elif path.name in TABLES:
-            tables[path.name].add(str(path.parent.relative_to(folder)), *results.read_rows(path))
+            tables[path.name].add(str(path.parent.relative_to(folder)), *files.read_rows(path))
         elif path.name == PREDICTIONS:
             predictions |= {
-                f"{path.parent.relative_to(folder)}/{name}": found for name, found in results.read_classes(path).items()
+                f"{path.parent.relative_to(folder)}/{name}": found for name, found in files.read_classes(path).items()
             }
         else:
             left += 1
-    results.new_folder(out)
+    files.new_folder(out)
     for path in folder.iterdir():
         if path.is_file() and path.suffix == ".json":
-            results.write_json(out / path.name, _without_paths(results.read_json(path)))
-        elif path.is_file() and path.name not in (RUNS, written.MANIFEST) and path.suffix in (".jsonl", ".txt"):
+            files.write_json(out / path.name, _without_paths(files.read_json(path)))
+        elif path.is_file() and path.name not in (RUNS, manifest.MANIFEST) and path.suffix in (".jsonl", ".txt"):
             shutil.copyfile(path, out / path.name)
     for name, table in tables.items():
         if table.columns:
-            results.write_csv(out / name, ["run", *table.columns], table.rows())
+            files.write_csv(out / name, ["run", *table.columns], table.rows())
             lines += [{"file": f"{run}/{name}", "columns": columns} for run, columns in table.narrower()]
     if predictions:
-        results.write_classes(out / PREDICTIONS, predictions)
-    results.write_text(out / RUNS, "".join(json.dumps(line) + "\n" for line in lines))
+        files.write_classes(out / PREDICTIONS, predictions)
+    files.write_text(out / RUNS, "".join(json.dumps(line) + "\n" for line in lines))
     return len(inside) - left, left
 
 
@@ -86,7 +86,7 @@ def unpack(folder: Path, out: Path) -> Path:
     out.mkdir(parents=True)
 
     def place(name: str) -> Path:
-        path = owned.check_inside(out / name, out)
+        path = folders.check_inside(out / name, out)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -97,7 +97,7 @@ def unpack(folder: Path, out: Path) -> Path:
             if "columns" in entry:
                 columns[entry["file"]] = [str(name) for name in entry["columns"]]
             else:
-                results.write_json(place(entry["file"]), entry["content"])
+                files.write_json(place(entry["file"]), entry["content"])
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise UserError(f"{folder / RUNS}, line {number}: not what zoo.pack writes ({error!r})"[:400]) from None
     for name in TABLES:
@@ -105,9 +105,9 @@ def unpack(folder: Path, out: Path) -> Path:
         for run, rows in (empty | _by_run(folder / name)).items():
             header = columns.get(f"{run}/{name}", rows[0])
             chosen = [rows[0].index(column) for column in header if column in rows[0]]
-            results.write_csv(place(f"{run}/{name}"), header, [[row[i] for i in chosen] for row in rows[1:]])
+            files.write_csv(place(f"{run}/{name}"), header, [[row[i] for i in chosen] for row in rows[1:]])
     for run, arrays in _predictions(folder / PREDICTIONS).items():
-        results.write_classes(place(f"{run}/{PREDICTIONS}"), arrays)
+        files.write_classes(place(f"{run}/{PREDICTIONS}"), arrays)
     for path in folder.iterdir():
         if path.is_file() and path.name not in (RUNS, PREDICTIONS, *TABLES):
             shutil.copyfile(path, out / path.name)
@@ -142,7 +142,7 @@ def _by_run(path: Path) -> dict[str, list[list[str]]]:
     """The header and the rows of each run in a packed table."""
     if not path.exists():
         return {}
-    header, rows = results.read_rows(path)
+    header, rows = files.read_rows(path)
     found: dict[str, list[list[str]]] = {}
     for run, *values in rows:
         found.setdefault(run, [header[1:]]).append(values)
@@ -151,7 +151,7 @@ def _by_run(path: Path) -> dict[str, list[list[str]]]:
 
 def _predictions(path: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    for name, array in (results.read_classes(path) if path.exists() else {}).items():
+    for name, array in (files.read_classes(path) if path.exists() else {}).items():
         run, _, kind = name.rpartition("/")
         found.setdefault(run, {})[kind] = array
     return found

@@ -21,9 +21,9 @@ def predict(folder: Path, paths: Sequence[Path]) -> list[dict[str, float]]:
     """
     from scipy.special import softmax
 
-    from zoo import earlier
+    from zoo import runs
 
-    run = earlier.Run(folder)
+    run = runs.Run(folder)
     images = np.stack([_picture(path) for path in paths])
     found = []
     for row in softmax(run.predict(images).astype("float64"), axis=1):

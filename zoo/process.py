@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo import written
+from zoo import manifest
 
 PARENT = "ZOO_PARENT"  # the process without which a command stops
 LOOK = 1.0  # seconds between two looks for it
@@ -46,7 +46,7 @@ def supervise(
 
     pipe: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
     pipe |= {"pass_fds": keep, "env": dict(os.environ) | {PARENT: str(os.getpid())}}
-    opened = written.open_log(log)
+    opened = manifest.open_log(log)
     with open(opened, "a", encoding="utf-8") as file, subprocess.Popen(command, **pipe) as process:  # noqa: PTH123
         reader = threading.Thread(target=read)
         try:

@@ -10,16 +10,16 @@ from zoo import signals
 from zoo.command import run_command
 
 if TYPE_CHECKING:  # so that --help imports neither matplotlib nor a backend
-    from zoo.collected import Results
-    from zoo.document import Figure, Heading, Paragraph, Table
+    from zoo.reports.document import Figure, Heading, Paragraph, Table
+    from zoo.reports.groups import Results
 
     Block = Heading | Paragraph | Table | Figure
 
 
 def blocks(results: "Results", banners: list[str], note: str = "", data_dir: Path | None = None) -> "Iterator[Block]":
-    from zoo import judge, provenance, verdicts
-    from zoo.document import Heading, Paragraph
-    from zoo.sections import curves, measure, networks, shapes, sound, tables
+    from zoo.reports import judge, provenance, verdicts
+    from zoo.reports.document import Heading, Paragraph
+    from zoo.reports.sections import curves, measure, networks, shapes, sound, tables
 
     sections = sound.sections(results)
     found = judge.judge(sections)
@@ -85,15 +85,16 @@ def _main(arguments: argparse.Namespace) -> int:
 
 
 def _write(folder: Path, arguments: argparse.Namespace) -> int:
-    from zoo import backend, belonging
-    from zoo.collected import Results
+    from zoo import backend
+    from zoo.reports import comparable
+    from zoo.reports.groups import Results
 
     results = Results(folder, arguments.results)
-    banners = belonging.check(results, arguments.mixed)
+    banners = comparable.check(results, arguments.mixed)
     made_on = results.sweep.get("backend")
     backend.choose(made_on if made_on and find_spec(made_on) else None)
     backend.load()
-    from zoo import document
+    from zoo.reports import document
 
     out = document.folder(arguments.out, arguments.results)
     found = list(blocks(results, banners, document.note(arguments.results, arguments.note), arguments.data_dir))

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from zoo import signals
 from zoo.command import run_command
-from zoo.errors import UserError
+from zoo.errors import ConfigError, UserError
 from zoo.process import stop_without_parent
 
 SPLITS = ("train", "validation", "test")
 DIVERGED, STOPPED = 3, signals.STOPPED  # exit status after a NaN loss, and after SIGTERM
 
 if TYPE_CHECKING:  # so that --help needs neither a backend nor pydantic
-    from zoo.config import Config
+    from zoo.config.schema import Config
 
 
 def _never(*_) -> bool:
@@ -48,23 +48,27 @@ def run(
     Raises:
         UserError: for anything that its user can mend.
     """
-    from zoo import data, earlier, memory, owned, results, training
+    from zoo import files, folders, runs
+    from zoo.data import datasets
+    from zoo.environment import describe_environment
+    from zoo.training import memory
+    from zoo.training.trainer import CLASSES, Trainer
 
-    config = earlier.hold_weights(config)
-    memory.check(config, training.CLASSES)
-    trainer = training.Trainer(config)
-    results.check_free(out)
-    dataset = data.load_for(config.dataset, data_dir)
-    results.new_folder(out)
-    environment = results.environment(dataset.provenance, argv) | {
+    config = runs.hold_weights(config)
+    memory.check(config, CLASSES)
+    trainer = Trainer(config)
+    files.check_free(out)
+    dataset = datasets.load_for(config.dataset, data_dir)
+    files.new_folder(out)
+    environment = describe_environment(dataset.provenance, argv) | {
         "data_dir": str(data_dir.resolve()) if data_dir else None,
         "data_digest": dataset.digest(),
         "images": {name: len(part.labels) for name in SPLITS if (part := getattr(dataset, name))},
     }
-    with owned.locked(out):
-        results.check_free(out)  # of another run that began here in the meantime
-        results.write_json(out / "config.json", config.resolved())
-        results.write_json(out / "environment.json", environment)
+    with folders.locked(out):
+        files.check_free(out)  # of another run that began here in the meantime
+        files.write_json(out / "config.json", config.resolved())
+        files.write_json(out / "environment.json", environment)
         return _train(trainer, dataset, out, environment, is_over, is_enough)
 
 
@@ -86,21 +90,24 @@ def resume(
     """
     import keras
 
-    from zoo import config, data, earlier, memory, owned, results, training
+    from zoo import config, files, folders, runs
+    from zoo.data import datasets
+    from zoo.training import memory
+    from zoo.training.trainer import CLASSES, Trainer
 
-    environment = results.read_json(folder / "environment.json")
+    environment = files.read_json(folder / "environment.json")
     if environment.get("backend") != keras.config.backend():
         raise UserError(
             f"{folder}: this run was begun on {environment.get('backend')} and can't go on with "
             f"KERAS_BACKEND={keras.config.backend()}"
         )
-    with owned.locked(folder):
-        results.read_json(folder / "config.json", *earlier.SECTIONS)
+    with folders.locked(folder):
+        files.read_json(folder / "config.json", *runs.SECTIONS)
         settings = config.load(folder / "config.json")
-        memory.check(settings, training.CLASSES)
-        trainer = training.Trainer(settings)
+        memory.check(settings, CLASSES)
+        trainer = Trainer(settings)
         place = data_dir or environment.get("data_dir")
-        dataset = data.load_for(trainer.config.dataset, Path(place) if place else None)
+        dataset = datasets.load_for(trainer.config.dataset, Path(place) if place else None)
         if dataset.digest() != environment.get("data_digest"):
             raise UserError(f"{folder}: this run was begun with other images than {dataset.provenance}")
         return _train(trainer, dataset, folder, environment, is_over, is_enough)
@@ -108,7 +115,8 @@ def resume(
 
 def _train(trainer, dataset, out: Path, environment: dict[str, Any], is_over, is_enough) -> list[dict]:
     """Trains the seeds that haven't been, each in its folder."""
-    from zoo import card, owned, results, training
+    from zoo import card, files, folders
+    from zoo.training.trainer import summarize
 
     trainer.attach(dataset)
     seeds = trainer.config.training.seeds
@@ -116,22 +124,22 @@ def _train(trainer, dataset, out: Path, environment: dict[str, Any], is_over, is
     for seed in seeds:
         folder = out if len(seeds) == 1 else out / f"seed-{seed}"
         if (folder / "metrics.json").exists():
-            found.append(results.read_json(folder / "metrics.json"))
+            found.append(files.read_json(folder / "metrics.json"))
             continue
         if folder != out:
-            if not (owned.check_inside(folder, out) / "environment.json").exists():
-                owned.clear_unbegun(folder)
+            if not (folders.check_inside(folder, out) / "environment.json").exists():
+                folders.clear_unbegun(folder)
             folder.mkdir(exist_ok=True)
-            results.write_json(folder / "config.json", trainer.config.with_seed(seed).resolved())
-            results.write_json(folder / "environment.json", environment)
-        with owned.locked(folder) if folder != out else contextlib.nullcontext():
-            owned.remove_unfinished(folder)
+            files.write_json(folder / "config.json", trainer.config.with_seed(seed).resolved())
+            files.write_json(folder / "environment.json", environment)
+        with folders.locked(folder) if folder != out else contextlib.nullcontext():
+            folders.remove_unfinished(folder)
             found.append(trainer.train(seed, folder, is_over, is_enough))
             if found[-1]["status"] == "finished" and "test_accuracy" in found[-1]:
                 settings = trainer.config.with_seed(seed).resolved()
-                results.write_text(folder / "card.md", card.text(settings, environment, found[-1], "model.keras"))
+                files.write_text(folder / "card.md", card.text(settings, environment, found[-1], "model.keras"))
     if len(seeds) > 1:
-        results.write_json(out / "summary.json", training.summarize(found))
+        files.write_json(out / "summary.json", summarize(found))
     return found
 
 
@@ -180,18 +188,18 @@ def _main(arguments: argparse.Namespace) -> int:
     def train(over):
         try:
             return run(settings, out, arguments.data_dir, arguments.command, over)
-        except config.ConfigError as error:  # found in building what the config names
-            raise config.ConfigError(f"{arguments.config}: {error}") from None
+        except ConfigError as error:  # found in building what the config names
+            raise ConfigError(f"{arguments.config}: {error}") from None
 
     return _stoppable(out, train)
 
 
 def _resume(arguments: argparse.Namespace) -> int:
-    from zoo import backend, results  # none of which imports Keras
+    from zoo import backend, files  # none of which imports Keras
 
     if arguments.overrides or arguments.out:
         raise UserError("--resume goes on with a run as it was begun; --set and --out belong to a new one")
-    begun_on = results.read_json(arguments.resume / "environment.json").get("backend")
+    begun_on = files.read_json(arguments.resume / "environment.json").get("backend")
     backend.choose(begun_on)
     print(f"{arguments.resume} on the {begun_on} backend", flush=True)
     return _stoppable(arguments.resume, lambda over: resume(arguments.resume, arguments.data_dir, over))
@@ -202,7 +210,7 @@ def _stoppable(out: Path, train: Callable[[Callable[[], bool]], list[dict[str, A
     from zoo import backend
 
     backend.load()
-    from zoo.training import Stopped
+    from zoo.training.trainer import Stopped
 
     asked: list[int] = []
 

@@ -13,7 +13,7 @@ import pytest
 import ray.cluster_utils
 
 from zoo import sweep
-from zoo.cluster import THREADS
+from zoo.sweeps.cluster import THREADS
 
 ROOT = Path(__file__).parents[2]
 RUNS = int(os.environ.get("RUNS", "4"))

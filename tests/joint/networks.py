@@ -9,7 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo import config, data, pipeline, training
+from zoo import config
+from zoo.data import datasets, pipeline
+from zoo.data.splits import Split
+from zoo.training import trainer
 
 SMALL = {
     "lenet": {},
@@ -20,19 +23,19 @@ SMALL = {
 }
 
 
-def trainer(network: str, structure: dict) -> training.Trainer:
+def trainer(network: str, structure: dict) -> trainer.Trainer:
     model = {"name": network} | structure
     model |= {"stem": "reference"} if network != "lenet" else {}
     model |= {"dropout": 0.0} if network != "resnet50" else {}
     settings = {"batch_size": 16, "optimizer": {"learning_rate": 0.01}, "schedule": {"name": "constant", "warmup": 0.0}}
-    return training.Trainer(config.Config(model=model, activation={"name": "method1"}, training=settings))
+    return trainer.Trainer(config.Config(model=model, activation={"name": "method1"}, training=settings))
 
 
-def losses(made: training.Trainer) -> list[float]:
+def losses(made: trainer.Trainer) -> list[float]:
     """In training, before and after a step."""
     rng = np.random.default_rng(0)
-    images = data.Split(rng.integers(0, 256, (16, 32, 32, 3), "uint8"), rng.integers(0, 10, 16, "int32"))
-    made.attach(data.Dataset("random", data.CIFAR10_CLASSES, images, None, images, "random"))
+    images = Split(rng.integers(0, 256, (16, 32, 32, 3), "uint8"), rng.integers(0, 10, 16, "int32"))
+    made.attach(datasets.Dataset("random", datasets.CIFAR10_CLASSES, images, None, images, "random"))
     found = []
     for _ in range(2):
         made.model.reset_metrics()

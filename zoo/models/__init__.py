@@ -9,7 +9,8 @@ from importlib import import_module
 import keras
 
 import keras_adaptact as ka
-from zoo.config import Activation, Config, ConfigError, Rule
+from zoo.config.schema import Activation, Config, Rule
+from zoo.errors import ConfigError
 from zoo.models.blocks import Factory
 
 

@@ -12,7 +12,7 @@ left out.
 import keras
 from keras import layers
 
-from zoo.config import AlexNet
+from zoo.config.schema import AlexNet
 from zoo.models.blocks import Builder, Factory, LocalResponseNormalization, channel_axis, image_shape
 
 

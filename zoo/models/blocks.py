@@ -8,7 +8,7 @@ from collections.abc import Callable
 import keras
 from keras import layers, ops
 
-from zoo.config import Norm
+from zoo.config.schema import Norm
 
 Factory = Callable[[str], keras.layers.Layer]
 

@@ -10,7 +10,7 @@ instead of 1e-3. The cifar stem, a 3x3 conv1 with stride 1, is that of the paper
 import keras
 from keras import layers
 
-from zoo.config import DenseNet
+from zoo.config.schema import DenseNet
 from zoo.models.blocks import Builder, Factory, channel_axis, image_shape
 
 

@@ -10,7 +10,7 @@ instead of 0.999 and 1e-3. The cifar stem is neither's: conv1 is 3x3 with stride
 import keras
 from keras import layers
 
-from zoo.config import GoogLeNet
+from zoo.config.schema import GoogLeNet
 from zoo.models.blocks import Builder, Factory, channel_axis, image_shape
 
 INCEPTIONS = {  # filters: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection

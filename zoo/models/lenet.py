@@ -9,7 +9,7 @@ implementation, whose second kernel is 14x14, both are 5x5 as in the paper.
 import keras
 from keras import layers
 
-from zoo.config import LeNet
+from zoo.config.schema import LeNet
 from zoo.models.blocks import Builder, Factory, image_shape
 
 

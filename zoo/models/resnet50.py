@@ -10,7 +10,7 @@ stride 1, and pool1 is left out.
 import keras
 from keras import layers
 
-from zoo.config import ResNet50
+from zoo.config.schema import ResNet50
 from zoo.models.blocks import Builder, Factory, image_shape
 
 

@@ -1,0 +1,178 @@
+"""The comparison after a search: the best trial of each label, trained again, before the judge of the zoo."""
+
+import statistics
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tuner.searches.space import FINAL, Search, describe
+from zoo import files
+from zoo.reports import judge, verdicts
+from zoo.reports.document import Figure, Paragraph, Table
+from zoo.reports.judge import Arm, Comparison, Section
+from zoo.reports.verdicts import POINTS, Scale
+
+if TYPE_CHECKING:
+    from tuner.reports.trials import SearchResults, Trial
+
+CLASSES = 10  # of both data sets
+NATS = Scale(1, 4, "nats")
+TEST = "test_accuracy"
+EXPLAINED = (
+    "The best trial of each {by}, trained again with {count} seeds that the search did not use, so that the search's "
+    "luck is left behind. The first {by} is the one that the others are compared with."
+)
+
+
+class Judged(NamedTuple):
+    """What the judge gets of a search: the section, what its scores are, and the runs of each label."""
+
+    section: Section
+    score: str
+    runs: Mapping[str, list["Trial"]]
+
+    @property
+    def scale(self) -> Scale:
+        return NATS if self.score == "val_loss" else POINTS
+
+
+def judged(found: "SearchResults") -> Judged:
+    """Its labels as arms: by accuracy on test images, which chose nothing, where every run after the search has it.
+
+    Runs of version 0.1.0 have the objective alone, on the images that chose: they are judged by it, and get no verdict.
+    """
+    search = found.search
+    assert search.contrast
+    by = search.contrast.by
+    runs: dict[str, list[Trial]] = {str(label): [] for label in search.labels(by)}
+    for trial in found.finals:
+        runs[str(trial.point[by])].append(trial)
+    measured = {trial.name: _metrics(found, trial) for trial in found.finals if trial.outcome.value is not None}
+    score = TEST if measured and all(TEST in metrics for metrics in measured.values()) else search.objective
+    arms = {}
+    for label, trials in runs.items():
+        kept = {t.point[FINAL + "seed"]: t for t in trials if t.outcome.value is not None}
+        scores = {
+            seed: float(measured[t.name][TEST] if score == TEST else t.outcome.value or 0.0) for seed, t in kept.items()
+        }
+        losses = [measured[t.name]["test_loss"] for t in kept.values() if "test_loss" in measured[t.name]]
+        entropy = statistics.fmean(losses) if losses else None
+        arms[label] = Arm(scores, len(search.contrast.seeds), len(trials) - len(kept), entropy)
+    first, *others = runs
+    plan = [Comparison(label, first) for label in others]
+    confounded = {each: why for each in plan if (why := _confounded(found, each, score))}
+    classes = None if score == "val_loss" else CLASSES
+    return Judged(Section(arms, plan, first, classes, confounded=confounded), score, runs)
+
+
+def _metrics(found: "SearchResults", trial: "Trial") -> dict[str, Any]:
+    path = found.folder.run(trial.name) / "metrics.json"
+    return files.read_json(path, "status") if path.exists() else {}
+
+
+def _confounded(found: "SearchResults", comparison: Comparison, score: str) -> str:
+    """What two labels differ in besides themselves."""
+    search = found.search
+    assert search.contrast
+    sides = [
+        [trial for trial in found.trials.values() if str(trial.point.get(search.contrast.by)) == label]
+        for label in comparison[:2]
+    ]
+    reasons = []
+    if len(sides[0]) != len(sides[1]):
+        medians = [_medians(search, side) for side in sides]
+        apart = [
+            f"median {name} {medians[0][name]:.3g} and {medians[1][name]:.3g}"
+            for name in medians[0]
+            if name in medians[1]
+        ]
+        counts = f"{len(sides[0])} trials for {comparison.arm} and {len(sides[1])} for {comparison.reference}"
+        reasons.append(f"unequal effort: {', '.join([counts, *apart])}")
+        best = [next((t for t in found.finals if str(t.point[_by(found)]) == label), None) for label in comparison[:2]]
+        if others := [
+            name
+            for name in _choices(search)
+            if best[0] and best[1] and best[0].point.get(name) != best[1].point.get(name)
+        ]:
+            reasons.append(f"their best trials differ in {', '.join(others)} as well")
+    if score != TEST:
+        reasons.append(f"judged on the validation images that chose{_noise(found)}")
+    return "; ".join(reasons)
+
+
+def _choices(search: Search) -> list[str]:
+    """The other entries that are choices and count at each point."""
+    by = search.contrast.by if search.contrast else ""
+    return [entry.name for entry in search.space if entry.choice and not entry.when and entry.name != by]
+
+
+def _medians(search: Search, trials: list["Trial"]) -> dict[str, float]:
+    """Of each entry that is a number on a logarithmic axis, such as a learning rate."""
+    names = [entry.name for entry in search.space if entry.log]
+    values = {name: [t.point[name] for t in trials if name in t.point] for name in names}
+    return {name: statistics.median(each) for name, each in values.items() if each}
+
+
+def _noise(found: "SearchResults") -> str:
+    """The standard error that an accuracy on so few images has, where a run says how many there are."""
+    folders = [found.folder.run(trial.name) for trial in [*found.finals, *found.trials.values()]]
+    for folder in folders:
+        if found.search.maximize and (folder / "config.json").exists():
+            asked = files.read_json(folder / "config.json", "dataset")["dataset"]
+            images = round((asked["limit"] or 50_000) * asked["validation"])
+            best = max((t.outcome.value for t in found.finals if t.outcome.value is not None), default=0.5)
+            error = (best * (1 - best) / images) ** 0.5
+            return f" ({images:,} images, a standard error of {100 * error:.1f} points)"
+    return ""
+
+
+def summary(found: "SearchResults") -> Paragraph:
+    by, made = _by(found), judged(found)
+    told = judge.judge({by: made.section})
+    return verdicts.summary({by: made.section}, told, made.scale)
+
+
+def _by(found: "SearchResults") -> str:
+    assert found.search.contrast
+    return found.search.contrast.by
+
+
+def blocks(found: "SearchResults") -> Iterator[Paragraph | Table | Figure]:
+    search, by, made = found.search, _by(found), judged(found)
+    assert search.contrast
+    told = judge.judge({by: made.section})[by]
+    yield Paragraph(EXPLAINED.format(by=by, count=len(search.contrast.seeds)))
+    yield verdicts.explained({by: made.section}, named=True)
+    yield _table(found, made)
+    what = made.score.replace("_", " ").replace("val ", "validation ")
+    yield from verdicts.blocks("contrast", by, made.section, told, made.scale, {}, what)
+    yield Paragraph(_in_words(search, made, told))
+
+
+def _table(found: "SearchResults", made: Judged) -> Table:
+    search, by = found.search, _by(found)
+    rows = []
+    for label, runs in made.runs.items():
+        arm = made.section.arms[label]
+        known = list(arm.scores.values())
+        mean = f"{statistics.fmean(known):.4f}" if known else ""
+        spread = f" ± {statistics.stdev(known):.4f}" if len(known) > 1 else ""
+        tried = [trial for trial in found.trials.values() if str(trial.point.get(by)) == label]
+        epochs = sum(len(trial.outcome.curve) for trial in tried)
+        lost = [run.outcome.status for run in runs if run.outcome.value is None]
+        states = [f"{len(known)} of {arm.planned}", *(f"{lost.count(state)} {state}" for state in dict.fromkeys(lost))]
+        settings = describe(search.labelled(runs[0].point)) if runs else ""
+        rows.append([label, str(len(tried)), str(epochs), ", ".join(states), mean + spread, settings])
+    header = [by, "trials", "epochs tried", "runs", made.score, "best trial's settings"]
+    return Table("contrast", f"{made.score} by {by}, mean ± std, and the effort behind each", header, rows)
+
+
+def _in_words(search: Search, made: Judged, told: list[judge.Verdict]) -> str:
+    """Which labels are better, as a search counts it."""
+    higher = made.score != "val_loss"
+    better = {"above": "better" if higher else "worse", "below": "worse" if higher else "better"}
+    better["open"] = "not shown to differ"
+    groups: dict[str, list[str]] = {}
+    for verdict in told:
+        groups.setdefault(better.get(verdict.status, "without a verdict"), []).append(verdict.comparison.arm)
+    parts = [f"{', '.join(labels)} {words}" for words, labels in groups.items()]
+    return f"Against {made.section.baseline}: {'; '.join(parts)}."

@@ -1,0 +1,260 @@
+"""The folder of a search: what is searched, each trial's run folder and outcome, and the best config found."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuner.searches import journal, records, space
+from tuner.searches.outcome import OUTCOME, Outcome
+from tuner.searches.records import AtWork, Described
+from zoo import config, files, folders, manifest
+from zoo.environment import SCHEMA
+from zoo.errors import UserError
+
+if TYPE_CHECKING:  # it imports Keras
+    from tuner.searches.oracle import JournaledOracle
+
+LARGE = ("model.keras", "checkpoint.npz")
+NOT_HANDED_ON = {"metrics.json", "model.keras", "predictions.npz"}  # of a trial to the one that resumes it
+ENDED = "ended.json"  # tells a worker that comes late that there is nothing left to do
+GROWS = ("notes", "trials", "confirm")  # fields that a resumed search may have changed
+
+
+class Folder:
+    """`search.json`, `base.json`, `journal.jsonl`, `best.json`; `trials/0000` and so on are the runs.
+
+    Workers on other machines need to see it, too. Names of trials and workers come over the network and out of files:
+    each is checked, and so is that the path it makes lies in the folder.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.base, self.best, self.journal = path / "base.json", path / "best.json", path / "journal.jsonl"
+        self._settled: set[str] = set()  # trials without weights
+        self._best = ""  # the trial of best.json
+
+    @contextlib.contextmanager
+    def led(self) -> Iterator[None]:
+        """Within it no other process leads the search.
+
+        Raises:
+            UserError: where one does, with its number and since when.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{self.path}: no folder can be made here: {error.strerror}") from None
+        with folders.locked(self.path, "this search is led by"):
+            yield
+
+    def begin(self, file: Path, search: space.Search, data_dir: Path | None, backend: str, resumed: bool) -> None:
+        """Writes down what is searched; or finds it there, where the search is resumed.
+
+        Raises:
+            UserError: for a folder in use, or one that holds another search.
+        """
+        found: dict[str, Any] = {"schema": SCHEMA}
+        found |= {"search": search.model_dump(by_alias=True, mode="json", exclude={"schema_"})}
+        found |= {"backend": backend, "data_dir": str(data_dir.resolve()) if data_dir else None}
+        found["file"] = str(file)
+        base = config.read_object(file.parent / search.base)
+        self._check_inside(self.path / "trials")
+        if journal.exists(self.journal):
+            self._check_same(search, found, base, resumed)
+        elif not (self.path / "search.json").exists():
+            files.new_folder(self.path)
+        for part in ("", "trials", "confirm"):
+            self._check_inside(self.path / part).mkdir(exist_ok=True)
+            manifest.adopt(self.path / part)  # before search.json says that this version wrote it
+        manifest.check([self.base, self.path / "search.json", self.best, self.journal])
+        manifest.remove(self.path / ENDED)
+        files.write_own_json(self.base, base)
+        files.write_own_json(self.path / "search.json", found)
+
+    def _check_same(self, search: space.Search, found: dict[str, Any], base: dict[str, Any], resumed: bool) -> None:
+        if not resumed:
+            raise UserError(f"{self.path}: this folder holds a search; --resume goes on with it, or give another --out")
+        then = self._described()
+        changes = [*_changes(then.search, found["search"]), *_changes(config.read_object(self.base), base, "base")]
+        changes += _changes({"backend": then.backend}, {"backend": found["backend"]})
+        changes = [change for change in changes if change.split(":")[0] not in (*GROWS, "base.notes")]
+        if changes:
+            raise UserError(f"{self.path}: this folder holds another search: {'; '.join(changes[:3])}")
+        if search.trials < (before := self._parsed(then).trials):
+            raise UserError(f"{self.path}: trials can only grow: {before} then, {search.trials} now")
+
+    def _described(self) -> Described:
+        return records.read(self.path / "search.json", records.DESCRIBED)
+
+    def _parsed(self, described: Described) -> space.Search:
+        return space.parse(described.search, str(self.path / "search.json"))
+
+    def open(self) -> tuple[space.Search, Described]:
+        """The search that the folder holds, and its backend and data."""
+        found = self._described()
+        return self._parsed(found), found
+
+    def events(self) -> list[journal.Event]:
+        return journal.read(self.journal)
+
+    # Trials
+
+    def run(self, trial: str) -> Path:
+        return self._of(trial, "")
+
+    def log(self, trial: str) -> Path:
+        return self._of(trial, ".log")
+
+    def _of(self, trial: str, suffix: str, part: str = "trials") -> Path:
+        return self._check_inside(self.path / part / f"{records.trial_name(trial)}{suffix}")
+
+    def _check_inside(self, path: Path) -> Path:
+        """
+        Raises:
+            UserError: where a link leads out of the search's folder.
+        """
+        if not path.resolve().is_relative_to(self.path.resolve()):
+            raise UserError(f"{path}: a link out of the search's folder; nothing is written there")
+        return path
+
+    @contextlib.contextmanager
+    def hold(self, trial: str) -> Iterator[None]:
+        """Waits until no other process is at work on a trial."""
+        import fcntl
+
+        lock = self._of(trial, ".lock")
+        file = folders.open_own(lock.with_name(f".{lock.name}"), os.O_RDWR)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(file)
+
+    def clear(self, run: Path) -> None:
+        """Removes what a run wrote that was cut off before it began; a folder that holds anything else is refused."""
+        folders.clear_unbegun(self._check_inside(run))
+
+    def write_outcome(self, trial: str, outcome: Outcome) -> None:
+        files.write_own_json(self._of(trial, ".json"), asdict(outcome))
+
+    def outcome(self, trial: str) -> Outcome | None:
+        path = self._of(trial, ".json")
+        return records.read(path, OUTCOME) if path.exists() else None
+
+    def ended(self, trial: str) -> Outcome:
+        return self.outcome(trial) or Outcome("failed", reason="its worker says it ended, and left no outcome")
+
+    # Confirmations: runs of the best trials' settings as the final run would be
+
+    def confirmation_run(self, trial: str) -> Path:
+        return self._of(trial, "", "confirm")
+
+    def write_confirmation(self, trial: str, outcome: Outcome) -> None:
+        files.write_own_json(self._of(trial, ".json", "confirm"), asdict(outcome))
+
+    def confirmation(self, trial: str) -> Outcome | None:
+        path = self._of(trial, ".json", "confirm")
+        return records.read(path, OUTCOME) if path.exists() else None
+
+    # Workers
+
+    def _worker(self, name: str) -> Path:
+        return self._check_inside(self.path / f"{records.worker_name(name)}.json")
+
+    def at_work(self, worker: str, trial: str | None) -> None:
+        """Writes down what a worker is at, for whoever sees it die."""
+        files.write_own_json(self._worker(worker), AtWork(trial=trial, process=os.getpid()).model_dump())
+
+    def died(self, worker: str, how: str) -> None:
+        """Counts the death of a worker against the trial that it was at."""
+        path = self._worker(worker)
+        trial = records.read(path, records.AT_WORK).trial if path.exists() else None
+        if trial is not None:
+            files.write_own_json(self._of(trial, ".deaths.json"), [*self.deaths(trial), how])
+
+    def deaths(self, trial: str) -> list[str]:
+        path = self._of(trial, ".deaths.json")
+        return records.read(path, records.DEATHS) if path.exists() else []
+
+    # What is kept
+
+    def settle(self, search: space.Search, oracle: "JournaledOracle") -> None:
+        """After a trial: the weights of those that can't be the best go, and best.json says which is, if none is to be
+        confirmed."""
+        chosen = candidates(search, oracle)
+        if chosen and not search.confirm:
+            self.hand_over(search, oracle, chosen[0])
+        elif chosen:
+            self._remove_weights(oracle, set(chosen))
+
+    def hand_over(self, search: space.Search, oracle: "JournaledOracle", best: str | None) -> None:
+        """Writes best.json, or removes it where no trial was confirmed; only the best keeps its weights."""
+        if best is None:
+            manifest.remove(self.best)
+        elif best != self._best:
+            self._write_best(search, oracle, best)
+        self._best = best or ""
+        self._remove_weights(oracle, {best} if best else set(candidates(search, oracle)))
+
+    def _remove_weights(self, oracle: "JournaledOracle", kept: set[str]) -> None:
+        for trial in oracle.outcomes.keys() - kept - oracle.candidates() - self._settled:
+            for run in (self.run(trial), *self.run(trial).glob("seed-*")):
+                if self._check_inside(run).exists():
+                    folders.remove(run, "|".join(map(re.escape, LARGE)))
+            self._settled.add(trial)
+
+    def _write_best(self, search: space.Search, oracle: "JournaledOracle", best: str) -> None:
+        point = oracle.trials[best].hyperparameters.values
+        value = f"{search.objective} {oracle.outcomes[best].value:.4f}"
+        proved = ", confirmed by a run of its own" if search.confirm else ""
+        notes = f"Trial {best} of {self.path}, the best with {value}{proved}: {space.describe(search.labelled(point))}."
+        files.write_own_json(self.best, search.result(point, self.base).resolved() | {"notes": notes})
+
+    def promote(self, trial: str, past: str) -> None:
+        """Lets a trial go on from where another one ended, optimizer and all."""
+        run = self.run(trial)
+        if not (run / "environment.json").exists():
+            for source in sorted(self.run(past).glob("seed-*")):
+                _hand_on(self._check_inside(source), self._check_inside(run / source.name))
+            _hand_on(self.run(past), run)
+
+
+def _hand_on(source: Path, target: Path) -> None:
+    """Copies what a run goes on from; last its environment.json, which makes the copy a run."""
+    names = [name for name in folders.FILES if name not in NOT_HANDED_ON and folders.is_file(source / name)]
+    mine = "|".join(map(re.escape, (*folders.FILES, folders.LOCK)))
+    folders.check_run(target, rf"{mine}|{folders.unfinished(folders.FILES)}|seed-[0-9]+/")
+    target.mkdir(parents=True, exist_ok=True)
+    for name in sorted(names, key="environment.json".__eq__):
+        files.write_whole(target / name, partial(shutil.copyfile, source / name))
+
+
+def candidates(search: space.Search, oracle: "JournaledOracle") -> list[str]:
+    """The best trials, of different settings: those that may be confirmed, or the one best."""
+    found: dict[str, str] = {}
+    for trial in oracle.ranking():
+        fields = search.fields(oracle.trials[trial].hyperparameters.values)
+        found.setdefault(repr(sorted(fields.items())), trial)
+        if len(found) == max(1, search.confirm):
+            break
+    return list(found.values())
+
+
+def _changes(then: Any, now: Any, where: str = "") -> list[str]:
+    """What differs between two JSON values, by dotted path."""
+    pairs: list[tuple[str, Any, Any]] = []
+    if isinstance(then, dict) and isinstance(now, dict):
+        pairs = [(str(key), then.get(key), now.get(key)) for key in then.keys() | now.keys()]
+    elif isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
+        pairs = [(str(i), *pair) for i, pair in enumerate(zip(then, now, strict=True))]
+    elif then != now:
+        return [f"{where}: {json.dumps(then)} then, {json.dumps(now)} now"]
+    found = [_changes(a, b, f"{where}.{key}".lstrip(".")) for key, a, b in sorted(pairs, key=lambda pair: pair[0])]
+    return [change for inner in found for change in inner]

@@ -1,0 +1,160 @@
+"""The journal of a search: what was handed out and what came back, a line of JSON for each event.
+
+A line is on the disk before its event is answered, and only the last can be cut off. `journal.json` is what version
+0.1.0 wrote, a list in one file; it is read as well, and becomes `journal.jsonl` where its search is resumed.
+"""
+
+import errno
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from tuner.searches import records
+from tuner.searches.outcome import Outcome
+from tuner.searches.records import Record, TrialName, Value
+from zoo import files, folders, manifest
+from zoo.errors import UserError
+
+
+class Opened(Record):
+    """The first line."""
+
+    event: Literal["opened"] = "opened"
+    version: Literal[1] = 1
+
+
+class Begun(Record):
+    event: Literal["begun"] = "begun"
+    trial: TrialName
+    worker: str = ""
+    values: dict[str, Value]
+
+
+class Ended(Record):
+    event: Literal["ended"] = "ended"
+    trial: TrialName
+    worker: str = ""
+    outcome: Outcome
+
+
+class Released(Record):
+    """Taken from a worker that died or fell silent, for another to begin it again."""
+
+    event: Literal["released"] = "released"
+    trial: TrialName
+
+
+Event = Begun | Ended | Released
+LINE: TypeAdapter[Opened | Event] = TypeAdapter(Annotated[Opened | Event, Field(discriminator="event")])
+OLDER: TypeAdapter[list[Event]] = TypeAdapter(list[Annotated[Event, Field(discriminator="event")]])
+
+
+class Journal:
+    """Events in a file that grows by one line for each.
+
+    Args:
+        path: of the file; None keeps nothing.
+
+    Raises:
+        UserError: for a file that holds anything else; but for a last line that was cut off, which is left out.
+    """
+
+    def __init__(self, path: Path | None):
+        self.path = path
+        self.found = compact(read(path)) if path else []
+        self._is_whole = False  # since it was opened
+
+    def add(self, event: Event) -> None:
+        """Writes an event down, so that a kill or a crash of the machine right after doesn't lose it.
+
+        Raises:
+            UserError: where there is no room, or no right to; the file is as it was.
+        """
+        if self.path is None:
+            return
+        if not self._is_whole:
+            self._begin()
+        line, size = _line(event), self.path.stat().st_size
+        try:
+            with open(folders.open_own(self.path, os.O_WRONLY | os.O_APPEND), "ab", buffering=0) as file:  # noqa: PTH123
+                if file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file.fileno())
+        except OSError as error:
+            os.truncate(self.path, size)
+            raise UserError(f"{self.path}: can't be written: {error.strerror or error}") from None
+
+    def _begin(self) -> None:
+        """Writes the compacted events anew, whole or not at all."""
+        assert self.path
+        lines = b"".join(map(_line, [Opened(), *self.found]))
+        manifest.claim(self.path)
+        files.write_whole(self.path, lambda unfinished: unfinished.write_bytes(lines))
+        manifest.remove(_older(self.path))
+        self._is_whole = True
+
+
+def _line(event: Opened | Event) -> bytes:
+    return (event.model_dump_json() + "\n").encode()
+
+
+def _older(path: Path) -> Path:
+    return path.with_name("journal.json")
+
+
+def exists(path: Path) -> bool:
+    return path.exists() or _older(path).exists()
+
+
+def read(path: Path) -> list[Event]:
+    """The events of a journal; none, where there isn't one.
+
+    Raises:
+        UserError: for a file that holds anything else; but for a last line that was cut off, which is left out.
+    """
+    if not path.exists() and _older(path).exists():
+        path = _older(path)
+        older: list[Event] = records.read(path, OLDER)
+        return _ordered(path, older)
+    try:
+        *lines, rest = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    except OSError as error:
+        raise UserError(f"{path}: can't be read: {error.strerror}") from None
+    events: list[Opened | Event] = []
+    for number, line in enumerate([*lines, rest], start=1):
+        try:
+            events.append(records.parse(line, LINE))
+        except ValueError as error:
+            if number > len(lines):
+                break  # cut off
+            raise UserError(f"{path}: line {number}: not what tuner.search writes: {error}") from None
+    return _ordered(path, [event for event in events if not isinstance(event, Opened)])
+
+
+def _ordered(path: Path, events: Sequence[Event]) -> list[Event]:
+    """The events, where each trial ends or is released only while it is under way."""
+    state: dict[str, str] = {}
+    for number, event in enumerate(events, start=1):
+        before = state.get(event.trial)
+        if before not in ((None, "released") if event.event == "begun" else ("begun",)):
+            was = before or "never begun"
+            raise UserError(f"{path}: event {number}: trial {event.trial} was {was}, and can't be {event.event}")
+        state[event.trial] = event.event
+    return list(events)
+
+
+def compact(events: Iterable[Event]) -> list[Event]:
+    """The same history, with each trial begun once, by its last worker."""
+    events = list(events)
+    last = {event.trial: event for event in events if isinstance(event, Begun)}
+    state = {event.trial: event for event in events}
+    found: dict[tuple[str, str], Event] = {}
+    for event in events:
+        if isinstance(event, Begun):
+            found.setdefault((event.trial, "begun"), last[event.trial])
+        elif isinstance(event, Ended) or state[event.trial] is event:
+            found[event.trial, event.event] = event
+    return list(found.values())

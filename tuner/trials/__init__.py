@@ -1,0 +1,1 @@
+"""How a trial runs, and how the best one is confirmed."""

@@ -1,0 +1,135 @@
+"""Workers as processes of this machine: started, started again under their names where they die, and ended."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from zoo import manifest
+
+DEATHS_IN_A_ROW = 3  # of a worker without a trial ended between; then it isn't started again
+GAVE_UP = 5  # exit status of a worker that can't go on, and says why in its log
+
+
+class Workers:
+    """Processes of `python -m tuner.worker`, each with a name and a log.
+
+    Args:
+        folder: of the search or sweep.
+        names: of the workers, such as tuner0.
+        environment: that they run in, beside their names.
+        on_death: told a worker's name and how it died.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        names: Sequence[str],
+        environment: Mapping[str, str],
+        on_death: Callable[[str, str], None],
+    ):
+        self.folder, self.names, self.on_death = folder, names, on_death
+        self.environment = dict(os.environ) | dict(environment)
+        self.processes: dict[str, subprocess.Popen] = {}
+        self.logs: dict[str, int] = {}
+        self.deaths = dict.fromkeys(names, 0)
+        self.ended: dict[str, int] = {}
+        for name in names:
+            self._start(name)
+
+    def _start(self, name: str) -> None:
+        mine = {"KERASTUNER_TUNER_ID": name} | share(self.names.index(name), len(self.names))
+        if name not in self.logs:
+            self.logs[name] = manifest.open_log(self.folder / f"{name}.log")
+        self.processes[name] = subprocess.Popen(
+            [sys.executable, "-m", "tuner.worker", str(self.folder)],
+            env=self.environment | mine,
+            stdin=subprocess.PIPE,  # whose end tells the worker that this process is gone
+            stdout=self.logs[name],
+            stderr=subprocess.STDOUT,
+        )
+
+    def tick(self) -> bool:
+        """Starts the dead again; whether any is left."""
+        for name, process in self.processes.items():
+            status = process.poll()
+            if status is None or name in self.ended:
+                continue
+            if status in (0, GAVE_UP):
+                self.ended[name] = status
+                continue
+            how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+            self.on_death(name, how)
+            self.deaths[name] += 1
+            again = self.deaths[name] < DEATHS_IN_A_ROW
+            print(f"worker {name} died, {how}; {'started again' if again else 'given up'}", flush=True)
+            if again:
+                self._start(name)
+            else:
+                self.ended[name] = status
+        return len(self.ended) < len(self.names)
+
+    def lives(self, name: str) -> None:
+        """A worker ended a trial: its deaths so far aren't counted any more."""
+        if name in self.deaths:
+            self.deaths[name] = 0
+
+    def interrupt(self) -> None:
+        """Has them end at once; their trials go on from a checkpoint, once the search does."""
+        for process in self.processes.values():
+            process.terminate()
+
+    def stop(self, seconds: float = 10.0) -> None:
+        for process in self.processes.values():
+            try:
+                process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        for log in self.logs.values():
+            os.close(log)
+
+
+def share(index: int, count: int) -> dict[str, str]:
+    """What of this machine one of several workers gets: a GPU of its own where there are several, else processors."""
+    gpus = _gpus()
+    if len(gpus) > 1:
+        return {"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]}
+    return {"TUNER_PROCESSORS": f"{index}/{count}"} if count > 1 and not gpus else {}
+
+
+def _gpus() -> list[str]:
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name for name in visible.split(",") if name.strip()]
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return [str(i) for i, line in enumerate(done.stdout.splitlines()) if line.startswith("GPU")]
+
+
+def take_share() -> None:
+    """Keeps this process to its part of the processors, where it is told one.
+
+    Threads of two processes that wait for each other's processors make each many times slower.
+    """
+    index, _, count = os.environ.get("TUNER_PROCESSORS", "").partition("/")
+    if count and hasattr(os, "sched_setaffinity"):
+        every = sorted(os.sched_getaffinity(0))
+        size = max(1, len(every) // int(count))
+        first = int(index) * size % len(every)
+        os.sched_setaffinity(0, every[first : first + size])
+
+
+def end_with_parent() -> None:
+    """Ends this process when the one that started it is gone, however that went."""
+
+    def wait():
+        while os.read(0, 1024):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

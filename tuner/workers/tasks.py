@@ -1,0 +1,93 @@
+"""The runs after a search as tasks of a Ray cluster: the comparison's, and the proof of the best trial."""
+
+import json
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuner.searches.folder import Folder
+from tuner.searches.outcome import Outcome
+from zoo.process import supervise
+from zoo.sweeps.cluster import Cluster, Task
+
+if TYPE_CHECKING:  # it imports Keras
+    from tuner.searches.oracle import JournaledOracle
+
+STOPPED = (4, 130, -signal.SIGINT)  # exit statuses of a run that will be resumed
+
+
+class Said:
+    """Says what becomes of trials on a cluster."""
+
+    def begin(self, name: str) -> None:
+        print(f"trial {name} runs on the cluster", flush=True)
+
+    def show(self, name: str, line: str) -> None: ...
+
+    def again(self, name: str, why: str) -> None:
+        print(f"trial {name}: {why}", flush=True)
+
+
+class Runs(Said):
+    """Says what becomes of the comparison's runs, and tells the oracle."""
+
+    def __init__(self, folder: Folder, oracle: "JournaledOracle", trials: Mapping[str, Any]):
+        self.folder, self.oracle, self.trials = folder, oracle, trials
+
+    def end(self, name: str, state: str) -> None:
+        self.oracle.end_trial(self.trials[name])
+
+    def fail(self, name: str, why: str) -> None:
+        self.folder.write_outcome(name, Outcome("failed", reason=why))
+        self.end(name, "failed")
+
+
+def compare(cluster: Cluster, folder: Folder, oracle: "JournaledOracle") -> None:
+    """Has the runs of the comparison after a search trained on a cluster."""
+    oracle.begin_comparison()
+    trials: dict[str, Any] = {}
+    while (trial := oracle.create_trial(f"ray{len(trials)}")).status == "RUNNING":
+        trials[trial.trial_id] = trial
+    tasks = [
+        Task(name, partial(_train, folder.path, name, dict(trial.hyperparameters.values)), folder.log(name))
+        for name, trial in trials.items()
+    ]
+    cluster.work(tasks, Runs(folder, oracle, trials))
+
+
+def _train(path: Path, trial: str, point: Mapping[str, Any]) -> str:
+    """On a node: a trial, in a process of its own; how it went."""
+    folder = Folder(path)
+    command = [sys.executable, "-m", "tuner.trial", str(path), trial, json.dumps(point)]
+    last, code = supervise(command, folder.log(trial), lambda line: None)
+    outcome = folder.outcome(trial)
+    if outcome is None and code not in STOPPED:
+        outcome = Outcome("failed", reason=f"killed by signal {-code}" if code < 0 else last)
+        folder.write_outcome(trial, outcome)
+    return outcome.status if outcome else "stopped"
+
+
+class Proof(Said):
+    """Says what becomes of the proof of a trial, and keeps its exit status."""
+
+    status = 1
+
+    def end(self, name: str, state: str) -> None:
+        self.status = int(state)
+
+    def fail(self, name: str, why: str) -> None:
+        self.again(name, why)
+
+
+def start(cluster: Cluster, command: Sequence[str], log: Path) -> int:
+    """Has a command run on a cluster; its exit status."""
+    proof = Proof()
+    cluster.work([Task(log.stem, partial(_run, list(command), log), log)], proof)
+    return proof.status
+
+
+def _run(command: list[str], log: Path) -> str:
+    return str(supervise([sys.executable, *command], log, lambda line: None)[1])

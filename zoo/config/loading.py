@@ -1,0 +1,171 @@
+"""Reading a config: strict JSON, overrides, and errors that say where the mistake is."""
+
+import difflib
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+
+from zoo.config.schema import NAMED, Activation, Config, FromRun, Rule, unknown_field
+from zoo.errors import ConfigError
+
+PARTS = 32  # of the longest dotted path
+
+
+def load(path: str | Path, overrides: Sequence[str] = (), origin: str = "--set") -> Config:
+    """Reads a config and applies overrides such as ``training.epochs=3``; errors say where they came from.
+
+    Raises:
+        ConfigError: for a file that can't be read or isn't JSON, an unknown field or a bad value in it, and an
+            override that is malformed, given twice, or has no such field.
+    """
+    path = Path(path)
+    content = read_object(path)
+    given = set()
+    for override in overrides:
+        dotted, equals, text = override.partition("=")
+        if not equals or not all(dotted.split(".")):
+            raise ConfigError(f"{origin} {override}: expected path=value, such as training.epochs=3")
+        if dotted.count(".") > PARTS:
+            raise ConfigError(f"{origin} {dotted[:60]}...: no field has a path of so many parts")
+        if dotted in given:
+            raise ConfigError(f"{origin} {dotted} is given twice")
+        given.add(dotted)
+        _override(content, dotted, text, origin)
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_first_of(error, content, given, origin)}") from None
+
+
+def read_object(path: Path) -> dict:
+    """The object in a JSON file.
+
+    Raises:
+        ConfigError: for a file that can't be read, or holds something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.json")], 1, 0.5)
+        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        raise ConfigError(f"{path}: no such file{hint}") from None
+    except (OSError, ValueError) as error:  # of the path, too: a NUL, half of a surrogate pair
+        raise ConfigError(f"{path}: can't be read as text: {getattr(error, 'strerror', None) or error}") from None
+    if not text.strip():
+        raise ConfigError(f"{path}: the file is empty; expected a JSON object")
+    try:
+        content = _parse(text)
+    except (ValueError, RecursionError) as error:  # JSONDecodeError says the line and column
+        raise ConfigError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected a JSON object, found a {type(content).__name__}")
+    return content
+
+
+def _parse(text: str) -> Any:
+    found = json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant, parse_float=_finite)
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"half of a surrogate pair, {error.object[error.start]!r}, is no text") from None
+    return found
+
+
+def _finite(text: str) -> float:
+    return float(text) if math.isfinite(float(text)) else _no_constant(text)
+
+
+def _no_duplicates(pairs):
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the field {twice!r} is given twice")
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _override(content: dict, dotted: str, text: str, origin: str):
+    """Sets one field; the fields on the way to it may have been left out."""
+    try:
+        value = _parse(text)
+    except (ValueError, RecursionError):
+        value = text
+    *parents, last = dotted.split(".")
+    place: Any = content
+    for key in parents:
+        place = place.setdefault(key, {}) if isinstance(place, dict) else _item(place, key, f"{origin} {dotted}")
+    if isinstance(place, dict):
+        place[last] = value
+    else:
+        _item(place, last, f"{origin} {dotted}")
+        place[int(last)] = value
+
+
+def _item(place, key: str, where: str):
+    if isinstance(place, list) and key.isascii() and key.isdecimal() and len(key) < 9 and int(key) < len(place):
+        return place[int(key)]
+    what = f"a list of {len(place)}: give an index" if isinstance(place, list) else json.dumps(place)
+    raise ConfigError(f"{where}: no field {key!r} there; it is {what}")
+
+
+def _first_of(error: ValidationError, content: dict, given: set[str], origin: str) -> str:
+    """The first thing that is wrong, by its dotted path, and how many more there are."""
+    first, *more = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a typo explains the rest
+    kind, path, place = first["type"], [], content
+    for key in first["loc"]:  # pydantic's tags of unions stand among them, and aren't in the file
+        if key in _keys(place):
+            place = place[key]
+        elif kind not in ("missing", "extra_forbidden") or key != first["loc"][-1]:
+            continue
+        path.append(str(key))
+    found = json.dumps(first["input"], default=str)[:80]
+    message = f"{first['msg']}; found {found}"
+    if kind == "extra_forbidden":
+        message = unknown_field(path.pop(), _fields_at(path, content))
+    elif kind == "union_tag_invalid":
+        path.append("name")
+        message = f"Input should be one of {first['ctx']['expected_tags']}; found {json.dumps(place['name'])[:80]}"
+    elif kind == "missing":
+        message = "this field is needed"
+    elif kind == "model_type":
+        message = f"expected an object with fields; found {found}"
+    elif kind == "value_error":
+        message = first["msg"].removeprefix("Value error, ")
+    dotted = ".".join(path) or "the file"
+    by = f" (given by {origin.rstrip(':')})" if any(g.startswith(dotted) for g in given) else ""
+    rest = f" (and {len(more)} more)" if more else ""
+    return f"{dotted}: {message}{by}{rest}"
+
+
+def _keys(place: Any):
+    return range(len(place)) if isinstance(place, list) else place if isinstance(place, dict) else ()
+
+
+def _fields_at(path: list[str], content: dict) -> list[str]:
+    """The names of the fields that a place in a config may have."""
+    model: Any = Config
+    place: Any = content
+    for key in path:
+        place = place[int(key)] if isinstance(place, list) else place.get(key)
+        if isinstance(place, list):
+            continue
+        if not isinstance(place, dict):
+            break
+        if key in NAMED:
+            chosen = [known for known in NAMED[key] if known.model_fields["name"].default == place.get("name")]
+            model = (chosen or NAMED[key])[0]
+        elif key == "activation" or key.isdecimal():
+            model = Activation if key == "activation" else Rule
+        elif key == "weights":
+            model = FromRun
+        elif key in model.model_fields:
+            model = model.model_fields[key].annotation
+    return [field.alias or name for name, field in model.model_fields.items()]

@@ -1,0 +1,332 @@
+"""The schema of a run: its fields, their types and defaults, and what excludes what."""
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1, le=10**6)]  # more than any machine gets through
+Width = Annotated[int, Field(ge=1, le=16384)]
+Few = Annotated[int, Field(ge=1, le=256)]
+Positive = Annotated[float, Field(gt=0, le=3e38)]  # float32's largest
+NotNegative = Annotated[float, Field(ge=0, le=3e38)]
+Blocks = Annotated[list[Few], Field(min_length=1, max_length=5)]
+Stem = Annotated[
+    Literal["reference", "cifar"],
+    Field(description='"reference": as in Hu et al.; "cifar": 3x3 with stride 1, and no first pool'),
+]
+Norm = Annotated[
+    Literal["batch", "none"],
+    Field(description='"batch": batch norm before each activation; "none": biases in its place'),
+]
+_PARAMETER_SETTING = r"^[a-z0-9_]+_(initializer|regularizer|constraint)$"
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class LeNet(Strict):
+    """LeNet with 'same' padding, and dropout before the last layer."""
+
+    name: Literal["lenet"] = "lenet"
+    norm: Norm = "none"
+    dropout: Share = Field(0.1, description="share of the outputs of the last hidden layer that are dropped")
+
+
+class AlexNet(Strict):
+    """AlexNet with two groups and local response normalization."""
+
+    name: Literal["alexnet"] = "alexnet"
+    stem: Stem = "cifar"
+    norm: Norm = "batch"
+    widths: list[Width] = Field([1024, 2048], min_length=2, max_length=2, description="of the dense layers")
+    dropout: Share = Field(0.1, description="share of the outputs of each hidden dense layer that are dropped")
+
+
+class GoogLeNet(Strict):
+    """GoogLeNet, the first Inception, without auxiliary classifiers."""
+
+    name: Literal["googlenet"] = "googlenet"
+    stem: Stem = "cifar"
+    norm: Norm = "batch"
+    width: Annotated[float, Field(gt=0, le=64)] = Field(
+        1.0, description="times the published number of filters of each convolution"
+    )
+    dropout: Share = Field(0.1, description="share of the outputs of the last pool that are dropped")
+
+
+class ResNet50(Strict):
+    """ResNet of bottlenecks, with activations after the additions."""
+
+    name: Literal["resnet50"] = "resnet50"
+    stem: Stem = "cifar"
+    norm: Norm = "batch"
+    width: Annotated[int, Field(ge=1, le=4096)] = Field(
+        64, description="filters of the first convolution; each stage has twice the one before"
+    )
+    blocks: Blocks = Field([3, 4, 6, 3], description="how many bottlenecks each stage has")
+
+
+class DenseNet(Strict):
+    """DenseNet-BC."""
+
+    name: Literal["densenet"] = "densenet"
+    stem: Stem = "cifar"
+    norm: Norm = "batch"
+    blocks: Blocks = Field([6, 12, 48, 32], description="how many bottlenecks each dense block has")
+    growth: Few = Field(24, description="filters that a bottleneck adds")
+    bottleneck: Few = Field(4, description="filters of a bottleneck's 1x1 convolution, in growths")
+    compression: Annotated[float, Field(gt=0, le=1)] = Field(0.5, description="share of filters after a transition")
+    dropout: Share = Field(0.2, description="share of the outputs of each convolution but the first that are dropped")
+
+
+class FromRun(Strict):
+    """Each layer's mixing weights held at what an earlier run learned."""
+
+    from_run: Annotated[str, Field(pattern=r"^[^\x00]{1,4096}$")] = Field(
+        description="folder of that run, which holds mixing_weights.csv"
+    )
+
+
+class Activation(Strict):
+    """An activation and its options, as `keras_adaptact.get` takes them; defaults may be left out."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": False})
+
+    name: str = Field(description="one of keras_adaptact.names()")
+    granularity: Literal["layer", "channel"] = Field("layer", description="who has parameters of its own")
+    weights: Annotated[
+        Annotated[Literal["learned"], Tag("word")]
+        | Annotated[list[float], Tag("list")]
+        | Annotated[FromRun, Tag("object")],
+        Discriminator(lambda value: {list: "list", dict: "object", FromRun: "object"}.get(type(value), "word")),
+    ] = Field("learned", description='of a mixture: "learned", fixed values used as given, or {"from_run": DIR}')
+    normalization: Literal["sum", "softmax", "none"] = Field("sum", description="of a mixture's learned weights")
+    members: list[str | dict[str, Any]] | None = Field(None, description='of "mixture": what it mixes')
+    function: str | None = Field(None, description='of "adaptive": the function made adaptive')
+    negative_slope: float | None = Field(None, description='of "leaky_relu"')
+
+    @model_validator(mode="after")
+    def _extra_fields_are_settings_of_parameters(self):
+        for name in self.model_extra or {}:
+            if not re.match(_PARAMETER_SETTING, name):
+                raise ValueError(unknown_field(name, type(self).model_fields))
+        return self
+
+    @model_validator(mode="after")
+    def _initial_values_are_numbers_or_names(self):
+        _refuse_booleans(self.model_extra)
+        _refuse_booleans(self.members)
+        return self
+
+    @model_validator(mode="after")
+    def _fixed_weights_are_used_as_given(self):
+        if isinstance(self.weights, list) and not any(self.weights):
+            raise ValueError(f"weights that are all 0 leave nothing of what they mix; found {self.weights}")
+        if self.weights != "learned" and self.normalization != "sum":
+            raise ValueError(
+                f"normalization {self.normalization!r} is for learned weights, and excludes fixed ones; leave one out"
+            )
+        return self
+
+    def options(self) -> dict[str, Any]:
+        """The spec for `keras_adaptact.get`: whatever isn't a default, which every activation may ignore."""
+        return {"name": self.name} | self.model_dump(exclude_defaults=True, exclude={"sites"})
+
+
+def _refuse_booleans(given: Any) -> None:
+    """JSON's true is no number, though Python takes it for 1."""
+    for key, value in given.items() if isinstance(given, dict) else enumerate(given or ()):
+        if isinstance(value, bool):
+            raise ValueError(f"{key}: expected a number, a name or an object; found {json.dumps(value)}")
+        if isinstance(value, dict | list):
+            _refuse_booleans(value if isinstance(value, list) else {k: v for k, v in value.items() if k != "config"})
+
+
+class Rule(Activation):
+    """An activation for the sites whose name matches a pattern such as "conv*"."""
+
+    sites: str = Field(description="pattern of site names, with * and ?; the first rule that matches wins")
+
+
+class Dataset(Strict):
+    """The images, and how they are split and scaled."""
+
+    name: Literal["cifar10", "digits"] = "cifar10"
+    limit: Count | None = Field(None, description="the first n training images of a fixed shuffle; null: all")
+    test_limit: Count | None = Field(None, description="the first n test images of a fixed shuffle; null: all")
+    validation: Share = Field(0.1, description="share of the training images held out, at most 5,000 images")
+    standardize: Literal["channel", "per_image"] = Field(
+        "channel",
+        description="by the training images' mean and deviation per channel, or each image by its own",
+    )
+    augmentation: Literal["none", "crop_flip"] = Field(
+        "none", description="training images as they are, or shifted by up to 4 pixels and mirrored at random"
+    )
+
+
+class SGD(Strict):
+    """Stochastic gradient descent."""
+
+    name: Literal["sgd"] = "sgd"
+    learning_rate: Positive = 0.05
+    momentum: Share = 0.9
+    nesterov: bool = True
+
+
+class Adam(Strict):
+    """Adam."""
+
+    name: Literal["adam"] = "adam"
+    learning_rate: Positive = 1e-3
+
+
+class Schedule(Strict):
+    """The learning rate over the steps of a run: a linear warm-up, then constant or a cosine to 0."""
+
+    name: Literal["cosine", "constant"] = "cosine"
+    warmup: Share = Field(0.05, description="share of the steps")
+
+
+class Steps(Strict):
+    """The learning rate times a factor after each of some epochs."""
+
+    name: Literal["steps"] = "steps"
+    epochs: list[Count] = Field(min_length=1, description="after which it changes, in order")
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+    @model_validator(mode="after")
+    def _in_order(self):
+        if self.epochs != sorted(set(self.epochs)):
+            raise ValueError(f"schedule epochs must rise; found {self.epochs}")
+        return self
+
+
+def named(default: str):
+    """Chooses a class by the name in what is read, or of the object that is written."""
+
+    def tag(value) -> str:
+        return str(value.get("name", default)) if isinstance(value, dict) else getattr(value, "name", default)
+
+    return Discriminator(tag)
+
+
+Network = Annotated[
+    Annotated[LeNet, Tag("lenet")]
+    | Annotated[AlexNet, Tag("alexnet")]
+    | Annotated[GoogLeNet, Tag("googlenet")]
+    | Annotated[ResNet50, Tag("resnet50")]
+    | Annotated[DenseNet, Tag("densenet")],
+    named("lenet"),
+]
+Optimizer = Annotated[Annotated[SGD, Tag("sgd")] | Annotated[Adam, Tag("adam")], named("sgd")]
+AnySchedule = Annotated[
+    Annotated[Schedule, Tag("cosine")] | Annotated[Schedule, Tag("constant")] | Annotated[Steps, Tag("steps")],
+    named("cosine"),
+]
+NAMED: dict[str, tuple[type[Strict], ...]] = {  # the classes that a field's name chooses from, the default first
+    "model": (LeNet, AlexNet, GoogLeNet, ResNet50, DenseNet),
+    "optimizer": (SGD, Adam),
+    "schedule": (Schedule, Steps),
+}
+
+
+class Training(Strict):
+    """How a network is trained."""
+
+    epochs: Count = 150
+    batch_size: Count = Field(128, description="an epoch's images that fill no whole batch wait for another epoch")
+    optimizer: Optimizer = SGD()
+    schedule: AnySchedule = Schedule()
+    weight_decay: NotNegative = Field(
+        0.0, description="L2 penalty of half this times each squared kernel, in the loss; nothing else decays"
+    )
+    activation_rate: Positive = Field(1.0, description="factor on the learning rate of the activations' parameters")
+    activation_step: Positive | None = Field(
+        None,
+        description="how long a step of an activation's parameters is at most, of SGD's before momentum; null: any",
+    )
+    label_smoothing: Share = 0.0
+    dtype: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field([0], min_length=1, description="one run for each")
+    devices: Few = Field(1, description="GPUs that share each batch; more than one on JAX only")
+    checkpoint_minutes: Positive = Field(10.0, description="an epoch that takes longer is saved on its way, too")
+
+    @model_validator(mode="after")
+    def _seeds_differ(self):
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds must differ from each other")
+        if self.batch_size % self.devices:
+            raise ValueError(f"batch_size {self.batch_size} can't be shared by {self.devices} devices in equal parts")
+        return self
+
+
+class Metrics(Strict):
+    """What is measured beside loss and accuracy."""
+
+    report_batch: Count | None = Field(
+        64,
+        description="size of the test batch that the report's measure is taken on after each epoch; null: none",
+    )
+    test: bool = Field(True, description="false: no test image is looked at, as in the trials of a search")
+    tensorboard: bool = Field(False, description="true: the history for TensorBoard too; pip install '.[tensorboard]'")
+
+    @model_validator(mode="after")
+    def _test_images_are_looked_at_or_not(self):
+        if not self.test and self.report_batch is not None:
+            raise ValueError("report_batch takes test images, and excludes test: false; set it to null")
+        return self
+
+
+class Config(Strict):
+    """A run: one network, one data set, one way of training."""
+
+    schema_: str | None = Field(None, alias="$schema", description="the JSON Schema of this file, for editors")
+    notes: str = Field("", description="command, hardware, expected result")
+    model: Network = LeNet()
+    activation: Annotated[
+        Annotated[Activation, Tag("one")] | Annotated[list[Rule], Tag("list"), Field(min_length=1)],
+        Discriminator(lambda value: "list" if isinstance(value, list) else "one"),
+    ] = Activation(name="relu")
+    dataset: Dataset = Dataset()
+    training: Training = Training()
+    metrics: Metrics = Metrics()
+
+    @model_validator(mode="after")
+    def _something_is_measured(self):
+        if not self.metrics.test and not self.dataset.validation:
+            raise ValueError("metrics.test: false and dataset.validation: 0 leave nothing to measure a network by")
+        return self
+
+    def with_seed(self, seed: int) -> "Config":
+        """The same run with one seed."""
+        return self.model_copy(update={"training": self.training.model_copy(update={"seeds": [seed]})})
+
+    def resolved(self) -> dict[str, Any]:
+        """Everything, defaults too, as JSON holds it."""
+        return self.model_dump(by_alias=True, mode="json")
+
+
+def unknown_field(name: str, known: Iterable[str]) -> str:
+    """A message for a field that doesn't exist, with the closest one that does."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+    return f"unknown field {name!r}; {hint}"
+
+
+def json_schema(activations: Sequence[str]) -> dict[str, Any]:
+    """The JSON Schema of a config; `activations` are the names that a config may use."""
+    schema = Config.model_json_schema(by_alias=True)
+    for name in ("Activation", "Rule"):
+        definition = schema["$defs"][name]
+        definition["properties"]["name"]["enum"] = list(activations)
+        definition["patternProperties"] = {_PARAMETER_SETTING: {}}
+    for _, *others in NAMED.values():
+        for other in others:
+            schema["$defs"][other.__name__]["required"] = ["name"]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema

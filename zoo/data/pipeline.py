@@ -1,0 +1,127 @@
+"""From stored images to what a network takes: the order of an epoch, augmentation, standardization.
+
+What is drawn at random is drawn by NumPy from the seed and the epoch, so that it is the same on every backend and
+after every interruption; what touches pixels is `keras.ops` on whole batches, and runs where the images lie.
+"""
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from zoo.data import datasets, standardization
+
+IMAGE = (32, 32, 3)  # of every data set
+PAD = 4  # pixels that a crop may shift by
+
+
+class Plan(NamedTuple):
+    """The batches of one epoch.
+
+    `parts` are (steps, batch) each: `indices` of images, `rows` and `columns` from 0 to 2 PAD (int32), where the crop
+    of an image with `PAD` black pixels around starts, and whether it is mirrored (bool). `seed` is for what else is
+    random in the epoch, on a backend whose layers draw from a global state.
+    """
+
+    parts: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+    seed: int
+
+    @property
+    def steps(self) -> int:
+        return len(self.parts[0])
+
+
+def plan(size: int, batch: int, seed: int, epoch: int) -> Plan:
+    """Draws an epoch's batches of `size` images; those that fill no whole batch wait for another epoch."""
+    rng = np.random.default_rng([seed, epoch])
+    batch = min(batch, size)
+    shape = steps_of_an_epoch(size, batch), batch
+    indices = rng.permutation(size)[: math.prod(shape)].reshape(shape).astype("int32")
+    rows, columns = rng.integers(0, 2 * PAD + 1, (2, *shape), dtype="int32")
+    mirrored = rng.integers(0, 2, shape).astype(bool)
+    return Plan((indices, rows, columns, mirrored), int(rng.integers(2**62)))
+
+
+def steps_of_an_epoch(size: int, batch: int) -> int:
+    return max(1, size // batch)
+
+
+class Pipeline:
+    """Makes a network's inputs of uint8 images (n, 32, 32, 3): float32, in the given image data format.
+
+    Args:
+        standardize: "channel" or "per_image", as `standardization.standardize` defines them.
+        statistics: mean and deviation of each channel, for "channel".
+        augment: whether training images are shifted and mirrored.
+    """
+
+    def __init__(
+        self,
+        standardize: Literal["channel", "per_image"],
+        statistics: tuple[Any, Any],
+        augment: bool,
+        data_format: str,
+    ):
+        self.how, self.augment = standardize, augment
+        self.statistics = [np.asarray(x, "float32") for x in statistics]
+        # As large as an image: a broadcast over three channels takes torch six times longer on CPU.
+        large = (np.broadcast_to(x, IMAGE).copy() for x in self.statistics)
+        self.mean, self.deviation = map(ops.convert_to_tensor, large)
+        self.channels_first = data_format == "channels_first"
+
+    @classmethod
+    def of(cls, dataset: datasets.Dataset, standardize, augment: bool, data_format: str) -> "Pipeline":
+        known = standardization.channel_statistics(dataset.train.images)
+        return cls(standardize, known, augment, data_format)
+
+    @classmethod
+    def read(cls, written: dict[str, Any], data_format: str) -> "Pipeline":
+        """The pipeline that a run wrote down, for images that aren't trained on."""
+        known = written["channel_mean"], written["channel_deviation"]
+        return cls(written["standardize"], known, False, data_format)
+
+    def batch(self, images, targets, indices, rows, columns, mirrored) -> tuple[Any, Any]:
+        """Inputs and targets of one step of a `Plan`, from all images and their targets."""
+        chosen = _cropped(images, indices, rows, columns, mirrored) if self.augment else ops.take(images, indices, 0)
+        return self.inputs(chosen), ops.take(targets, indices, 0)
+
+    def inputs(self, images) -> Any:
+        x = ops.cast(images, "float32")
+        if self.how == "channel":
+            mean, deviation = self.mean, self.deviation
+        else:
+            axes = (1, 2, 3)
+            mean = ops.mean(x, axes, keepdims=True)
+            spread = ops.sqrt(ops.mean(ops.square(x - mean), axes, keepdims=True))
+            deviation = ops.maximum(spread, math.prod(images.shape[1:]) ** -0.5)
+        x = (x - mean) / deviation
+        return ops.transpose(x, (0, 3, 1, 2)) if self.channels_first else x
+
+    def written(self) -> dict[str, Any]:
+        """What a later reader of the run needs to prepare an image in the same way."""
+        mean, deviation = (x.tolist() for x in self.statistics)
+        return {"standardize": self.how, "channel_mean": mean, "channel_deviation": deviation}
+
+
+def _cropped(images, indices, rows, columns, mirrored):
+    """Shifted and mirrored images of a batch, in one look-up of pixels."""
+    count, height, width, channels = images.shape
+    row = rows[:, None] - PAD + ops.arange(height, dtype="int32")  # (batch, height), of the stored image
+    across = ops.arange(width, dtype="int32")
+    column = columns[:, None] - PAD + ops.where(mirrored[:, None], width - 1 - across, across)
+    inside = _within(row, height)[:, :, None] & _within(column, width)[:, None, :]
+    row, column = ops.clip(row, 0, height - 1), ops.clip(column, 0, width - 1)
+    pixel = (indices[:, None, None] * height + row[:, :, None]) * width + column[:, None, :]
+    found = ops.take(ops.reshape(images, (count * height * width, channels)), pixel, axis=0)
+    return ops.where(inside[..., None], found, ops.zeros_like(found))
+
+
+def _within(index, size: int):
+    return (index >= 0) & (index < size)
+
+
+def fast_format() -> str:
+    """The image data format that convolutions of this backend are fast in."""
+    return "channels_first" if keras.config.backend() == "torch" else "channels_last"

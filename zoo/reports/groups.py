@@ -1,0 +1,304 @@
+"""What the runs of a sweep left behind, grouped as its tables and figures show them."""
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.errors import UserError
+from zoo.files import read_classes, read_history, read_json, read_table
+from zoo.records import is_later
+from zoo.reports import judge
+from zoo.sweeps.folder import state
+from zoo.sweeps.grid import Comparisons
+
+SEEDS = ("seed", "training.seeds")  # axes along which runs are repetitions of each other
+ACTIVATIONS = ("activation", "activation.name")  # and those along which they are compared
+MISSING = "missing"
+ENDED, LOST = ("finished", "diverged"), ("diverged", "failed")  # states
+BASELINE = "relu"
+TWINS = {  # the fixed function that an adaptive one starts as, or is made of
+    "asigmoid": "sigmoid",
+    "atanh": "tanh",
+    "arelu": "relu",
+    "frelu": "relu",
+    "swish": "silu",
+    "pelu": "elu",
+    "prelu": "leaky_relu",
+}
+CLASSES = 10  # of both data sets
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a run of a sweep left behind so far."""
+
+    name: str
+    labels: dict[str, str]
+    outputs: tuple[str, ...]
+    out: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.out / "runs" / self.name
+
+    @property
+    def network(self) -> str:
+        return self.labels["model"]
+
+    @property
+    def activation(self) -> str:
+        return next((self.labels[axis] for axis in ACTIVATIONS if axis in self.labels), "as configured")
+
+    @property
+    def seed(self) -> str:
+        """By which it is told from the other runs of its arm; its name, where the sweep has no axis of seeds."""
+        return next((self.labels[axis] for axis in SEEDS if axis in self.labels), self.name)
+
+    @property
+    def title(self) -> str:
+        return ", ".join(
+            [self.network, self.activation, *(f"seed {self.labels[axis]}" for axis in SEEDS if axis in self.labels)]
+        )
+
+    @property
+    def others(self) -> dict[str, str]:
+        """Where it stands on the other axes."""
+        return {axis: label for axis, label in self.labels.items() if axis not in ("model", *SEEDS, *ACTIVATIONS)}
+
+    @cached_property
+    def state(self) -> str:
+        return state(self.out, self.name)
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        return read_json(self.folder / "metrics.json", "status")
+
+    def metric(self, key: str) -> float:
+        if key not in self.metrics:
+            raise UserError(f"{self.folder / 'metrics.json'}: this run did not measure {key}")
+        return self.metrics[key]
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        return read_json(self.folder / "config.json", "training", "activation")
+
+    @cached_property
+    def environment(self) -> dict[str, Any]:
+        keys = ("backend", "device", "versions", "processors", "git_commit", "git_changed_files", "data")
+        return read_json(self.folder / "environment.json", *keys)
+
+    def history(self, column: str) -> np.ndarray:
+        """A column of history.csv, float64 (epochs,); empty where it has none."""
+        return np.array([row[column] for row in read_history(self.folder / "history.csv") if column in row])
+
+    def rows(self, file: str) -> list[dict[str, str]]:
+        return read_table(self.folder / file)
+
+    def right(self) -> np.ndarray | None:
+        """Whether it was right on each test image, bool (images,); None where it wrote no predictions down."""
+        path = self.folder / "predictions.npz"
+        if not path.exists():
+            return None
+        found = read_classes(path)
+        try:
+            return found["test"] == found["test_labels"]
+        except (ValueError, KeyError) as error:
+            raise UserError(f"{path}: can't be read as predictions: {error}") from None
+
+    def has_held_weights(self) -> bool:
+        """Whether its mixing weights were held fixed, as far as the run says it."""
+        return any(row.get("held") == "fixed" for row in self.rows("mixing_weights.csv"))
+
+    def milliseconds_a_step(self) -> float:
+        return self.settings["training"]["batch_size"] / self.metric("images_per_second") * 1e3
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one network that differ in activation and seed alone.
+
+    Attributes:
+        network: its name.
+        rest: what sets it apart from the sweep's other groups of that network.
+        planned: its runs by activation, in the order of the sweep; of one that was tuned those at its best value.
+        comparisons: what the sweep asks of it.
+        ladder: by activation and value, the runs along the axis that activations are tuned on; empty without one.
+    """
+
+    network: str
+    rest: str
+    planned: dict[str, list[Result]]
+    comparisons: Comparisons
+    ladder: dict[str, dict[str, list[Result]]]
+
+    @property
+    def title(self) -> str:
+        return f"{self.network}, {self.rest}" if self.rest else self.network
+
+    @property
+    def slug(self) -> str:
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", self.title)
+
+    @property
+    def baseline(self) -> str:
+        asked = self.comparisons
+        return asked.baseline or (asked.primary[1] if asked.primary else BASELINE)
+
+    @cached_property
+    def runs(self) -> dict[str, list[Result]]:
+        """The finished runs of each activation that has some."""
+        found = {name: [run for run in runs if run.state == "finished"] for name, runs in self.planned.items()}
+        return {name: runs for name, runs in found.items() if runs}
+
+    def absent(self, name: str) -> str:
+        """What became of an activation's runs that aren't finished, such as "2 diverged"; "" where all are."""
+        states = [run.state for run in self.planned.get(name, [])]
+        if set(states) <= {MISSING}:
+            return MISSING
+        counted = Counter(state for state in states if state != "finished")
+        return ", ".join(f"{count} {state}" for state, count in counted.items())
+
+    @cached_property
+    def plan(self) -> list[judge.Comparison]:
+        """The comparisons that the sweep names; by default each activation with the baseline, then with its twin."""
+        if pairs := self.comparisons.pairs:
+            primary = self.comparisons.primary
+            here = [pair for pair in pairs if set(pair) <= set(self.planned)]
+            return [judge.Comparison(arm, reference, [arm, reference] == primary) for arm, reference in here]
+        names = [name for name in self.planned if name != self.baseline]
+        twins = [(name, TWINS[name]) for name in names if TWINS.get(name, self.baseline) in names]
+        return [judge.Comparison(name, self.baseline) for name in names if self.baseline in self.planned] + [
+            judge.Comparison(*pair) for pair in twins
+        ]
+
+    @cached_property
+    def section(self) -> judge.Section:
+        """Its accuracies on test images, for the judge."""
+        arms = {name: self._arm(name) for name in self.planned}
+        confounded = {each: why for each in self.plan if (why := self._unequal(*each[:2]))}
+        return judge.Section(arms, self.plan, self.baseline, CLASSES, self.comparisons.paired, confounded)
+
+    def _arm(self, name: str) -> judge.Arm:
+        runs = self.runs.get(name, [])
+        losses = [run.metrics["test_loss"] for run in runs if "test_loss" in run.metrics]
+        return judge.Arm(
+            {run.seed: run.metric("test_accuracy") for run in runs},
+            len(self.planned[name]),
+            sum(run.state in LOST for run in self.planned[name]),
+            float(np.mean(losses)) if losses else None,
+        )
+
+    def _unequal(self, name: str, reference: str) -> str:
+        """What two activations differ in besides themselves: the values they were tuned over."""
+        if self.budget(name) == self.budget(reference):
+            return ""
+        return f"{name} was tuned over {self.budget(name)}, {reference} over {self.budget(reference)}"
+
+    def budget(self, name: str) -> str:
+        """What was tried to tune an activation."""
+        if name not in self.ladder:
+            return ""
+        values = self.ladder[name]
+        return f"{len(values)} values ({', '.join(values)}), {sum(map(len, values.values()))} runs"
+
+    def chosen(self, name: str) -> str:
+        """The value that an activation was judged at."""
+        return next((value for value, runs in self.ladder.get(name, {}).items() if runs == self.planned[name]), "")
+
+    def right(self, name: str) -> np.ndarray | None:
+        """Whether each finished run was right on each test image, bool (runs, images); None where some don't say."""
+        found = [run.right() for run in self.runs.get(name, [])]
+        return (
+            np.stack([each for each in found if each is not None])
+            if found and all(x is not None for x in found)
+            else None
+        )
+
+
+class Results:
+    """The runs of a sweep's folder.
+
+    Args:
+        folder: where they lie.
+        shown: what it is called in the report, where that is another name.
+
+    Raises:
+        UserError: for a folder that holds no sweep.
+    """
+
+    def __init__(self, folder: Path, shown: Path | None = None):
+        path = folder / "sweep.json"
+        try:
+            self.sweep = json.loads(path.read_text(encoding="utf-8"))
+            if later := is_later(self.sweep):
+                raise UserError(f"{path}: {later}")
+            self.every = [
+                Result(run["name"], {"model": run["labels"]["model"]} | run["labels"], tuple(run["outputs"]), folder)
+                for run in self.sweep["runs"]
+            ]
+            self.notes: str = self.sweep["notes"]
+            plans = self.sweep.get("plans", {})
+            self.plans = {name: Comparisons.model_validate(plan) for name, plan in plans.items()}
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file; expected the folder of a zoo.sweep") from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise UserError(f"{path}: not what zoo.sweep writes ({error!r})") from None
+        self.folder, self.shown = folder, shown or folder
+        self.finished = [run for run in self.every if run.state == "finished"]
+
+    def outputs(self) -> set[str]:
+        return {output for run in self.every for output in run.outputs}
+
+    def groups(self, output: str | None = None) -> list[Group]:
+        """The runs for one of the report's tables or figures, or all of them, in the order of the sweep."""
+        found: dict[tuple, dict[str, list[Result]]] = {}
+        plans: dict[tuple, Comparisons] = {}
+        for run in self.every:
+            if output is None or output in run.outputs:
+                plan = self.plans.get(run.labels.get("sweep", ""), Comparisons())
+                others = tuple(item for item in run.others.items() if item[0] != plan.tuned)
+                plans[run.network, others] = plan
+                activations = found.setdefault((run.network, others), {})
+                activations.setdefault(run.activation, []).append(run)
+        return [
+            _group(network, _apart(network, others, list(found)), runs, plans[network, others])
+            for (network, others), runs in found.items()
+        ]
+
+
+def _group(network: str, rest: str, runs: dict[str, list[Result]], plan: Comparisons) -> Group:
+    if not plan.tuned:
+        return Group(network, rest, runs, plan, {})
+    ladder: dict[str, dict[str, list[Result]]] = {}
+    for name, each in runs.items():
+        for run in each:
+            ladder.setdefault(name, {}).setdefault(run.labels.get(plan.tuned, ""), []).append(run)
+    return Group(network, rest, {name: _best(values) for name, values in ladder.items()}, plan, ladder)
+
+
+def _best(values: dict[str, list[Result]]) -> list[Result]:
+    """The runs at the value with the best mean accuracy on validation images, of those with the fewest runs amiss."""
+    if len(values) == 1:
+        return next(iter(values.values()))
+
+    def merit(runs: list[Result]) -> tuple[int, float]:
+        finished = [run for run in runs if run.state == "finished"]
+        accuracy = np.mean([run.metric("validation_accuracy") for run in finished]) if finished else 0.0
+        return len(finished) - len(runs), float(accuracy)
+
+    return max(values.values(), key=merit)
+
+
+def _apart(network: str, others: tuple[tuple[str, str], ...], every: list[tuple]) -> str:
+    """What of a group's place no other group of the network shares."""
+    shared = set.intersection(*(set(there) for name, there in every if name == network))
+    apart = [place for place in others if place not in shared]
+    return ", ".join(
+        label if axis in ("base", "sweep") else f"{axis.rpartition('.')[2]} {label}" for axis, label in apart
+    )

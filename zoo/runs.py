@@ -1,0 +1,134 @@
+"""What an earlier run left behind, as a later one uses it."""
+
+import math
+import re
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import numpy as np
+
+import keras_adaptact as ka
+from zoo import config, files
+from zoo.config.schema import Activation, Config, FromRun, Rule
+from zoo.data import datasets
+from zoo.errors import ConfigError, UserError
+
+SECTIONS = ("model", "activation", "dataset", "training", "metrics")  # a run writes each, defaults too
+SITE = r"[A-Za-z0-9_]+"
+BATCH = 250  # images of one prediction
+
+
+class Run:
+    """A finished run of one seed: its config, images and network.
+
+    Raises:
+        UserError: for a folder that holds none.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        for name in ("environment.json", "preprocessing.json", "metrics.json", "model.keras"):
+            if not (folder / name).exists():
+                raise UserError(f"{folder / name}: no such file; expected the folder of one seed's finished run")
+        files.read_json(folder / "config.json", *SECTIONS)
+        self.config = config.load(folder / "config.json", ["training.devices=1"])
+        self.environment = files.read_json(folder / "environment.json")
+        self.classes = datasets.CLASSES[self.config.dataset.name]
+
+    def dataset(self, data_dir: Path | None = None) -> datasets.Dataset:
+        """The run's images, from where they were then or from another folder."""
+        then = self.environment.get("data_dir")
+        return datasets.load_for(self.config.dataset, data_dir or (Path(then) if then else None))
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Logits of uint8 images (n, 32, 32, 3), float32 (n, classes), of the network on this backend."""
+        from zoo.data.pipeline import Pipeline, fast_format
+        from zoo.training.engine.common import in_batches
+        from zoo.training.trainer import Trainer
+
+        model = Trainer(self.config).model
+        path = self.folder / "model.keras"
+        try:
+            model.load_weights(path)
+        except Exception as error:  # of h5py, zipfile and Keras, whatever they make of a damaged file
+            raise UserError(f"{path}: no weights for the network of config.json ({error})") from None
+        pipeline = Pipeline.read(files.read_json(self.folder / "preprocessing.json"), fast_format())
+        return in_batches(lambda batch: model.predict_on_batch(pipeline.inputs(batch)), images, BATCH)
+
+
+def mixing_weights(folder: Path) -> dict[str, dict[str, float]]:
+    """The mixing weights after a run's last epoch: for each site, each member's.
+
+    Raises:
+        ConfigError: where the run has none, or has some for each channel.
+    """
+    path = folder / "mixing_weights.csv"
+    if not path.exists():
+        raise ConfigError(f"{path}: no such file; from_run needs the folder of one seed's run")
+    try:
+        rows = files.read_table(path, "epoch", "site", "member", "channel", "weight")
+        last = max((int(row["epoch"]) for row in rows), default=0)
+        rows = [row for row in rows if int(row["epoch"]) == last]
+        if any(row["channel"] for row in rows):
+            raise ConfigError(f"{path}: the run learned weights by channel; only weights by layer can be held")
+        found: dict[str, dict[str, float]] = {}
+        for row in rows:
+            if not re.fullmatch(SITE, row["site"]) or not math.isfinite(float(row["weight"])):
+                raise ValueError(f"site {row['site'][:40]!r} with weight {row['weight'][:40]}")
+            found.setdefault(row["site"], {})[row["member"]] = float(row["weight"])
+    except (UserError, OSError, ValueError) as error:
+        raise ConfigError(f"{path}: not the mixing weights of a run ({error})") from None
+    if not found:
+        raise ConfigError(f"{path}: that run had no mixtures, and so learned no mixing weights")
+    return found
+
+
+def hold_weights(asked: Config) -> Config:
+    """Puts the numbers in the place of `{"from_run": DIR}`: a rule for each site of that run.
+
+    Raises:
+        ConfigError: where the run has no weights for these members.
+    """
+    several = isinstance(asked.activation, list)
+    rules: list = asked.activation if isinstance(asked.activation, list) else [asked.activation]
+    held: list[Activation] = []
+    sources = []
+    for i, rule in enumerate(rules):
+        if not isinstance(rule.weights, FromRun):
+            held.append(rule)
+            continue
+        where = f"activation.{i}" if several else "activation"
+        source = Path(rule.weights.from_run)
+        sources.append(str(source))
+        members = _members(rule, where)
+        for site, weights in _learned(source, where).items():
+            if isinstance(rule, Rule) and not fnmatchcase(site, rule.sites):
+                continue
+            if list(weights) != members:
+                raise ConfigError(
+                    f"{where}.weights: {source} mixes {', '.join(weights)} at {site}, and {rule.name} mixes "
+                    f"{', '.join(members)}"
+                )
+            fields = rule.model_dump(exclude_defaults=True) | {"sites": site, "weights": list(weights.values())}
+            held.append(Rule.model_validate(fields))
+    if not sources:
+        return asked
+    notes = f"{asked.notes} Mixing weights held as learned in {', '.join(sources)}.".strip()
+    return asked.model_copy(update={"activation": held, "notes": notes})
+
+
+def _learned(source: Path, where: str) -> dict[str, dict[str, float]]:
+    try:
+        return mixing_weights(source)
+    except ConfigError as error:
+        raise ConfigError(f"{where}.weights.from_run: {error}") from None
+
+
+def _members(rule: Activation, where: str) -> list[str]:
+    try:
+        layer = ka.get(rule.model_copy(update={"weights": "learned"}).options())
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {error}") from None
+    if not isinstance(layer, ka.Mixture):
+        raise ConfigError(f"{where}.weights: {rule.name} is no mixture and has no mixing weights")
+    return layer.member_names

@@ -1,0 +1,228 @@
+"""The schema of a sweep: a base config and axes that expand to runs, each with a name that stays."""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from zoo import config
+from zoo.config.schema import Config, Strict, unknown_field
+from zoo.errors import ConfigError
+
+Output = Literal["table1", "table2", "table3", "table4", "table5", "figure1", "figure2", "figure3", "figure4", "sound"]
+SHORT = {"seed": "training.seeds"}  # axes with a name of their own, and the field that each sets
+
+
+class Choice(Strict):
+    """One value of an axis, under a name for tables and folders."""
+
+    label: str
+    value: Any
+
+
+Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
+
+
+class Comparisons(Strict):
+    """What a sweep asks, named before its runs: pairs of labels of its activations, the second one the reference.
+
+    All of them are one family, for which the report corrects. Without a primary and secondary ones each activation is
+    compared with the baseline, and each adaptive one with its fixed twin.
+    """
+
+    primary: Pair | None = Field(None, description='the question: ["method1", "relu"] is method 1 minus ReLU')
+    secondary: list[Pair] = Field([], description="further questions")
+    baseline: str | None = Field(
+        None,
+        description="the activation whose failure leaves nothing to compare with; null: the primary one's reference, "
+        "or relu",
+    )
+    paired: bool = Field(False, description="whether seeds pair the runs of two activations by design, as folds would")
+    tuned: str | None = Field(
+        None,
+        description="an axis such as training.optimizer.learning_rate: each activation is judged, on test images, "
+        "at its value with the best mean accuracy on validation images",
+    )
+    effort: str = Field("", description="how each activation was tuned before this sweep, for the report")
+
+    @property
+    def pairs(self) -> list[list[str]]:
+        return ([self.primary] if self.primary else []) + self.secondary
+
+    @model_validator(mode="after")
+    def _each_is_one_question(self):
+        for i, pair in enumerate(self.pairs):
+            if pair[0] == pair[1] or pair in self.pairs[:i] or pair[::-1] in self.pairs[:i]:
+                raise ValueError(f"a comparison is of two different activations, and is named once; found {pair}")
+        return self
+
+
+class Sweep(Strict):
+    """Runs that differ along some axes."""
+
+    schema_: str | None = Field(None, alias="$schema")
+    notes: str = Field("", description="what it is for, how many runs it has, measured hours on a named device")
+    outputs: list[Output] = Field([], description="which of the report's tables and figures it fills")
+    parts: list[str] = Field([], description="in place of base and axes: sweeps beside this file that it joins")
+    base: str | list[str] = Field([], description="a config, or one for each network, found from this file")
+    set: dict[str, Any] = Field({}, description="fields of every run, by dotted path")
+    axes: dict[str, list[Any]] = Field(
+        {},
+        description="values by dotted path, the first axis slowest; activation takes names, seed stands for a list "
+        'of one; {"label": ..., "value": ...} names a value',
+    )
+    exclude: list[dict[str, list[str]]] = Field([], description="runs left out: those with one of these labels each")
+    comparisons: Comparisons = Field(Comparisons(), description="what the report judges")
+
+    @model_validator(mode="after")
+    def _joins_or_makes_runs(self):
+        if bool(self.parts) == bool(self.base):
+            raise ValueError("a sweep needs either base, or parts")
+        if self.parts and (self.axes or self.exclude or self.set or self.outputs or self.comparisons != Comparisons()):
+            raise ValueError("a sweep of parts has no axes, set, exclude, outputs or comparisons of its own")
+        return self
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of a sweep: its folder's name, where it stands on each axis, its config, and what it is for."""
+
+    name: str
+    labels: dict[str, str]
+    config: Config
+    outputs: tuple[str, ...]
+
+
+def load(path: Path) -> tuple[Sweep, list[Planned]]:
+    """Reads a sweep and expands it.
+
+    Raises:
+        ConfigError: for a mistake in it, or in a config that it makes.
+    """
+    content = config.read_object(path)
+    try:
+        sweep = Sweep.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        dotted = ".".join(str(key) for key in first["loc"])
+        what = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            what = unknown_field(dotted, Sweep.model_fields)
+        raise ConfigError(f"{path}: {dotted}: {what}" if dotted else f"{path}: {what}") from None
+    every = list(_expand(path, sweep)) if sweep.base else []
+    _check_exclude(path, sweep, every)
+    _check_comparisons(path, sweep, every)
+    planned = [run for run in every if not any(_matches(run, rule) for rule in sweep.exclude)]
+    for part in sweep.parts:
+        inside = path.parent / part
+        if config.read_object(inside).get("parts"):
+            raise ConfigError(f"{path}: parts: {inside} has parts itself, and can't be one")
+        for run in load(inside)[1]:
+            planned.append(replace(run, name=f"{inside.stem}--{run.name}", labels=run.labels | {"sweep": inside.stem}))
+    names = [run.name for run in planned]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise ConfigError(f"{path}: two runs are called {twice}; give the values of an axis labels that differ")
+    if not planned:
+        raise ConfigError(f"{path}: no run is left; look at axes and exclude")
+    return sweep, planned
+
+
+def _expand(path: Path, sweep: Sweep) -> Iterator[Planned]:
+    axes = {axis: [_choice(path, axis, value) for value in values] for axis, values in sweep.axes.items()}
+    bases = [sweep.base] if isinstance(sweep.base, str) else sweep.base
+    for axis, choices in axes.items():
+        if not choices:
+            raise ConfigError(f"{path}: axes.{axis}: an axis needs at least one value")
+    for chosen in itertools.product(*axes.values()):
+        for base in bases:
+            fields = dict(sweep.set)
+            fields |= {SHORT.get(axis, axis): choice.value for axis, choice in zip(axes, chosen, strict=True)}
+            overrides = [f"{field}={json.dumps(value)}" for field, value in fields.items()]
+            found = config.load(path.parent / base, overrides, f"{path}:")
+            if len(found.training.seeds) > 1:
+                raise ConfigError(
+                    f"{path}: training.seeds: a run of a sweep has one seed, and here it has {found.training.seeds}; "
+                    'give the sweep an axis "seed"'
+                )
+            labels = {axis: choice.label for axis, choice in zip(axes, chosen, strict=True)}
+            name = "--".join([Path(base).stem, *(_named(axis, label) for axis, label in labels.items())])
+            origin = {"model": found.model.name} | ({"base": Path(base).stem} if len(bases) > 1 else {})
+            yield Planned(name, origin | labels, found, tuple(sweep.outputs))
+
+
+def _check_exclude(path: Path, sweep: Sweep, every: list[Planned]) -> None:
+    for rule in sweep.exclude:
+        for axis, labels in rule.items():
+            known = {run.labels[axis] for run in every if axis in run.labels}
+            if not known:
+                raise ConfigError(f"{path}: exclude.{axis}: no such axis; the axes are {', '.join(every[0].labels)}")
+            if unknown := sorted(set(labels) - known):
+                raise ConfigError(
+                    f"{path}: exclude.{axis}: no value of that axis is called {unknown[0]!r}; there are "
+                    f"{', '.join(sorted(known))}"
+                )
+
+
+def _check_comparisons(path: Path, sweep: Sweep, every: list[Planned]) -> None:
+    asked = sweep.comparisons
+    labels = [run.labels.get("activation", run.labels.get("activation.name", "")) for run in every]
+    named = [label for pair in asked.pairs for label in pair] + ([asked.baseline] if asked.baseline else [])
+    if unknown := next((label for label in named if label not in labels), None):
+        known = ", ".join(dict.fromkeys(filter(None, labels))) or "none"
+        raise ConfigError(f"{path}: comparisons: no activation of the sweep is called {unknown!r}; there are {known}")
+    if asked.tuned and asked.tuned not in sweep.axes:
+        raise ConfigError(f"{path}: comparisons.tuned: {asked.tuned} is no axis; the axes are {', '.join(sweep.axes)}")
+
+
+def plans(path: Path, sweep: Sweep) -> dict[str, dict[str, Any]]:
+    """The comparisons of each part of a sweep by its name, as JSON; of one without parts under ""."""
+    parts = {Path(part).stem: load(path.parent / part)[0] for part in sweep.parts} or {"": sweep}
+    return {name: part.comparisons.model_dump() for name, part in parts.items()}
+
+
+def _choice(path: Path, axis: str, value: Any) -> Choice:
+    """The label and the field's value of what an axis lists."""
+    label = None
+    if isinstance(value, dict) and value.keys() == {"label", "value"}:
+        label, value = str(value["label"]), value["value"]
+    if isinstance(value, dict | list) and label is None:
+        raise ConfigError(
+            f'{path}: axes.{axis}: a value of several parts needs a name: {{"label": ..., "value": ...}}; found '
+            f"{json.dumps(value)[:80]}"
+        )
+    label = str(value) if label is None else label
+    if axis == "activation" and isinstance(value, str):
+        value = {"name": value}
+    return Choice(label=label, value=[value] if axis == "seed" else value)
+
+
+def _named(axis: str, label: str) -> str:
+    text = label if axis == "activation" else f"{axis.rpartition('.')[2]}-{label}"
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", text)
+
+
+def _matches(run: Planned, rule: dict[str, list[str]]) -> bool:
+    return all(run.labels.get(axis) in labels for axis, labels in rule.items())
+
+
+def only(planned: list[Planned], conditions: list[str]) -> list[Planned]:
+    """The runs that meet every condition such as `model=lenet` or `activation=relu,arelu`.
+
+    Raises:
+        ConfigError: for a condition on no axis, or that no run meets.
+    """
+    for condition in conditions:
+        axis, equals, labels = condition.partition("=")
+        known = sorted({run.labels[axis] for run in planned if axis in run.labels})
+        if not equals or not known:
+            raise ConfigError(f"--only {condition}: expected AXIS=LABEL; the axes are {', '.join(planned[0].labels)}")
+        if unknown := sorted(set(labels.split(",")) - set(known)):
+            raise ConfigError(f"--only {condition}: no run left has {axis} {unknown[0]}; there are {', '.join(known)}")
+        planned = [run for run in planned if run.labels.get(axis) in labels.split(",")]
+    return planned

@@ -1,0 +1,63 @@
+"""Training what is missing of a sweep: one run after another here, or as tasks of a cluster."""
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoo.sweeps import cluster
+from zoo.sweeps.display import Display
+from zoo.sweeps.folder import SweepFolder
+
+if TYPE_CHECKING:
+    from zoo.sweeps.grid import Planned
+
+WAIT = 2.0  # seconds between two looks at a run that another process is at work on
+
+
+def work(sweep: SweepFolder, backend: str, limit: int | None, deadline: float | None) -> None:
+    """Trains runs until none is left, or `limit` were trained, or the deadline has come."""
+    trained: set[str] = set()
+    said: list[str] = []
+    with Display(sweep, backend) as display:
+        while True:
+            busy = []
+            for run in sweep.planned:
+                if run.name in trained or sweep.is_done(run):
+                    continue
+                if len(trained) == limit or (deadline and time.monotonic() > deadline):
+                    return
+                with sweep.claim(run) as lock:
+                    if lock is None:
+                        busy.append(run.name)
+                    elif not sweep.is_done(run):
+                        trained.add(run.name)
+                        display.begin(run.name)
+                        display.end(run.name, sweep.run(run, lock, deadline, partial(display.show, run.name)))
+            if not busy or (deadline and time.monotonic() > deadline):
+                return
+            if busy != said:
+                display.waiting(busy)
+            said = busy
+            time.sleep(WAIT)
+
+
+def work_on_ray(
+    sweep: SweepFolder, backend: str, limit: int | None, deadline: float | None, nodes: cluster.Cluster
+) -> None:
+    """Trains runs as tasks of a cluster until none is left, or `limit` were trained, or the deadline has come."""
+    missing = [run for run in sweep.planned if not sweep.is_done(run)][:limit]
+    tasks = [
+        cluster.Task(run.name, partial(_on_node, sweep.out, run, sweep.data_dir), sweep.log(run)) for run in missing
+    ]
+    with nodes, Display(sweep, backend) as display:
+        nodes.work(tasks, display, deadline)
+
+
+def _on_node(out: Path, run: "Planned", data_dir: Path | None) -> str:
+    """Trains a run on a node of a cluster; its state after that."""
+    sweep = SweepFolder(out, [run], data_dir)
+    with sweep.claim(run) as lock:
+        if lock is None:
+            return cluster.BUSY
+        return sweep.state(run) if sweep.is_done(run) else sweep.run(run, lock, None, lambda line: None)

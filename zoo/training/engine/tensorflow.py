@@ -1,0 +1,34 @@
+"""On TensorFlow: one graph for a step, compiled by XLA where Keras would (on a GPU)."""
+
+import tensorflow as tf
+
+from zoo.training.engine.common import in_batches
+
+
+class Engine:
+    dispatch = 1
+
+    def __init__(self, model, pipeline, images, targets, batch_size):
+        self.batch_size = batch_size
+        images, targets = tf.constant(images), tf.constant(targets)
+
+        @tf.function(jit_compile=model.jit_compile)
+        def step(*chosen):
+            model.train_step(pipeline.batch(images, targets, *chosen))
+
+        @tf.function(jit_compile=model.jit_compile)
+        def forward(images):
+            return model(pipeline.inputs(images), training=False)
+
+        self._step, self._forward = step, forward
+
+    def train(self, plan, start, stop):
+        parts = [tf.constant(x[start:stop]) for x in plan.parts]
+        for i in range(stop - start):
+            self._step(*(x[i] for x in parts))
+
+    def wait(self):
+        tf.test.experimental.sync_devices()
+
+    def predict(self, images):
+        return in_batches(lambda batch: self._forward(tf.constant(batch)).numpy(), images, self.batch_size)

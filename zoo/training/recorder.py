@@ -1,0 +1,114 @@
+"""What a run writes as it goes."""
+
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+import keras_adaptact as ka
+from zoo import files
+from zoo.training.tensorboard import Events
+
+CROSS_ENTROPY = "cross_entropy"  # of the training batches: the loss without penalty and label smoothing
+ADDED = [CROSS_ENTROPY]  # columns that a run of version 0.1.0 has none of, and gets none of when it resumes
+
+
+class Recorder:
+    """After each epoch, writes history.csv, timing.csv, mixing_weights.csv and parameters.csv.
+
+    What the clock says is in timing.csv alone, so that the same seed gives the same bytes of the others.
+    mixing_weights.csv has a row for each epoch (0: the start), site, member and, by channel, channel, and says whether
+    the weight is learned or fixed; parameters.csv one for each trainable number of an activation with one set of them,
+    at epochs 0, 1, 2, 5, 10, 20, 50... and the last.
+    """
+
+    def __init__(self, folder: Path, tensorboard: bool = False):
+        self.folder, self.tensorboard = folder, tensorboard
+        self.events: Events | None = None
+        self.history: list[dict[str, Any]] = []
+        self.left_out: list[str] = []  # columns of the history
+        self.timing: list[tuple[int, float, float, float]] = []
+        self.mixing: list[tuple] = []
+        self.parameters: list[tuple] = []
+
+    def state(self) -> dict[str, Any]:
+        """Everything recorded so far, as JSON holds it."""
+        return {name: getattr(self, name) for name in ("history", "left_out", "timing", "mixing", "parameters")}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.history = state["history"]
+        self.left_out = state.get("left_out", ADDED)
+        for name in ("timing", "mixing", "parameters"):
+            setattr(self, name, [tuple(row) for row in state[name]])
+
+    def epoch(self, row: dict[str, Any], seconds: float, training: float, images: int) -> None:
+        """Takes an epoch's history, and how long all of it and its training part took, for so many images."""
+        self.history.append({name: value for name, value in row.items() if name not in self.left_out})
+        if self.tensorboard:
+            self._for_tensorboard(row)
+        rate = round(images / training, 1)
+        self.timing.append((row["epoch"], round(seconds, 4), round(training, 4), rate))
+
+    def activations(self, model: keras.Model, epoch: int, epochs: int) -> None:
+        """Takes what the activations have learned after an epoch of so many."""
+        self._mixing_weights(model, epoch)
+        if epoch == epochs or str(epoch).rstrip("0") in ("", "1", "2", "5"):
+            for layer in model.layers:
+                if isinstance(layer, ka.TrainableActivation) and layer.granularity == "layer":
+                    site = layer.name.removesuffix("_activation")
+                    for name, value in layer.get_parameters().items():
+                        for index, number in enumerate(np.atleast_1d(value)):
+                            self.parameters.append((epoch, site, name, index if np.ndim(value) else "", float(number)))
+
+    def _mixing_weights(self, model: keras.Model, epoch: int) -> None:
+        for layer in model.layers:
+            if isinstance(layer, ka.Mixture):
+                site = layer.name.removesuffix("_activation")
+                held = "learned" if layer.get_config()["weights"] == "learned" else "fixed"
+                for member, weights in zip(layer.member_names, layer.mixing_weights, strict=True):
+                    for channel, weight in enumerate(np.atleast_1d(weights)):
+                        where = channel if np.ndim(weights) else ""
+                        self.mixing.append((epoch, site, member, where, float(weight), held))
+
+    def write(self) -> None:
+        if self.history:
+            rows = [list(row.values()) for row in self.history]
+            files.write_csv(self.folder / "history.csv", list(self.history[0]), rows)
+        timing = ("epoch", "seconds", "training_seconds", "images_per_second")
+        files.write_csv(self.folder / "timing.csv", timing, self.timing)
+        mixing = ("epoch", "site", "member", "channel", "weight", "held")
+        files.write_csv(self.folder / "mixing_weights.csv", mixing, self.mixing)
+        parameters = ("epoch", "site", "parameter", "index", "value")
+        files.write_csv(self.folder / "parameters.csv", parameters, self.parameters)
+
+    def _for_tensorboard(self, row: dict[str, Any]) -> None:
+        if self.events:
+            self.events.epoch(row)
+        else:
+            self.events = Events(self.folder, self.history)
+
+    def diverged(self) -> bool:
+        """Whether anything that was measured in the last epoch is NaN or infinite."""
+        return bool(self.history) and not all(map(math.isfinite, self.history[-1].values()))
+
+    def report_measure(self) -> dict[str, Any]:
+        """The report's measure over the run: its maximum, the epoch of that, and its last value."""
+        values = [row["report_precision"] for row in self.history if "report_precision" in row]
+        if not values:
+            return {}
+        return {
+            "report_precision_max": max(values),
+            "report_precision_max_epoch": values.index(max(values)) + 1,
+            "report_precision_last": values[-1],
+        }
+
+    def seconds(self) -> float:
+        return sum(seconds for _, seconds, _, _ in self.timing)
+
+    def images_per_second(self) -> float:
+        """Median over epochs of the training part; the first, which compiles, left out where there are more."""
+        rates = [rate for *_, rate in self.timing]
+        return statistics.median(rates[1:] or rates)

@@ -1,0 +1,321 @@
+"""One network trained in Keras, for each seed of a run, from where an earlier attempt was cut off."""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+import keras_adaptact as ka
+from zoo import files, models
+from zoo.config.schema import Config, Steps
+from zoo.data import datasets
+from zoo.data.pipeline import Pipeline, fast_format, plan, steps_of_an_epoch
+from zoo.errors import ConfigError
+from zoo.training import checkpoint, memory, metrics, tensorboard
+from zoo.training.engine import Engine
+from zoo.training.progress import Progress
+from zoo.training.recorder import CROSS_ENTROPY, Recorder
+
+CLASSES = 10  # of both data sets
+LONG = 2.0  # seconds that a chunk of steps takes, between two looks at the clock
+
+
+class Stopped(Exception):
+    """A run was asked to stop, and did so at a checkpoint."""
+
+
+class Trainer:
+    """A network, built and compiled once for all seeds of a run.
+
+    Raises:
+        ConfigError: for an activation or a site that doesn't exist, or devices that aren't there.
+    """
+
+    def __init__(self, config: Config):
+        self.config = config
+        if config.metrics.tensorboard:
+            tensorboard.require()
+        keras.utils.clear_session()
+        _share_batches(config.training.devices)
+        keras.config.set_dtype_policy(config.training.dtype)
+        self.seed = config.training.seeds[0]
+        self.model = self._built(self.seed)
+
+    def _built(self, seed: int) -> keras.Model:
+        """A new network with the initial values of a seed, in the image data format that is fast here."""
+        keras.utils.set_random_seed(seed)
+        before = keras.config.image_data_format()
+        keras.config.set_image_data_format(fast_format())
+        try:
+            return models.build(self.config, CLASSES)
+        finally:
+            keras.config.set_image_data_format(before)
+
+    def attach(self, dataset: datasets.Dataset) -> None:
+        """Puts the images on the device and compiles the network."""
+        settings = self.config.training
+        self.dataset = dataset
+        size = len(dataset.train.labels)
+        steps = steps_of_an_epoch(size, settings.batch_size)
+        penalize_kernels(self.model, settings.weight_decay)
+        self.cross_entropy = keras.metrics.CategoricalCrossentropy(CROSS_ENTROPY, from_logits=True)
+        self.model.compile(
+            optimizer_of(self.config, steps, self.model),
+            keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=settings.label_smoothing),
+            metrics=["accuracy", self.cross_entropy],
+        )
+        self.model.optimizer.build(self.model.trainable_variables)
+        self.model.compute_metrics(None, np.eye(CLASSES, dtype="float32"), np.eye(CLASSES, dtype="float32"))
+        self.initial = [np.asarray(checkpoint.value(v)) for v in self.model.optimizer.variables]
+        augment = self.config.dataset.augmentation == "crop_flip"
+        self.pipeline = Pipeline.of(dataset, self.config.dataset.standardize, augment, fast_format())
+        batch = min(settings.batch_size, size)
+        targets = np.eye(CLASSES, dtype="float32")[dataset.train.labels]
+        self.engine = Engine(self.model, self.pipeline, dataset.train.images, targets, batch)
+
+    def train(
+        self,
+        seed: int,
+        folder: Path,
+        is_over: Callable[[], bool] = lambda: False,
+        is_enough: Callable[[dict[str, Any]], bool] = lambda row: False,
+    ) -> dict[str, Any]:
+        """Trains one seed and returns what stands in its metrics.json; goes on where `folder` has a checkpoint.
+
+        A NaN or infinite loss ends the training after its epoch, with the status "diverged" and what went first.
+
+        Args:
+            seed: of initial values, order of the images, augmentation and dropout.
+            folder: of the run.
+            is_over: asked every few steps; where it says so the run stops at a checkpoint, to be gone on with.
+            is_enough: told each epoch's row of history.csv, those of an attempt before included; where it says so
+                training ends there, with the status "stopped".
+
+        Raises:
+            Stopped: after the steps during which `is_over` became true; a checkpoint is written first.
+        """
+        self.is_over, self.divergence = is_over, None
+        files.write_json(folder / "preprocessing.json", self.pipeline.written())
+        recorder = Recorder(folder, self.config.metrics.tensorboard)
+        epochs = self.config.training.epochs
+        self._start(seed)
+        found = self._load(folder) or {"epoch": 0, "step": 0, "seconds": 0.0}
+        if "recorded" in found:
+            recorder.restore(found["recorded"])
+        else:
+            recorder.activations(self.model, 0, epochs)
+        with Progress(f"seed {seed}", epochs) as progress:
+            if found["epoch"] or found["step"]:
+                progress.line(f"seed {seed} goes on after epoch {found['epoch']}, step {found['step']}")
+            enough = any(map(is_enough, recorder.history))
+            while found["epoch"] < epochs and not enough and not recorder.diverged():
+                epoch = found["epoch"] + 1
+                self._epoch(epoch, seed, found, recorder, progress, folder)
+                if recorder.diverged():
+                    self.divergence = self._explained(seed, folder)
+                found = {"epoch": epoch, "step": 0, "seconds": 0.0}
+                self._save(folder, found, recorder)
+                recorder.write()
+                enough = is_enough(recorder.history[-1])
+                if epoch < epochs and not enough and is_over():
+                    raise Stopped
+        recorder.write()  # again, as a cut may have come between the checkpoint and them
+        return self._finish(seed, folder, recorder)
+
+    def _start(self, seed: int, trained: bool = False) -> None:
+        """Gives the network, trained with this seed or not yet, its initial values, and the optimizer its own."""
+        if trained or seed != self.seed:
+            for variable, fresh in zip(self.model.variables, self._built(seed).variables, strict=False):
+                variable.assign(fresh.value)
+        self.seed = seed
+        for variable, value in zip(self.model.optimizer.variables, self.initial, strict=True):
+            variable.assign(value)
+
+    def _epoch(self, epoch, seed, at, recorder, progress, folder) -> None:
+        """Trains one epoch from the step that `at` says, measures and records."""
+        settings = self.config.training
+        batches = plan(len(self.dataset.train.labels), settings.batch_size, seed, epoch)
+        step, before = at["step"], at["seconds"]
+        if step == 0:
+            self.model.reset_metrics()
+            self._reseed_dropout(seed, epoch)
+        began = saved = last = time.perf_counter()
+        chunk = self.engine.dispatch
+        while step < batches.steps:
+            stop = min(step + chunk, batches.steps)
+            self.engine.train(batches, step, stop)
+            self.engine.wait()
+            step = stop
+            now = time.perf_counter()
+            if now - last < LONG:
+                chunk *= 2
+            last = now
+            progress.step(epoch, step, batches.steps)
+            over = self.is_over()
+            if (over or now - saved > settings.checkpoint_minutes * 60) and step < batches.steps:
+                if not np.isfinite(self._loss()):
+                    break
+                at = {"epoch": epoch - 1, "step": step, "seconds": before + now - began}
+                self._save(folder, at, recorder)
+                saved = now
+                if over:
+                    raise Stopped
+        trained = time.perf_counter()
+        row = {"epoch": epoch} | {k: float(v) for k, v in self.model.get_metrics_result().items()}
+        row |= self._held_out()
+        row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        if (size := self.config.metrics.report_batch) is not None:
+            row["report_precision"] = self._report_precision(seed, epoch, size)
+        recorder.activations(self.model, epoch, settings.epochs)
+        seconds = before + time.perf_counter() - began
+        recorder.epoch(row, seconds, before + trained - began, batches.parts[0].size)
+        progress.epoch(row, seconds)
+
+    def _loss(self) -> float:
+        """The mean over the epoch so far."""
+        return float(self.model.get_metrics_result()["loss"])
+
+    def _explained(self, seed: int, folder: Path) -> ka.Divergence | None:
+        """What went first in an epoch of NaN loss: its steps again from the last checkpoint, one by one."""
+        at = self._load(folder)
+        if at is None:
+            self._start(seed, trained=True)
+            at = {"epoch": 0, "step": 0}
+        epoch, first = at["epoch"] + 1, at["step"]
+        if first == 0:
+            self.model.reset_metrics()
+            self._reseed_dropout(seed, epoch)
+        batches = plan(len(self.dataset.train.labels), self.config.training.batch_size, seed, epoch)
+        watch = ka.StopOnDivergence(verbose=0)
+        watch.set_model(self.model)
+        watch.on_train_begin()
+        for step in range(first, batches.steps):
+            self.engine.train(batches, step, step + 1)
+            self.engine.wait()
+            watch.on_train_batch_end(step - first, {"loss": self._loss()})
+            if found := watch.divergence:
+                before = (epoch - 1) * batches.steps + first
+                return found._replace(step=found.step + before, value_step=found.value_step + before)
+        return None
+
+    def _reseed_dropout(self, seed: int, epoch: int) -> None:
+        """So that an epoch draws the same whether the run was cut off before it or not."""
+        states = [v for v in self.model.non_trainable_variables if v.path.endswith("seed_generator_state")]
+        drawn = np.random.SeedSequence([seed, epoch]).generate_state(max(1, len(states))) >> 1  # torch's are signed
+        for variable, value in zip(states, drawn, strict=False):
+            variable.assign(np.array([value, 0], variable.dtype))
+
+    def _held_out(self) -> dict[str, float]:
+        if self.dataset.validation is None:
+            return {}
+        logits = self.engine.predict(self.dataset.validation.images)
+        return metrics.loss_and_accuracy(logits, self.dataset.validation.labels, "val")
+
+    def _report_precision(self, seed: int, epoch: int, size: int) -> float:
+        test = self.dataset.test
+        chosen = metrics.report_batch(test.labels, size, seed, epoch)
+        return metrics.report(self.engine.predict(test.images[chosen]), test.labels[chosen])
+
+    def _variables(self) -> list:
+        """All that a checkpoint holds, each once."""
+        model = self.model
+        every = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
+        return list({id(v): v for v in every}.values())
+
+    def _load(self, folder: Path) -> dict[str, Any] | None:
+        return checkpoint.load(folder, self._variables(), len(self.cross_entropy.variables))
+
+    def _save(self, folder: Path, at: dict[str, Any], recorder: Recorder) -> None:
+        checkpoint.save(folder, self._variables(), at | {"recorded": recorder.state()})
+
+    def _finish(self, seed: int, folder: Path, recorder: Recorder) -> dict[str, Any]:
+        diverged, epochs = recorder.diverged(), recorder.history[-1]["epoch"]
+        status = "diverged" if diverged else "finished" if epochs == self.config.training.epochs else "stopped"
+        found = {"seed": seed, "epochs": epochs, "status": status}
+        found["parameters"] = self.model.count_params()
+        predictions: dict[str, np.ndarray] = {}
+        if self.divergence:
+            found["divergence"] = self.divergence._asdict()
+        for name in ("validation", "test") if self.config.metrics.test else ("validation",):
+            split = getattr(self.dataset, name)
+            if split is not None and not diverged:
+                logits = self.engine.predict(split.images)
+                found |= metrics.sound(logits, split.labels, self.dataset.classes, name)
+                predictions |= {name: logits.argmax(axis=1), f"{name}_labels": split.labels}
+        if not all(math.isfinite(value) for value in found.values() if isinstance(value, float)):
+            found["status"] = "diverged"  # it overflows in evaluation alone
+        found |= recorder.report_measure()
+        found |= {"seconds": round(recorder.seconds(), 3), "images_per_second": recorder.images_per_second()}
+        found["peak_memory_mb"] = round(memory.peak_memory(), 1)
+        files.write_whole(folder / "model.keras", self.model.save)
+        if predictions:
+            files.write_classes(folder / "predictions.npz", predictions)
+        files.write_json(folder / "metrics.json", found)
+        return found
+
+
+def summarize(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and standard deviation (of a sample) over the runs that finished, of each number in their metrics."""
+    finished = [metrics for metrics in found if metrics["status"] == "finished"]
+    seeds = {status: [m["seed"] for m in found if m["status"] == status] for status in ("finished", "diverged")}
+    numbers = [k for k, v in finished[0].items() if isinstance(v, float) and k != "seconds"] if finished else []
+    values = {key: np.array([metrics[key] for metrics in finished]) for key in numbers}
+    return seeds | {
+        key: {"mean": float(each.mean()), "std": float(each.std(ddof=1)) if len(each) > 1 else None}
+        for key, each in values.items()
+    }
+
+
+def penalize_kernels(model: keras.Model, weight_decay: float) -> None:
+    """Adds half the weight decay times each squared kernel to the loss; nothing else decays."""
+    for variable in model.trainable_variables:
+        if variable.name == "kernel" and weight_decay:
+            variable.regularizer = keras.regularizers.L2(weight_decay / 2)
+
+
+def _share_batches(devices: int) -> None:
+    """Lets several devices train on parts of each batch, where the backend can."""
+    keras.distribution.set_distribution(None)
+    if devices == 1:
+        return
+    if keras.config.backend() != "jax":
+        raise ConfigError(f"training.devices: {devices} share a batch on jax only, not on {keras.config.backend()}")
+    found = keras.distribution.list_devices()
+    if len(found) < devices:
+        raise ConfigError(f"training.devices: {devices} asked for, and JAX sees {len(found)}: {', '.join(found)}")
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=found[:devices]))
+
+
+def optimizer_of(config: Config, steps: int, model: keras.Model) -> keras.optimizers.Optimizer:
+    """The optimizer of a config, whose epochs have so many steps."""
+    settings = config.training
+    chosen = settings.optimizer
+    kind = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}[chosen.name]
+    optimizer = kind(_learning_rate(config, steps), **chosen.model_dump(exclude={"name", "learning_rate"}))
+    trained = any(layer.trainable_variables for layer in model.layers if layer.name.endswith("_activation"))
+    if (settings.activation_rate == 1 and settings.activation_step is None) or not trained:
+        return optimizer
+    return ka.optimizer_for(model, optimizer, settings.activation_rate, settings.activation_step)
+
+
+def _learning_rate(config: Config, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Of a run with so many steps in an epoch."""
+    rate, schedule = config.training.optimizer.learning_rate, config.training.schedule
+    if isinstance(schedule, Steps):
+        last = [epoch * steps - 1 for epoch in schedule.epochs]  # of the steps that still have the rate before
+        rates = [rate * schedule.factor**i for i in range(len(last) + 1)]
+        return keras.optimizers.schedules.PiecewiseConstantDecay(last, rates)
+    total = steps * config.training.epochs
+    warmup = min(round(schedule.warmup * total), total - 1)
+    floor = {"cosine": 0.0, "constant": 1.0}[schedule.name]  # of the cosine, as a share of the peak rate
+    return keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup else rate,
+        total - warmup,
+        alpha=floor,
+        warmup_target=rate if warmup else None,
+        warmup_steps=warmup,
+    )
