@@ -27,6 +27,7 @@ ONCE = (
     "journal",
     "judge",
     "kerastuner",
+    "layout",
     "oracles",
     "pack",
     "readme",

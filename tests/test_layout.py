@@ -1,0 +1,107 @@
+"""Imports go down only and in no circle; the table of places in docs/design.md names the folders that exist."""
+
+import ast
+import re
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("tuner", "zoo", "keras_adaptact")  # the highest first
+FLOORS = {  # of a package, the highest first; "commands" are the modules that `python -m` starts, "tools" the others
+    "tuner": ("commands", "reports", "workers", "trials", "searches", "tools"),
+    "zoo": ("commands", "reports", "sweeps", "runs", "training", "models", "data", "config", "tools"),
+}
+
+
+def modules(root: Path) -> dict[str, Path]:
+    """The modules of the packages by their dotted names."""
+    found = {}
+    for package in PACKAGES:
+        for path in (root / package).rglob("*.py"):
+            parts = path.relative_to(root).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imported(name: str, known: dict[str, Path]) -> Iterator[str]:
+    """What a module imports of these, wherever in its code, also for the type checker alone."""
+    path = known[name]
+    package = name.split(".") if path.stem == "__init__" else name.split(".")[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in known)
+        if isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else []
+            module = ".".join([*above, *filter(None, [node.module])])
+            names = [f"{module}.{alias.name}" for alias in node.names]
+            yield from (each if each in known else module for each in names if each in known or module in known)
+
+
+def floor(name: str, path: Path) -> int:
+    """How high a module stands in its package; 0 is the top."""
+    package, *rest = name.split(".")
+    if package not in FLOORS:
+        return 0
+    floors = FLOORS[package]
+    if rest and rest[0] in floors:
+        return floors.index(rest[0])
+    is_command = len(rest) == 1 and '__name__ == "__main__"' in path.read_text(encoding="utf-8")
+    return floors.index("commands" if is_command else "tools")
+
+
+def faults(root: Path) -> list[str]:
+    """Imports that go up, and a circle where there is one."""
+    known = modules(root)
+    graph = {name: set(imported(name, known)) - {name} for name in known}
+    height = {name: (PACKAGES.index(name.split(".")[0]), floor(name, path)) for name, path in known.items()}
+    found = [f"{a} imports {b}" for a, each in graph.items() for b in sorted(each) if height[b] < height[a]]
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        found.append(" imports ".join(reversed(error.args[1])))
+    return found
+
+
+def test_imports_go_down_only_and_in_no_circle():
+    assert faults(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    "files, fault",
+    [
+        ({"zoo/models/a.py": "def f():\n    from zoo.training import b"}, "zoo.models.a imports zoo.training.b"),
+        ({"zoo/a.py": "from zoo import config"}, "zoo.a imports zoo.config"),
+        ({"keras_adaptact/a.py": "import zoo.a"}, "keras_adaptact.a imports zoo.a"),
+        ({"zoo/data/a.py": "from .b import f", "zoo/data/b.py": "from zoo.data import a"}, "zoo.data.a imports zoo"),
+        ({"tuner/searches/a.py": "if T:\n    from tuner.a import f"}, "tuner.searches.a imports tuner.a"),
+    ],
+    ids=["a room above", "a tool that knows a room", "a package above", "a circle", "for types"],
+)
+def test_a_fault_is_found(files, fault, tmp_path):
+    there = {
+        "zoo/a.py": "",
+        "zoo/config/__init__.py": "",
+        "zoo/training/b.py": "",
+        "tuner/a.py": 'if __name__ == "__main__": 1',
+    }
+    for name, code in (there | files).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(code)
+    (found,) = faults(tmp_path)
+    assert found.startswith(fault)
+
+
+def test_the_table_of_places_names_the_folders_that_exist():
+    rows = re.findall(r"^\| (`[^|]+) \|", (ROOT / "docs" / "design.md").read_text(encoding="utf-8"), re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`([^`]+/)`", row)}
+    files = [path for package in PACKAGES for path in (ROOT / package).glob("*/**/*.py")]
+    files += (ROOT / "configs").glob("**/*.json")
+    assert {f"{path.parent.relative_to(ROOT).as_posix()}/" for path in files} - named == set()
+    for row in rows:
+        folder = ""
+        for name in re.findall(r"`([^`]+)`", row):
+            folder = name.rpartition("/")[0] or folder  # "`zoo/a.py`, `b.py`"
+            assert (ROOT / folder / name.rpartition("/")[2]).exists(), name
