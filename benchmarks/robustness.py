@@ -26,8 +26,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-OLD = ROOT / "tests" / "data" / "v0.1.0" / "finished"
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from old import OLD
+
 ODD: list[Any] = [
     None,
     True,
@@ -184,13 +186,13 @@ def folders(each: int, rng: random.Random, alone: bool = False) -> Counter:
 
     found: Counter = Counter()
     with tempfile.TemporaryDirectory() as folder:
-        sweep = Path(shutil.copytree(OLD.parent / "sweep", Path(folder, "sweep")))
+        sweep = Path(shutil.copytree(OLD / "sweep", Path(folder, "sweep")))
         for part in (sweep, *(sweep / "runs").glob("tiny*")):
             found += _damage(part, each, rng, "a report", lambda run: _reported(sweep))
         if not alone:
-            run = Path(shutil.copytree(OLD, Path(folder, "finished")))
+            run = Path(shutil.copytree(OLD / "finished", Path(folder, "finished")))
             found += _damage(run, each, rng, "a prediction", _asked)
-            cut = OLD.parent / f"cut-{keras.config.backend()}"
+            cut = OLD / f"cut-{keras.config.backend()}"
             for name in sorted(path.name for path in cut.iterdir()):
                 for _ in range(each):
                     run = Path(shutil.copytree(cut, Path(folder, "cut")))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import keras
 import pytest
+from old import OLD
 
 import tuner.report
 import tuner.search
@@ -20,7 +21,6 @@ from zoo.errors import UserError
 from zoo.reports import document
 from zoo.sweeps.folder import SweepFolder
 
-OLD = Path(__file__).parent / "data" / "v0.1.0"
 QUICK = str(Path(__file__).parents[1] / "configs" / "quickstart.json")
 TINY = ["dataset.limit=64", "dataset.test_limit=20", "training.epochs=1", "training.batch_size=32"]
 TINY += ["metrics.report_batch=10"]
@@ -210,7 +210,7 @@ def test_sweeps(name, kind, options, home, described, capsys, monkeypatch):
     "name", ["search.json", "base.json", "best.json", "ended.json", "journal.jsonl", "tuner0.log", ".lock", "trials"]
 )
 def test_searches(name, kind, home, capsys, monkeypatch):
-    monkeypatch.setattr("tuner.workers.processes.subprocess.Popen", lambda *_, **__: pytest.fail("a worker was started"))
+    monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a worker was started"))
     monkeypatch.setenv("KERAS_BACKEND", BACKEND)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # so that no nvidia-smi is started, either
     for file in ("tiny.json", "tiny-search.json"):

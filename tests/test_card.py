@@ -5,11 +5,11 @@ import shutil
 import keras
 import numpy as np
 import pytest
-from test_readme import ROOT
+from old import OLD
 
 from zoo import card, files
 
-RUN = ROOT / "tests" / "data" / "v0.1.0" / "finished"
+RUN = OLD / "finished"
 
 
 @pytest.fixture

@@ -2,10 +2,11 @@
 
 import csv
 import math
+import shutil
 
 import numpy as np
 import pytest
-from committed import unpack
+from old import OLD
 from scipy import stats
 
 from tuner import report as search_report
@@ -17,7 +18,7 @@ from zoo.reports.sections import sound
 @pytest.fixture(scope="module")
 def cpu(tmp_path_factory):
     """Its folder, the verdicts on each network by their comparisons, and the report."""
-    folder = unpack("cpu", tmp_path_factory.mktemp("cpu"))
+    folder = shutil.copytree(OLD / "results" / "cpu", tmp_path_factory.mktemp("results") / "cpu")
     assert report.main([str(folder)]) == 0
     results = groups.Results(folder)
     found = judge.judge(sound.sections(results))
@@ -67,7 +68,7 @@ def test_what_older_runs_do_not_say_is_said(cpu):
 
 
 def test_mixing_is_confounded(tmp_path):
-    folder = unpack("mixing", tmp_path)
+    folder = shutil.copytree(OLD / "results" / "mixing", tmp_path / "mixing")
     assert search_report.main([str(folder)]) == 0
     text = (folder / "report" / "report.md").read_text()
     assert "Summary. mixing: of 3 planned comparisons 3 no verdict: confounded." in text

@@ -6,11 +6,10 @@ import shutil
 
 import optuna
 import pytest
-from test_readme import ROOT
+from old import OLD
 
 from tuner import export
 
-OLD = ROOT / "tests" / "data" / "v0.1.0" / "search"
 SPACE = [
     {"name": "kind", "choice": ["a", "b"]},
     {"name": "weights", "simplex": 3, "when": {"kind": "a"}},
@@ -71,9 +70,9 @@ def test_the_table_has_a_row_for_each_trial(search, tmp_path):
 
 
 def test_a_search_of_an_older_version(tmp_path):
-    shutil.copytree(OLD, tmp_path / "old")
+    shutil.copytree(OLD / "search", tmp_path / "old")
     assert export.main([str(tmp_path / "old"), "--optuna", str(tmp_path / "study.db")]) == 0
-    ended = [event for event in json.loads((OLD / "journal.json").read_text()) if event["event"] == "ended"]
+    ended = [event for event in json.loads((OLD / "search" / "journal.json").read_text()) if event["event"] == "ended"]
     study = optuna.load_study(study_name="old", storage=f"sqlite:///{tmp_path / 'study.db'}")
     values = [trial.value for trial in study.trials if trial.value is not None]
     finished = [event["outcome"]["value"] for event in ended if event["outcome"]["status"] == "finished"]

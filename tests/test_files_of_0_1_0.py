@@ -1,25 +1,22 @@
 """A model that version 0.1.0 saved, with parameters by channel and the state of its optimizer.
 
-`tests/data/v010-channels.keras` was written by it on JAX after two epochs, `v010-channels.npz` holds what the model
-put out then, and the losses of the three epochs that it trained after that.
+It wrote `channels/model.keras` on JAX after two epochs. `channels/known.npz` holds the model's outputs then, and the
+losses of the three epochs that followed.
 """
-
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from old import OLD
 
 import keras_adaptact as ka
 
-DATA = Path(__file__).parent / "data"
-
 
 def test_it_opens_and_trains_on_as_it_did(tmp_path):
-    known = np.load(DATA / "v010-channels.npz")
+    known = np.load(OLD / "channels" / "known.npz")
     x = np.random.default_rng(0).normal(size=(16, 6, 3)).astype("float32")
     y = np.tanh(x[:, :1, 0])
-    model = keras.models.load_model(DATA / "v010-channels.keras")
+    model = keras.models.load_model(OLD / "channels" / "model.keras")
     np.testing.assert_allclose(model.predict(x, verbose=0), known["outputs"], rtol=1e-5, atol=1e-6)
     model.save(tmp_path / "again.keras")
     model = keras.models.load_model(tmp_path / "again.keras")
@@ -28,7 +25,7 @@ def test_it_opens_and_trains_on_as_it_did(tmp_path):
 
 
 def test_its_weights_open_in_a_layer_of_today(tmp_path):
-    old = keras.models.load_model(DATA / "v010-channels.keras").layers[1]
+    old = keras.models.load_model(OLD / "channels" / "model.keras").layers[1]
     rows, today = keras.Sequential([keras.Input((6, 4)), old]), ka.AReLU("channel", channels=4)
     rows.save_weights(tmp_path / "old.weights.h5")
     keras.Sequential([keras.Input((6, 4)), today]).load_weights(tmp_path / "old.weights.h5")

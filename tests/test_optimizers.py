@@ -2,19 +2,18 @@
 
 import copy
 import pickle
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 from keras import layers, ops
+from old import OLD
 
 import keras_adaptact as ka
 from keras_adaptact.optimizers import ActivationRates
 
 X = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
 Y = np.ones((4, 1), "float32")
-OLD = Path(__file__).parent / "data" / "v0.1.0" / "optimizer"
 FACTOR = 3.0
 OWN = ("parameters", "mixing_weights", "alpha")
 SETTINGS = {
@@ -264,11 +263,11 @@ def test_a_copy_is_the_same_optimizer(copied):
 
 def test_a_model_of_version_0_1_0_trains_on():
     """As it did there, on JAX."""
-    model = keras.saving.load_model(OLD / "model.keras")
+    model = keras.saving.load_model(OLD / "optimizer" / "model.keras")
     assert type(model.optimizer) is ActivationRates and int(ops.convert_to_numpy(model.optimizer.iterations)) == 2
     model.jit_compile = False  # the file says True, as JAX compiles all
     model.fit(X, Y, verbose=0)
-    with np.load(OLD / "next.npz") as file:
+    with np.load(OLD / "optimizer" / "next.npz") as file:
         equal(values(model), [file[name] for name in file.files], rtol=1e-5)
 
 

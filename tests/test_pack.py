@@ -5,12 +5,12 @@ import subprocess
 
 import numpy as np
 import pytest
+from old import OLD
 from test_readme import ROOT
 
 from tuner import report as search_report
 from zoo import files, pack, report
 
-OLD = ROOT / "tests" / "data" / "v0.1.0"
 FILES = ("config.json", "metrics.json", "history.csv", "timing.csv", "mixing_weights.csv", "parameters.csv")
 
 

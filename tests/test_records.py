@@ -3,16 +3,15 @@
 import json
 import pickle
 import zipfile
-from pathlib import Path
 
 import pytest
+from old import OLD
 
 from tuner.searches.folder import Folder
 from zoo import config, files
 from zoo.data import cifar10
 from zoo.errors import ConfigError, DataError, UserError
 
-OLD = Path(__file__).parent / "data" / "v0.1.0"
 SHAPES = [
     "null",
     "[]",

@@ -8,13 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
+from old import OLD
 
 from tuner import search
 from tuner.searches.folder import Folder
 from zoo import backend, environment, sweep
 
 ROOT = Path(__file__).parents[1]
-OLD = ROOT / "tests" / "data" / "v0.1.0"
 COMMANDS = {
     "zoo.train": ["configs/quickstart.json"],
     "zoo.evaluate": [OLD / "finished"],

@@ -9,11 +9,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from old import OLD
 
 import keras_adaptact as ka
 from zoo import config, evaluate, report, runs, sweep, train
 
-OLD = Path(__file__).parent / "data" / "v0.1.0"
 EXPECTED = json.loads((OLD / "expected.json").read_text())
 LAYERS = json.loads((OLD / "layers.json").read_text())
 BACKEND = os.environ["KERAS_BACKEND"]

@@ -16,7 +16,7 @@ import keras_adaptact as ka
 from tuner import report as search_report
 from tuner import search
 from zoo import config, evaluate, report, sweep, train
-from zoo.training.trainer import Stopped
+from zoo.training import Stopped
 
 BACKEND = keras.config.backend()
 LAYERS = {
