@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT))
 
 from zoo import backend
 from zoo.environment import describe_environment
+from zoo.reports import statistics
 
 backend.choose()
 
@@ -52,7 +53,7 @@ def section(random, seeds: int, shifts=None, plan=PLAN, losing: bool = False, un
 
 
 def share(count: int, of: int) -> dict:
-    low, high = judge.rate(count, of)
+    low, high = statistics.rate(count, of)
     return {"reports": of, "share": round(count / of, 4), "low": round(low, 4), "high": round(high, 4)}
 
 
@@ -93,7 +94,7 @@ def found(random, reports: int, seeds: int, size: float, plan=PLAN) -> dict:
 def measure(reports: int) -> dict:
     random = np.random.default_rng(0)
     primary = (Comparison("method1", "relu", True),)
-    detectable = {n: judge._detectable(n, n, judge.LEVEL / len(PLAN), False) for n in (6, 10)}
+    detectable = {n: statistics._detectable(n, n, judge.LEVEL / len(PLAN), False) for n in (6, 10)}
     return {
         "false positives": {
             "3 seeds": false_positives(random, reports, 3),

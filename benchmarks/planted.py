@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from tuner.searches import loading
 from zoo import backend
 from zoo.environment import describe_environment
 
@@ -20,7 +21,7 @@ backend.choose()  # before KerasTuner imports Keras
 
 import numpy as np
 
-from tuner.searches import oracles, space
+from tuner.searches import oracles
 from tuner.searches.outcome import Outcome
 from zoo import files
 
@@ -30,7 +31,7 @@ NEAR = 0.05
 def nearest(tuner: str, seed: int, trials: int) -> float:
     """The distance of the nearest trial."""
     optimum = np.random.default_rng(seed).dirichlet([1, 1, 1])
-    search = space.parse(
+    search = loading.parse(
         {
             "base": "none",
             "space": [{"name": "w", "simplex": 3}],

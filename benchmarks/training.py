@@ -27,7 +27,8 @@ import numpy as np
 
 from zoo import config, files, models
 from zoo.data import datasets, pipeline
-from zoo.training.trainer import Trainer, optimizer_of, penalize_kernels
+from zoo.training.optimizers import optimizer_of, penalize_kernels
+from zoo.training.trainer import Trainer
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 NETWORKS = {"lenet": 40, "alexnet": 8, "googlenet": 4, "resnet50": 4, "densenet": 2}  # steps of an epoch on a CPU

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from tuner import search
-from tuner.searches import space
+from tuner.searches import loading
 from tuner.searches.folder import Folder
 from tuner.searches.outcome import Outcome
 from tuner.trials import confirmation
@@ -28,7 +28,7 @@ def begun(tmp_path, monkeypatch):
         (tmp_path / "base.json").write_text(json.dumps(base))
         entry = {"name": "rate", "path": "training.optimizer.learning_rate", "float": [1e-3, 1e9]}
         content = {"base": "base.json", "space": [entry], "epochs": 1, "seed": 1, "executions": 2} | settings
-        searched = space.parse(content, "small.json")
+        searched = loading.parse(content, "small.json")
         folder = Folder(tmp_path / "out")
         folder.begin(tmp_path / "small.json", searched, None, "jax", False)
         order = ["0002", "0000", "0001", "0003", "0004"]
@@ -109,4 +109,4 @@ def test_a_candidate_is_trained_with_the_epochs_and_images_of_the_base_and_a_fre
 
 def test_more_than_three_is_refused():
     with pytest.raises(ConfigError, match="confirm: Input should be less than or equal to 3; found 4"):
-        space.parse({"base": "b", "space": [{"path": "x", "int": [1, 2]}], "epochs": 1, "confirm": 4}, "s")
+        loading.parse({"base": "b", "space": [{"path": "x", "int": [1, 2]}], "epochs": 1, "confirm": 4}, "s")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from zoo.reports import judge
+from zoo.reports import judge, statistics
 from zoo.reports.judge import Arm, Comparison, Section
 
 SLEEP = (  # Student's sleep data, as in R's manual
@@ -77,7 +77,7 @@ def test_six_seeds_by_hand():
     x, y = np.arange(6.0) + 20, np.arange(6.0)
     found = judge.compare(arm(x), arm(y), level=0.05 / 18)
     assert (found.low, found.high) == (20 - 5, 25 - 0)
-    assert found.p == pytest.approx(2 / 924) == judge.smallest_p(6, 6)
+    assert found.p == pytest.approx(2 / 924) == statistics.smallest_p(6, 6)
     assert judge.compare(arm(x), arm(y), level=0.05 / 24).low == -math.inf
 
 
@@ -93,8 +93,8 @@ def test_many_seeds_are_drawn():
 def test_the_detectable_difference_is_found_that_often():
     random = np.random.default_rng(1)
     found = [judge.compare(arm(random.normal(0, 1, 6)), arm(random.normal(0, 1, 6))) for _ in range(300)]
-    size = judge._detectable(6, 6, 0.05, False)
-    assert np.mean([each.low > -size for each in found]) == pytest.approx(judge.POWER, abs=0.08)
+    size = statistics._detectable(6, 6, 0.05, False)
+    assert np.mean([each.low > -size for each in found]) == pytest.approx(statistics.POWER, abs=0.08)
     x, y = np.array([0.0, 1, 2, 3, 4, 5]), np.array([0.0, 2, 4, 6, 8, 10])
     pooled = math.sqrt((x.var(ddof=1) + y.var(ddof=1)) / 2)
     assert judge.compare(arm(x), arm(y)).detectable == pytest.approx(size * pooled)
@@ -102,15 +102,15 @@ def test_the_detectable_difference_is_found_that_often():
 
 def test_holm():
     """The example in Holm's method on Wikipedia, and one with values cut at 1."""
-    assert judge.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert judge.holm([0.9, 0.6]) == [1.0, 1.0]
-    assert judge.holm([]) == []
+    assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert statistics.holm([0.9, 0.6]) == [1.0, 1.0]
+    assert statistics.holm([]) == []
 
 
 def test_rates_are_clopper_and_pearsons():
     """By the quantiles of the beta distribution."""
-    assert judge.rate(4, 6) == pytest.approx((stats.beta.ppf(0.025, 4, 3), stats.beta.ppf(0.975, 5, 2)), abs=1e-6)
-    assert judge.rate(0, 6) == pytest.approx((0, 1 - 0.025 ** (1 / 6)), abs=1e-9)
+    assert statistics.rate(4, 6) == pytest.approx((stats.beta.ppf(0.025, 4, 3), stats.beta.ppf(0.975, 5, 2)), abs=1e-6)
+    assert statistics.rate(0, 6) == pytest.approx((0, 1 - 0.025 ** (1 / 6)), abs=1e-9)
 
 
 # Verdicts
@@ -194,7 +194,7 @@ def test_what_is_confounded_gets_no_verdict():
 def test_the_interquartile_mean_by_hand():
     """rliable's `aggregate_iqm`: the mean of the middle half of all runs of all tasks."""
     scores = [np.array([0.1, 0.9, 0.5, 0.6]), np.array([0.2, 0.8, 0.7, 0.3])]
-    found = judge.interquartile_mean(scores)
+    found = statistics.interquartile_mean(scores)
     assert found.value == pytest.approx((0.3 + 0.5 + 0.6 + 0.7) / 4)
     assert found.low < found.value < found.high
 
@@ -203,14 +203,14 @@ def test_the_probability_of_improvement_is_mann_whitneys():
     random = np.random.default_rng(0)
     first, second = ([random.integers(0, 8, 6).astype(float) for _ in range(3)] for _ in range(2))
     expected = [stats.mannwhitneyu(x, y).statistic / 36 for x, y in zip(first, second, strict=True)]
-    assert judge.improvement(first, second).value == pytest.approx(np.mean(expected))
+    assert statistics.improvement(first, second).value == pytest.approx(np.mean(expected))
 
 
 def test_average_ranks_by_hand():
-    assert judge.average_ranks(np.array([[0.9, 0.8, 0.7], [0.5, 0.6, 0.5]])) == pytest.approx([1.75, 1.5, 2.75])
+    assert statistics.average_ranks(np.array([[0.9, 0.8, 0.7], [0.5, 0.6, 0.5]])) == pytest.approx([1.75, 1.5, 2.75])
 
 
 def test_the_error_of_the_images_by_hand():
     """Two runs on four images: the arms differ by 0.5, 0, 0 and 0 on them, whose deviation is 0.25."""
     first, second = np.array([[1, 1, 0, 0], [1, 1, 0, 0]], bool), np.array([[1, 1, 0, 0], [0, 1, 0, 0]], bool)
-    assert judge.image_error(first, second) == pytest.approx(0.25 / 2)
+    assert statistics.image_error(first, second) == pytest.approx(0.25 / 2)

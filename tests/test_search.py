@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tuner import report, search
-from tuner.searches import space
+from tuner.searches import loading
 from tuner.searches.folder import Folder
 from tuner.searches.outcome import Outcome
 from tuner.trials import trial
@@ -148,7 +148,7 @@ def test_hyperband_hands_on_everything(described, tmp_path):
     folder = Folder(tmp_path)
     (tmp_path / "trials").mkdir()
     folder.base.write_text((described.parent / "base.json").read_text())
-    chosen = space.parse(content, "here")
+    chosen = loading.parse(content, "here")
     point = {"mixing": "learned", "rate": "0.03"}
 
     def run(number, **more):

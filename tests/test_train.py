@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import keras_adaptact as ka
 from zoo import backend, config, environment, files, models
 from zoo.config.schema import Activation, Rule
 from zoo.data import datasets, standardization
+from zoo.environment import recorded_path
 from zoo.errors import UserError
 from zoo.train import main, run
 from zoo.training import metrics
@@ -33,6 +35,21 @@ FILES = {
 def read_csv(path):
     with path.open() as file:
         return list(csv.DictReader(file))
+
+
+def test_a_run_names_no_place_of_the_machine(tmp_path):
+    """And finds its images again, also after both were moved."""
+    (tmp_path / "before" / "images").mkdir(parents=True)
+    settings = [*SMALL, "training.seeds=[0,1]"]
+    place = ["--out", str(tmp_path / "before" / "run"), "--data-dir", str(tmp_path / "before" / "images")]
+    assert main([QUICK, "--set", *settings, *place]) == 0
+    shutil.move(tmp_path / "before", tmp_path / "after")
+    for path in (tmp_path / "after" / "run").rglob("*.json"):
+        assert str(tmp_path) not in path.read_text(), path.name
+    for folder in (tmp_path / "after" / "run", tmp_path / "after" / "run" / "seed-1"):
+        recorded = json.loads((folder / "environment.json").read_text())["data_dir"]
+        assert recorded_path(folder, recorded).resolve() == tmp_path / "after" / "images"
+    assert main(["--resume", str(tmp_path / "after" / "run")]) == 0
 
 
 def test_a_run_leaves_its_folder(tmp_path, capsys):

@@ -18,7 +18,7 @@ from zoo import config, files, models, runs
 from zoo.data import datasets, pipeline, standardization
 from zoo.errors import UserError
 from zoo.train import main, resume, run
-from zoo.training import checkpoint, trainer
+from zoo.training import checkpoint, optimizers, trainer
 
 ROOT = Path(__file__).parents[1]
 QUICK = str(ROOT / "configs/quickstart.json")
@@ -108,7 +108,7 @@ def test_standardization_is_that_of_the_data_module(how, data_format):
 def test_the_learning_rate_warms_up_and_falls():
     def rates(**schedule):
         settings = {"epochs": 10, "optimizer": {"learning_rate": 0.5}, "schedule": schedule}
-        found = trainer._learning_rate(config.Config(training=settings), steps=10)
+        found = optimizers._learning_rate(config.Config(training=settings), steps=10)
         return [float(ops.convert_to_numpy(found(step))) for step in (0, 5, 10, 55, 100)]
 
     expected = [0.5 * (1 + math.cos(math.pi * share)) / 2 for share in (0, 0.5, 1)]
@@ -117,7 +117,7 @@ def test_the_learning_rate_warms_up_and_falls():
     np.testing.assert_allclose(rates(name="constant", warmup=0.0), [0.5] * 5, rtol=1e-6)
     np.testing.assert_allclose(rates(name="steps", epochs=[1, 5]), [0.5, 0.5, 0.05, 0.005, 0.005], rtol=1e-5)
     one = config.Config(training={"epochs": 1, "schedule": {"warmup": 0.99}})
-    assert trainer._learning_rate(one, steps=1) is not None
+    assert optimizers._learning_rate(one, steps=1) is not None
 
 
 def one_step(*overrides) -> tuple[dict, dict]:

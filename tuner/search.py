@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuner.searches import loading
 from zoo import signals
 from zoo.command import run_command
 from zoo.errors import UserError
@@ -55,12 +56,11 @@ def count(text: str) -> int:
 
 
 def _main(arguments: argparse.Namespace) -> int:
-    from tuner.searches import space
     from tuner.searches.folder import Folder
     from zoo import backend
 
     nodes = cluster.of(arguments)
-    search = space.load(arguments.search)
+    search = loading.load(arguments.search)
     folder = Folder(arguments.out or Path("searches") / arguments.search.stem)
     name = backend.choose()
     who = role()

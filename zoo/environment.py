@@ -25,7 +25,7 @@ def describe_environment(provenance: str, argv: Sequence[str] | None) -> dict[st
     changed = (_git("status", "--porcelain", "--untracked-files=no") or "").splitlines()
     return {
         "schema": SCHEMA,
-        "command": shlex.join(argv) if argv is not None else None,
+        "command": shlex.join(map(from_here, argv)) if argv is not None else None,
         "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ},
         "backend": keras.config.backend(),
         "device": _device(keras.config.backend()),
@@ -39,6 +39,28 @@ def describe_environment(provenance: str, argv: Sequence[str] | None) -> dict[st
         "code": {package: code(package) for package in CODE},
         "data": provenance,
     }
+
+
+def from_folder(path: Path | None, folder: Path) -> str | None:
+    """A path as it is recorded in a folder: relative to that, so that it doesn't name where on the machine both lie."""
+    return os.path.relpath(path.resolve(), folder.resolve()) if path else None
+
+
+def recorded_path(folder: Path, recorded: str | None) -> Path | None:
+    """A path that was recorded in a folder, from the working directory; version 0.1.0 recorded absolute ones."""
+    if not recorded:
+        return None
+    path = Path(recorded)
+    return path if path.is_absolute() else Path(os.path.relpath((folder / path).resolve()))
+
+
+def from_here(word: str) -> str:
+    """A word of a command, an absolute path in it made relative to the working directory; of one outside the name alone."""
+    option, equals, path = word.rpartition("=")
+    if not path.startswith("/"):
+        return word
+    inside = Path(path).is_relative_to(Path.cwd())
+    return f"{option}{equals}{os.path.relpath(path) if inside else Path(path).name}"
 
 
 def code(package: str) -> str:

@@ -11,6 +11,7 @@ import keras_adaptact as ka
 from zoo import config, files
 from zoo.config.schema import Activation, Config, FromRun, Rule
 from zoo.data import datasets
+from zoo.environment import recorded_path
 from zoo.errors import ConfigError, UserError
 
 SECTIONS = ("model", "activation", "dataset", "training", "metrics")  # a run writes each, defaults too
@@ -37,8 +38,8 @@ class Run:
 
     def dataset(self, data_dir: Path | None = None) -> datasets.Dataset:
         """The run's images, from where they were then or from another folder."""
-        then = self.environment.get("data_dir")
-        return datasets.load_for(self.config.dataset, data_dir or (Path(then) if then else None))
+        then = recorded_path(self.folder, self.environment.get("data_dir"))
+        return datasets.load_for(self.config.dataset, data_dir or then)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Logits of uint8 images (n, 32, 32, 3), float32 (n, classes), of the network on this backend."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from zoo import signals
 from zoo.command import run_command
+from zoo.environment import from_here
 from zoo.errors import UserError
 from zoo.sweeps import cluster
 from zoo.sweeps.costs import seconds_left, sum_of
@@ -71,8 +72,7 @@ def _main(arguments: argparse.Namespace) -> int:
         return _list(sweep, name)
     sweep.prepare(
         described.model_dump(by_alias=True, exclude={"schema_", "comparisons"})
-        | {"plans": grid.plans(arguments.sweep, described), "backend": name, "file": str(arguments.sweep)}
-        | {"data_dir": str(arguments.data_dir) if arguments.data_dir else None},
+        | {"plans": grid.plans(arguments.sweep, described), "backend": name, "file": from_here(str(arguments.sweep))},
         every,
     )
     budget = arguments.time_budget

@@ -50,7 +50,7 @@ def run(
     """
     from zoo import files, folders, runs
     from zoo.data import datasets
-    from zoo.environment import describe_environment
+    from zoo.environment import describe_environment, from_folder
     from zoo.training import memory
     from zoo.training.trainer import CLASSES, Trainer
 
@@ -61,7 +61,7 @@ def run(
     dataset = datasets.load_for(config.dataset, data_dir)
     files.new_folder(out)
     environment = describe_environment(dataset.provenance, argv) | {
-        "data_dir": str(data_dir.resolve()) if data_dir else None,
+        "data_dir": from_folder(data_dir, out),
         "data_digest": dataset.digest(),
         "images": {name: len(part.labels) for name in SPLITS if (part := getattr(dataset, name))},
     }
@@ -92,6 +92,7 @@ def resume(
 
     from zoo import config, files, folders, runs
     from zoo.data import datasets
+    from zoo.environment import recorded_path
     from zoo.training import memory
     from zoo.training.trainer import CLASSES, Trainer
 
@@ -106,8 +107,8 @@ def resume(
         settings = config.load(folder / "config.json")
         memory.check(settings, CLASSES)
         trainer = Trainer(settings)
-        place = data_dir or environment.get("data_dir")
-        dataset = datasets.load_for(trainer.config.dataset, Path(place) if place else None)
+        place = data_dir or recorded_path(folder, environment.get("data_dir"))
+        dataset = datasets.load_for(trainer.config.dataset, place)
         if dataset.digest() != environment.get("data_digest"):
             raise UserError(f"{folder}: this run was begun with other images than {dataset.provenance}")
         return _train(trainer, dataset, folder, environment, is_over, is_enough)
@@ -116,6 +117,7 @@ def resume(
 def _train(trainer, dataset, out: Path, environment: dict[str, Any], is_over, is_enough) -> list[dict]:
     """Trains the seeds that haven't been, each in its folder."""
     from zoo import card, files, folders
+    from zoo.environment import from_folder, recorded_path
     from zoo.training.trainer import summarize
 
     trainer.attach(dataset)
@@ -131,7 +133,8 @@ def _train(trainer, dataset, out: Path, environment: dict[str, Any], is_over, is
                 folders.clear_unbegun(folder)
             folder.mkdir(exist_ok=True)
             files.write_json(folder / "config.json", trainer.config.with_seed(seed).resolved())
-            files.write_json(folder / "environment.json", environment)
+            place = from_folder(recorded_path(out, environment.get("data_dir")), folder)
+            files.write_json(folder / "environment.json", environment | {"data_dir": place})
         with folders.locked(folder) if folder != out else contextlib.nullcontext():
             folders.remove_unfinished(folder)
             found.append(trainer.train(seed, folder, is_over, is_enough))

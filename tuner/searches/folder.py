@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.searches import journal, records, space
+from tuner.searches import journal, loading, records, space
 from tuner.searches.outcome import OUTCOME, Outcome
 from tuner.searches.records import AtWork, Described
 from zoo import config, files, folders, manifest
-from zoo.environment import SCHEMA
+from zoo.environment import SCHEMA, from_folder, from_here, recorded_path
 from zoo.errors import UserError
 
 if TYPE_CHECKING:  # it imports Keras
@@ -62,8 +62,8 @@ class Folder:
         """
         found: dict[str, Any] = {"schema": SCHEMA}
         found |= {"search": search.model_dump(by_alias=True, mode="json", exclude={"schema_"})}
-        found |= {"backend": backend, "data_dir": str(data_dir.resolve()) if data_dir else None}
-        found["file"] = str(file)
+        found |= {"backend": backend, "data_dir": from_folder(data_dir, self.path)}
+        found["file"] = from_here(str(file))
         base = config.read_object(file.parent / search.base)
         self._check_inside(self.path / "trials")
         if journal.exists(self.journal):
@@ -94,12 +94,13 @@ class Folder:
         return records.read(self.path / "search.json", records.DESCRIBED)
 
     def _parsed(self, described: Described) -> space.Search:
-        return space.parse(described.search, str(self.path / "search.json"))
+        return loading.parse(described.search, str(self.path / "search.json"))
 
     def open(self) -> tuple[space.Search, Described]:
         """The search that the folder holds, and its backend and data."""
         found = self._described()
-        return self._parsed(found), found
+        place = recorded_path(self.path, found.data_dir)
+        return self._parsed(found), found.model_copy(update={"data_dir": place and str(place)})
 
     def events(self) -> list[journal.Event]:
         return journal.read(self.journal)
@@ -214,7 +215,8 @@ class Folder:
         point = oracle.trials[best].hyperparameters.values
         value = f"{search.objective} {oracle.outcomes[best].value:.4f}"
         proved = ", confirmed by a run of its own" if search.confirm else ""
-        notes = f"Trial {best} of {self.path}, the best with {value}{proved}: {space.describe(search.labelled(point))}."
+        what = space.describe(search.labelled(point))
+        notes = f"Trial {best} of {self.path.resolve().name}, the best with {value}{proved}: {what}."
         files.write_own_json(self.best, search.result(point, self.base).resolved() | {"notes": notes})
 
     def promote(self, trial: str, past: str) -> None:

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, Tag, ValidationError, model_validator
+from pydantic import Field, Tag, model_validator
 
 from tuner.searches.entry import Entry, Label, under
 from zoo import config
-from zoo.config.schema import Config, Count, Strict, named, unknown_field
-from zoo.errors import ConfigError
+from zoo.config.schema import Config, Count, Strict, named
 
 if TYPE_CHECKING:
     from keras_tuner import HyperParameters
@@ -253,66 +252,6 @@ class Search(Strict):
 
 def _load(base: Path, fields: Mapping[str, Any]) -> Config:
     return config.load(base, [f"{path}={json.dumps(value)}" for path, value in fields.items()], "the search:")
-
-
-def load(path: Path) -> Search:
-    """Reads a search, and tries its ends on its base.
-
-    Raises:
-        ConfigError: for a mistake in it, or in a config that it makes.
-    """
-    content = config.read_object(path)
-    search = parse(content, str(path))
-    base = path.parent / search.base
-    try:
-        config.load(base)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: base: {error}") from None
-    for point in search.corners():
-        try:
-            found = search.trial(point, base)
-            search.result(point, base)
-        except ConfigError as error:
-            raise ConfigError(f"{path}: at {describe(search.labelled(point))}: {error}") from None
-        if not found.dataset.validation:
-            raise ConfigError(f"{path}: dataset.validation: a search needs images held out; found 0")
-    return search
-
-
-def parse(content: dict[str, Any], origin: str) -> Search:
-    """
-    Raises:
-        ConfigError: where it is no search.
-    """
-    try:
-        return Search.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = [str(key) for key in first["loc"] if key not in ("random", "grid", "bayesian", "hyperband")]
-        what = _said(first)
-        if first["type"] == "extra_forbidden":
-            model: Any = {"space": Entry, "contrast": Contrast, "stopping": Median}.get(where[0], Search)
-            fields = [field.alias or name for name, field in model.model_fields.items()]
-            what = unknown_field(where[-1], fields) if where[0] != "tuner" else f"unknown field {where[-1]!r}"
-        raise ConfigError(": ".join(filter(None, [origin, ".".join(where), what]))) from None
-
-
-def _said(error: Mapping[str, Any]) -> str:
-    """What pydantic found, in words that name no class."""
-    about, found = error.get("ctx", {}), json.dumps(error["input"], default=str)[:80]
-    match error["type"]:
-        case "value_error":
-            return error["msg"].removeprefix("Value error, ")
-        case "missing":
-            return "this field is needed"
-        case "union_tag_invalid":
-            return f"{about['tag']!r} is none of {about['expected_tags']}"
-        case "model_type" | "dict_type":
-            return f"expected an object in braces; found {found}"
-        case "too_short" | "too_long":
-            least = "least" if "min_length" in about else "most"
-            return f"expected at {least} {about.get('min_length', about.get('max_length'))}; found {found}"
-    return f"{error['msg']}; found {found}"
 
 
 def describe(labels: Mapping[str, Any]) -> str:

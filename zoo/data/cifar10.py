@@ -56,7 +56,7 @@ def in_folder(directory: Path) -> tuple[Split, Split, str]:
             if any(map(os.path.exists, paths)):
                 *train, test = (_batch(path, read) for path in paths)
                 images, labels = (np.concatenate(parts) for parts in zip(*train, strict=True))
-                return Split(images, labels), test, f"CIFAR-10 files in {folder.resolve()}"
+                return Split(images, labels), test, f"CIFAR-10 files in {folder.resolve().name}"
     is_folder = os.path.isdir(directory)  # noqa: PTH112 - Path.is_dir raises where it may not look
     raise DataError(f"{directory}: {'holds no CIFAR-10 file' if is_folder else 'is not a folder'}; {WAYS_OUT}")
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from zoo.data.datasets import MAX_VALIDATION
-from zoo.environment import CODE, code
+from zoo.environment import CODE, code, recorded_path
 from zoo.reports.document import Paragraph, Table
 from zoo.reports.groups import ENDED, Result, Results
 
@@ -53,8 +53,9 @@ def _variables(runs: list[Result]) -> str:
 
 
 def _data(runs: list[Result]) -> list[str]:
-    place = next((run.environment["data_dir"] for run in runs if run.environment.get("data_dir")), None)
-    return ["--data-dir", place] if place else []
+    places = (recorded_path(run.folder, run.environment.get("data_dir")) for run in runs)
+    place = next(filter(None, places), None)
+    return ["--data-dir", str(place)] if place else []
 
 
 def _each(runs: list[Result], value: Callable[[Result], Any]) -> str:

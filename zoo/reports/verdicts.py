@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zoo.reports import figures, judge
+from zoo.reports import figures, judge, statistics
 from zoo.reports.document import Figure, Paragraph, Table
 from zoo.reports.judge import Section, Verdict
 
@@ -196,7 +196,7 @@ def image_errors(section: Section, right, scale: Scale, images: int | None) -> d
         pair = [right(each.arm), right(each.reference)]
         means = [section.arms[name].values for name in (each.arm, each.reference)]
         if all(x is not None for x in pair) and pair[0].shape[1] == pair[1].shape[1]:
-            found[each] = f"{scale.factor * judge.image_error(*pair):.{scale.digits}f}"
+            found[each] = f"{scale.factor * statistics.image_error(*pair):.{scale.digits}f}"
         elif images and all(len(values) for values in means):
             shares = [float(values.mean()) for values in means]
             error = math.sqrt(sum(share * (1 - share) for share in shares) / images)

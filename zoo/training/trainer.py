@@ -11,12 +11,13 @@ import numpy as np
 
 import keras_adaptact as ka
 from zoo import files, models
-from zoo.config.schema import Config, Steps
+from zoo.config.schema import Config
 from zoo.data import datasets
 from zoo.data.pipeline import Pipeline, fast_format, plan, steps_of_an_epoch
 from zoo.errors import ConfigError
 from zoo.training import checkpoint, memory, metrics, tensorboard
 from zoo.training.engine import Engine
+from zoo.training.optimizers import optimizer_of, penalize_kernels
 from zoo.training.progress import Progress
 from zoo.training.recorder import CROSS_ENTROPY, Recorder
 
@@ -270,13 +271,6 @@ def summarize(found: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def penalize_kernels(model: keras.Model, weight_decay: float) -> None:
-    """Adds half the weight decay times each squared kernel to the loss; nothing else decays."""
-    for variable in model.trainable_variables:
-        if variable.name == "kernel" and weight_decay:
-            variable.regularizer = keras.regularizers.L2(weight_decay / 2)
-
-
 def _share_batches(devices: int) -> None:
     """Lets several devices train on parts of each batch, where the backend can."""
     keras.distribution.set_distribution(None)
@@ -288,34 +282,3 @@ def _share_batches(devices: int) -> None:
     if len(found) < devices:
         raise ConfigError(f"training.devices: {devices} asked for, and JAX sees {len(found)}: {', '.join(found)}")
     keras.distribution.set_distribution(keras.distribution.DataParallel(devices=found[:devices]))
-
-
-def optimizer_of(config: Config, steps: int, model: keras.Model) -> keras.optimizers.Optimizer:
-    """The optimizer of a config, whose epochs have so many steps."""
-    settings = config.training
-    chosen = settings.optimizer
-    kind = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}[chosen.name]
-    optimizer = kind(_learning_rate(config, steps), **chosen.model_dump(exclude={"name", "learning_rate"}))
-    trained = any(layer.trainable_variables for layer in model.layers if layer.name.endswith("_activation"))
-    if (settings.activation_rate == 1 and settings.activation_step is None) or not trained:
-        return optimizer
-    return ka.optimizer_for(model, optimizer, settings.activation_rate, settings.activation_step)
-
-
-def _learning_rate(config: Config, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Of a run with so many steps in an epoch."""
-    rate, schedule = config.training.optimizer.learning_rate, config.training.schedule
-    if isinstance(schedule, Steps):
-        last = [epoch * steps - 1 for epoch in schedule.epochs]  # of the steps that still have the rate before
-        rates = [rate * schedule.factor**i for i in range(len(last) + 1)]
-        return keras.optimizers.schedules.PiecewiseConstantDecay(last, rates)
-    total = steps * config.training.epochs
-    warmup = min(round(schedule.warmup * total), total - 1)
-    floor = {"cosine": 0.0, "constant": 1.0}[schedule.name]  # of the cosine, as a share of the peak rate
-    return keras.optimizers.schedules.CosineDecay(
-        0.0 if warmup else rate,
-        total - warmup,
-        alpha=floor,
-        warmup_target=rate if warmup else None,
-        warmup_steps=warmup,
-    )

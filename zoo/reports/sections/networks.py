@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from zoo.reports import judge
+from zoo.reports import statistics
 from zoo.reports.document import Paragraph, Table
 from zoo.reports.groups import Group, Results
 from zoo.reports.sections.sound import OUTPUT, Verdicts
@@ -29,13 +29,13 @@ def blocks(results: Results, found: Verdicts) -> Iterator[Paragraph | Table]:
     if not names:
         yield Paragraph("There is no such activation.")
         return
-    ranks = judge.average_ranks(np.array([[each.mean() for each in scores[name]] for name in names]).T)
+    ranks = statistics.average_ranks(np.array([[each.mean() for each in scores[name]] for name in names]).T)
     rows = []
     for name, rank in zip(names, ranks, strict=True):
-        middle, better = judge.interquartile_mean(scores[name]), ""
+        middle, better = statistics.interquartile_mean(scores[name]), ""
         baselines = {group.baseline for group in groups}
         if len(baselines) == 1 and name not in baselines and baselines <= scores.keys():
-            chance = judge.improvement(scores[name], scores[baselines.pop()])
+            chance = statistics.improvement(scores[name], scores[baselines.pop()])
             better = f"{chance.value:.2f} [{chance.low:.2f}, {chance.high:.2f}]"
         interval = f"{100 * middle.value:.2f} [{100 * middle.low:.2f}, {100 * middle.high:.2f}]"
         rows.append([name, interval, better, f"{rank:.2f}"])

@@ -7,7 +7,7 @@ from statistics import mean, median, stdev
 import numpy as np
 from scipy import integrate
 
-from zoo.reports import comparable, figures, judge, verdicts
+from zoo.reports import comparable, figures, judge, statistics, verdicts
 from zoo.reports.document import Figure, Heading, Paragraph, Table
 from zoo.reports.groups import CLASSES, ENDED, LOST, Group, Result, Results
 from zoo.reports.verdicts import POINTS
@@ -94,7 +94,7 @@ def _lost(planned: list[Result]) -> str:
     lost = sum(run.state in LOST for run in ended)
     if not lost:
         return ""
-    low, high = judge.rate(lost, len(ended))
+    low, high = statistics.rate(lost, len(ended))
     return f"{lost} of {len(ended)}: {lost / len(ended):.0%} [{low:.0%}, {high:.0%}]"
 
 
