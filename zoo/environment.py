@@ -55,7 +55,7 @@ def recorded_path(folder: Path, recorded: str | None) -> Path | None:
 
 
 def from_here(word: str) -> str:
-    """A word of a command, an absolute path in it made relative to the working directory; of one outside the name alone."""
+    """A word of a command; an absolute path in it is cut to what follows the working directory, or to its name."""
     option, equals, path = word.rpartition("=")
     if not path.startswith("/"):
         return word
