@@ -106,7 +106,7 @@ def test_settings_of_parameters_are_options(option, tmp_path):
         (
             {"activation": {"name": "method2", "weights": [1, 1, 1], "normalization": "softmax"}},
             "activation",
-            "excludes fixed ones",
+            "applies to learned weights only",
         ),
         ({"training": {"dtype": "half"}}, "training.dtype", "'mixed_float16'"),
         (
@@ -156,8 +156,8 @@ def test_a_mistake_is_named_by_its_path(content, path, words, tmp_path):
         ("{", "not valid JSON: .*line 1 column 2"),
         ("[]", "expected a JSON object, found a list"),
         ('{"training": {"epochs": 1, "epochs": 2}}', "'epochs' is given twice"),
-        ('{"model": {"dropout": NaN}}', "NaN is no JSON number"),
-        ('{"model": {"dropout": 1e999}}', "1e999 is no JSON number"),
+        ('{"model": {"dropout": NaN}}', "NaN is not a JSON number"),
+        ('{"model": {"dropout": 1e999}}', "1e999 is not a JSON number"),
         ("[" * 100000, "not valid JSON"),
         ("\udcff", "can't be read"),
     ],

@@ -466,7 +466,7 @@ for urlopen in (fail, lambda *args: Cut(b"cut")):
     assert "no network here" in offline and "--data-dir" in offline and "delete" not in offline
     assert "Incomplete or corrupted" in cut and "--data-dir" in cut
     (archive,) = tmp_path.glob("datasets/*")
-    assert f"delete {archive} if it is cut" in cut
+    assert f"delete {archive} if it is incomplete" in cut
 
 
 # --- standardization

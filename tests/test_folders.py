@@ -99,7 +99,7 @@ def test_what_was_cut_off_is_removed_and_nothing_else(tmp_path, victim):
     folders.remove_unfinished(run)
     assert {path.name for path in run.iterdir()} == {".12.mine", "12.metrics.json", "metrics.json", ".13.metrics.json"}
     (run / "metrics.json").unlink()
-    with pytest.raises(UserError, match="not written by a run"):
+    with pytest.raises(UserError, match="not a file of a run"):
         folders.clear_unbegun(run)
     assert len(list(run.iterdir())) == 3 and (victim / "mine.txt").exists()
 

@@ -84,12 +84,12 @@ MISTAKES = {
     ),
     "bad value": ({"base": "base.json", "axes": {"training.epochs": [1, 0]}}, "training.epochs: .* found 0 .given by"),
     "empty axis": ({"base": "base.json", "axes": {"seed": []}}, "axes.seed: an axis needs at least one value"),
-    "unnamed": ({"base": "base.json", "axes": {"activation": [{"name": "relu"}]}}, "needs a name"),
+    "unnamed": ({"base": "base.json", "axes": {"activation": [{"name": "relu"}]}}, "needs a label"),
     "several seeds": ({"base": "base.json", "set": {"training.seeds": [0, 1]}}, 'give the sweep an axis "seed"'),
-    "twice": ({"base": "base.json", "axes": {"seed": [0, 0]}}, "two runs are called base--seed-0"),
+    "twice": ({"base": "base.json", "axes": {"seed": [0, 0]}}, "two runs are named base--seed-0"),
     "excludes no network": (
         {"base": "base.json", "exclude": [{"model": ["lenett"]}]},
-        "exclude.model: no value of that axis is called 'lenett'; there are lenet",
+        "exclude.model: no value of this axis has the label 'lenett'; there are lenet",
     ),
     "excludes no axis": (
         {"base": "base.json", "axes": {"seed": [0]}, "exclude": [{"sed": ["0"]}]},
@@ -101,7 +101,7 @@ MISTAKES = {
     ),
     "excludes nothing": (
         {"base": "base.json", "axes": {"seed": [0]}, "exclude": [{"seed": ["1"]}]},
-        "no value of that axis is called '1'",
+        "no value of this axis has the label '1'",
     ),
     "unknown output": ({"base": "base.json", "outputs": ["table9"]}, "outputs.0: Input should be 'table1'"),
 }
@@ -153,12 +153,15 @@ def test_comparisons_are_named(write):
 WRONG_COMPARISONS = {
     "unknown": (
         {"primary": ["method2", "relu"]},
-        "no activation of the sweep is called 'method2'; there are relu, tanh",
+        "the sweep has no activation 'method2'; there are relu, tanh",
     ),
-    "baseline": ({"baseline": "elu"}, "no activation of the sweep is called 'elu'"),
-    "axis": ({"tuned": "training.epochs"}, "comparisons.tuned: training.epochs is no axis; the axes are activation"),
-    "twice": ({"primary": ["tanh", "relu"], "secondary": [["relu", "tanh"]]}, "is named once; found ['relu', 'tanh']"),
-    "itself": ({"secondary": [["tanh", "tanh"]]}, "of two different activations"),
+    "baseline": ({"baseline": "elu"}, "the sweep has no activation 'elu'"),
+    "axis": ({"tuned": "training.epochs"}, "comparisons.tuned: no axis training.epochs; the axes are activation"),
+    "twice": (
+        {"primary": ["tanh", "relu"], "secondary": [["relu", "tanh"]]},
+        "listed once; found ['relu', 'tanh']",
+    ),
+    "itself": ({"secondary": [["tanh", "tanh"]]}, "needs two different activations"),
     "typo": ({"second": []}, "unknown field"),
 }
 

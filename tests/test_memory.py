@@ -33,7 +33,7 @@ def test_it_counts_the_network_that_is_built_then(monkeypatch):
     monkeypatch.setattr(memory, "available", lambda: 1.001 * needed)  # it counts dropout's state, too
     memory.check(found, 10)
     monkeypatch.setattr(memory, "available", lambda: 0.999 * needed)
-    with pytest.raises(ConfigError, match=f"parameters and {kept:,} outputs of layers for each of {batch} images"):
+    with pytest.raises(ConfigError, match=f"parameters and {kept:,} layer outputs for each of {batch} images"):
         memory.check(found, 10)
 
 

@@ -87,5 +87,5 @@ def test_a_damaged_file_is_one_line(damage, sweep, tmp_path, capsys):
 
 def test_what_holds_no_results_is_refused(tmp_path, capsys):
     assert pack.main([str(tmp_path), str(tmp_path / "out")]) == 2
-    assert "it has no sweep.json and no search.json" in capsys.readouterr().err
+    assert "with sweep.json or search.json" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -208,7 +208,7 @@ DAMAGE = {
         '{"status": "finished", "images_per_second": 1, "peak_memory_mb": 1}',
         "metrics.json: this run did not measure test_accuracy",
     ),
-    "history": ("history.csv", "epoch,loss\n1,what\n2,1\n3,1\n", "history.csv: loss is no number in each row"),
+    "history": ("history.csv", "epoch,loss\n1,what\n2,1\n3,1\n", "history.csv: loss is not a number in every row"),
     "environment": ("environment.json", "{}", "environment.json: not what zoo.train writes: it has no 'backend'"),
 }
 

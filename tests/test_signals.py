@@ -119,7 +119,7 @@ def test_words_that_are_no_text(capsys):
     for arguments in (["a\0.json"], ["a.json", "--only", "model=\ud800"], ["\udc80.json"]):
         assert sweep.main(arguments) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith("error: ") and "neither text nor a path" in line
+        assert line.startswith("error: ") and "an argument can't contain a NUL" in line
 
 
 def test_the_second_signal_kills(tmp_path):

@@ -106,7 +106,7 @@ MISTAKES = [
     ({"stopping": {"name": "median"}, "tuner": {"name": "hyperband"}}, "excludes it"),
     ({"stopping": {"name": "median"}, "executions": 2}, "one execution"),
     ({"base": "missing.json"}, "no such file"),
-    ({"set": {"dataset.validation": 0.0}}, "leave nothing to measure"),
+    ({"set": {"dataset.validation": 0.0}}, "leave no images to evaluate on"),
 ]
 
 

@@ -57,7 +57,7 @@ def test_what_is_missing_is_run_and_a_failure_harms_no_other(described, tmp_path
     changed = json.loads(described.read_text()) | {"set": {"training.epochs": 3}}
     described.write_text(json.dumps(changed))
     assert sweep.main(command) == 2
-    assert "made with another training than the sweep now says" in capsys.readouterr().err
+    assert "trained with another training than the sweep has now" in capsys.readouterr().err
 
     from zoo import report
 
@@ -140,5 +140,5 @@ def test_a_plan_is_named_before_the_runs(tmp_path):
     mine.prepare({"plans": {"": {"primary": ["relu", "tanh"]}}}, planned)
     mine.folder(planned[0]).mkdir()
     (mine.folder(planned[0]) / "metrics.json").write_text('{"status": "finished"}')
-    with pytest.raises(UserError, match="comparisons are named before the runs"):
+    with pytest.raises(UserError, match="the comparisons have changed since runs of this sweep ended"):
         mine.prepare({"plans": {"": {"primary": ["tanh", "relu"]}}}, planned)

@@ -18,7 +18,9 @@ from zoo import config, files, models, runs
 from zoo.data import datasets, pipeline, standardization
 from zoo.errors import UserError
 from zoo.train import main, resume, run
-from zoo.training import checkpoint, optimizers, trainer
+from zoo.training import checkpoint, optimizers
+from zoo.training.recorder import Recorder
+from zoo.training.trainer import Stopped, Trainer
 
 ROOT = Path(__file__).parents[1]
 QUICK = str(ROOT / "configs/quickstart.json")
@@ -31,8 +33,8 @@ def small(*overrides) -> list[str]:
     return [f"{path}={value}" for path, value in dict(item.split("=", 1) for item in (*SMALL, *overrides)).items()]
 
 
-def trainer(*overrides) -> trainer.Trainer:
-    made = trainer.Trainer(config.load(QUICK, small(*overrides)))
+def trainer(*overrides) -> Trainer:
+    made = Trainer(config.load(QUICK, small(*overrides)))
     settings = made.config.dataset
     made.attach(datasets.load("digits", limit=settings.limit, test_limit=40, validation=settings.validation))
     return made
@@ -211,10 +213,10 @@ def test_a_run_that_was_cut_ends_as_one_that_was_not(where, tmp_path, monkeypatc
         return original(self, *arguments)
 
     place, name, at = {
-        "in the first epoch": (trainer.Trainer, "_held_out", 1),
-        "between checkpoint and history": (trainer.Recorder, "write", 2),
-        "on the way": (trainer.Trainer, "_save", 4),
-        "at the end": (trainer.Trainer, "_finish", 1),
+        "in the first epoch": (Trainer, "_held_out", 1),
+        "between checkpoint and history": (Recorder, "write", 2),
+        "on the way": (Trainer, "_save", 4),
+        "at the end": (Trainer, "_finish", 1),
     }[where]
     original = getattr(place, name)
     with monkeypatch.context() as patched, pytest.raises(Cut):
@@ -235,7 +237,7 @@ def test_a_run_that_version_0_1_0_began_resumes(tmp_path, monkeypatch, where):
     """Its checkpoint holds no cross-entropy, and so its history gets none; all else is as it would have been."""
     settings = config.load(QUICK, small(f"training.checkpoint_minutes={1e-9 if where == '_held_out' else 10}"))
     run(settings, tmp_path / "whole")
-    original, calls = getattr(trainer.Trainer, where), []
+    original, calls = getattr(Trainer, where), []
 
     def cut(self, *arguments):
         calls.append(1)
@@ -244,7 +246,7 @@ def test_a_run_that_version_0_1_0_began_resumes(tmp_path, monkeypatch, where):
         return original(self, *arguments)
 
     with monkeypatch.context() as patched, pytest.raises(Cut):
-        patched.setattr(trainer.Trainer, where, cut)
+        patched.setattr(Trainer, where, cut)
         run(settings, tmp_path / "cut")
     path = tmp_path / "cut" / checkpoint.NAME
     with np.load(path) as file:
@@ -270,7 +272,7 @@ def test_a_diverged_run_that_was_cut_goes_no_further(tmp_path, monkeypatch):
 
     settings = config.load(QUICK, small('training.optimizer={"learning_rate":1e30}'))
     with monkeypatch.context() as patched, pytest.raises(Cut):
-        patched.setattr(trainer.Trainer, "_finish", cut)
+        patched.setattr(Trainer, "_finish", cut)
         run(settings, tmp_path / "run")
     (found,) = resume(tmp_path / "run")
     assert found["status"] == "diverged" and found["epochs"] == 1
@@ -300,7 +302,7 @@ def test_what_cannot_be_resumed_says_so(tmp_path, capsys):
         return line
 
     assert "environment.json: no such file" in refusal("--resume", str(tmp_path))
-    assert "--set and --out belong to a new one" in refusal("--resume", str(tmp_path), "--out", "x")
+    assert "--set and --out are for new runs" in refusal("--resume", str(tmp_path), "--out", "x")
     out = tmp_path / "run"
     run(config.load(QUICK, small("training.epochs=1")), out)
     (out / "metrics.json").unlink()
@@ -349,8 +351,8 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
 
     for name, folder, words in [
         ("method1", "learned", "mixes tanh, sigmoid, relu at conv1, and method1 mixes atanh, asigmoid, arelu"),
-        ("arelu", "learned", "arelu is no mixture"),
-        ("method2", "relu", "had no mixtures"),
+        ("arelu", "learned", "arelu isn't a mixture"),
+        ("method2", "relu", "has no mixtures"),
         ("method2", "nowhere", "no such file"),
     ]:
         with pytest.raises(UserError, match=words):
@@ -369,7 +371,7 @@ def test_tensorboard_shows_the_history_also_of_a_run_gone_on_with(tmp_path):
     def is_over():  # after two epochs
         return len(rows) == 2
 
-    with pytest.raises(trainer.Stopped):
+    with pytest.raises(Stopped):
         run(settings, tmp_path / "run", is_over=is_over, is_enough=rows.append)
     resume(tmp_path / "run")
     shown = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()

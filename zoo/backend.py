@@ -1,4 +1,4 @@
-"""Which Keras backend the commands use; chosen without importing one."""
+"""Chooses the Keras backend of a command, without importing one."""
 
 import contextlib
 import json
@@ -27,14 +27,13 @@ SELF_WRITTEN = {
 
 
 def choose(preferred: str | None = None) -> str:
-    """Names the backend and sets `KERAS_BACKEND` to it, before anything imports Keras.
+    """Returns the backend's name and sets `KERAS_BACKEND` to it, before anything imports Keras.
 
-    `KERAS_BACKEND` decides where it is set; then what is preferred; then a `keras.json` of the user's; then what is
-    installed, in the order of `BACKENDS`. The `keras.json` that Keras writes by itself says tensorflow and does not
-    count.
+    In order of precedence: `KERAS_BACKEND`; `preferred`; the user's `keras.json`; the first of `BACKENDS` that is
+    installed. The default `keras.json`, which Keras writes itself and which says tensorflow, doesn't count.
 
     Raises:
-        UserError: where the chosen backend isn't installed, or none is.
+        UserError: if the chosen backend isn't installed, or none is.
     """
     installed = [name for name in BACKENDS if find_spec(name)]
     asked, source = os.environ.get("KERAS_BACKEND"), "KERAS_BACKEND"
@@ -43,7 +42,7 @@ def choose(preferred: str | None = None) -> str:
     if not asked:
         asked, source = _of_keras_json()
     if asked and asked not in BACKENDS:
-        raise UserError(f"{source} names {asked!r}, which is none of {', '.join(BACKENDS)}")
+        raise UserError(f"{source} names {asked!r}; expected one of {', '.join(BACKENDS)}")
     if asked and asked not in installed:
         have = f"installed: {', '.join(installed)}" if installed else "none is installed"
         raise UserError(f"{source} names {asked}, which is not installed ({have}); pip install '.[{asked}]'")
@@ -56,7 +55,7 @@ def choose(preferred: str | None = None) -> str:
 
 
 def load() -> None:
-    """Imports Keras on the backend that was chosen, without the banners that come before any line of ours."""
+    """Imports Keras on the chosen backend, without the banners that its libraries print."""
     with _without_banners():
         import keras
 
@@ -67,7 +66,7 @@ def load() -> None:
 
 @contextlib.contextmanager
 def _without_banners() -> Iterator[None]:
-    """Holds back what libraries print on stderr meanwhile, banners for good and the rest until the end."""
+    """Buffers stderr; drops banners and prints the rest at the end."""
     try:
         kept = os.dup(2)
     except OSError:  # there is no stderr

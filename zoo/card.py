@@ -20,8 +20,8 @@ from zoo.command import run_command
 from zoo.errors import UserError
 
 PARTS = ("config.json", "metadata.json", "model.weights.h5")  # of Keras's form
-LARGEST = 2**33  # bytes of a part that is believed
-LICENSE = "apache-2.0"  # of the model, as a hub spells it
+LARGEST = 2**33  # bytes; a larger part is refused
+LICENSE = "apache-2.0"  # of the model, as hubs spell it
 
 TEMPLATE = """---
 library_name: keras
@@ -35,8 +35,8 @@ tags:
 
 # {network} with {activation}
 
-A {network} with {parameters:,} parameters, trained on {data} by `zoo.train` of keras_adaptact, whose trainable
-activation functions it has: import that package before the model is loaded.
+A {network} with {parameters:,} parameters, trained on {data} with `zoo.train` of keras_adaptact. Its
+activation functions come from that package: import it before loading the model.
 
 ```python
 import keras
@@ -45,36 +45,36 @@ import keras_adaptact
 model = keras.saving.load_model("{name}")
 ```
 
-It takes float32 images (n, 32, 32, 3), standardized as `preprocessing.json` says ({standardize}), and gives a logit for
-each of {classes} classes.
+It takes float32 images (n, 32, 32, 3), standardized as `preprocessing.json` says ({standardize}), and returns {classes}
+logits, one for each class.
 
-## How well it does
+## Results
 
-After the last epoch, on {tested} test images, which took part in no choice: {accuracy}. One run, seed {seed}: other
-seeds give other numbers.
+After the last epoch, on {tested} test images, which were not used to choose anything: {accuracy}. This is one run with
+seed {seed}; other seeds give other results.
 
-## How it was trained
+## Training
 
-{epochs} epochs on {trained} images, batches of {batch_size}, {optimizer}, a rate of {rate:g} ({schedule}), weight decay
-{decay:g}, on {backend} ({device}), Keras {keras}. `run.json` is the whole config, which trains it again:
+{epochs} epochs on {trained} images, batch size {batch_size}, {optimizer}, learning rate {rate:g} ({schedule}), weight
+decay {decay:g}, on {backend} ({device}), Keras {keras}. `run.json` is the complete config. To train the model again:
 `KERAS_BACKEND={backend} python -m zoo.train run.json`.
 
 ## Licence
 
-{license}, as keras_adaptact; that of the images is their makers'.
+{license}, like keras_adaptact. The images have a licence of their own.
 """
 
 
 def text(
     config: dict[str, Any], environment: dict[str, Any], metrics: dict[str, Any], name: str, license: str = LICENSE
 ) -> str:
-    """The card of a finished run, Markdown with the front matter that model hubs read.
+    """The card of a finished run: Markdown with the front matter that model hubs read.
 
     Raises:
-        UserError: for a run that isn't finished, or whose test images weren't looked at.
+        UserError: for a run that isn't finished, or wasn't tested.
     """
     if metrics.get("status") != "finished" or "test_accuracy" not in metrics:
-        raise UserError(f"a card needs a finished run that was tested; this one is {metrics.get('status')}")
+        raise UserError(f"a card needs a finished and tested run; this one is {metrics.get('status')}")
     training, dataset = config["training"], config["dataset"]
     shares = ("test_accuracy", "accuracy"), ("test_precision_macro", "macro precision")
     measured = [f"{called} {metrics[key]:.2%}" for key, called in shares if key in metrics]
@@ -106,7 +106,7 @@ def text(
 
 
 def _activation(rules: dict[str, Any] | list[dict[str, Any]]) -> str:
-    """Of the rules of a config, the names, and the sites where there are several."""
+    """The activations of a config; with their sites if there are several rules."""
     if isinstance(rules, dict):
         return rules["name"]
     return ", ".join(f"{rule['name']} at {rule['sites']}" for rule in rules)
@@ -116,7 +116,7 @@ def write(run: Path, out: Path, license: str = LICENSE) -> None:
     """Writes the folder of a finished run.
 
     Raises:
-        UserError: where that is no finished run, its model is damaged, or `out` isn't empty.
+        UserError: if `run` isn't a finished run, its model is damaged, or `out` isn't empty.
     """
     from zoo import files
 
@@ -142,7 +142,7 @@ def write(run: Path, out: Path, license: str = LICENSE) -> None:
 def _model(path: Path) -> Iterator[zipfile.ZipFile]:
     """
     Raises:
-        UserError: where a file isn't what Keras saves.
+        UserError: if the file isn't one that Keras saved.
     """
     try:
         with zipfile.ZipFile(path) as model:
@@ -153,7 +153,7 @@ def _model(path: Path) -> Iterator[zipfile.ZipFile]:
                 raise UserError(f"{path}: its {damaged} is damaged")
             yield model
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; a card needs a run that keeps its weights") from None
+        raise UserError(f"{path}: no such file; a card needs a run with its weights") from None
     except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
         raise UserError(f"{path}: can't be read as a model: {error}") from None
 
@@ -164,10 +164,10 @@ def _copy(model: zipfile.ZipFile, part: str, path: Path) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m zoo.card", description="A trained model and its card, to upload.")
+    parser = argparse.ArgumentParser(prog="python -m zoo.card", description="A trained model with its card, to upload.")
     parser.add_argument("run", type=Path, help="folder of one seed's finished run")
     parser.add_argument("out", type=Path, help="a new folder")
-    parser.add_argument("--license", default=LICENSE, help=f"of the model, as a hub spells it; {LICENSE} by default")
+    parser.add_argument("--license", default=LICENSE, help=f"of the model, as hubs spell it ({LICENSE})")
     return parser
 
 

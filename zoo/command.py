@@ -1,4 +1,4 @@
-"""How every command of the zoo ends: with a status, and one line where something is wrong."""
+"""How commands end: with an exit status, and one line if something is wrong."""
 
 import argparse
 import sys
@@ -9,11 +9,11 @@ from zoo import signals
 from zoo.errors import UserError
 
 WRONG = 2
-LINE = 600  # characters of a message
+LINE = 600  # characters of a message at most
 
 
 def run_command(main: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
-    """Runs a command and returns its exit status; what its user can mend becomes one line."""
+    """Runs a command and returns its exit status; errors that the user can fix are printed as one line."""
     try:
         _check_text(arguments)
         return main(arguments)
@@ -23,7 +23,7 @@ def run_command(main: Callable[[argparse.Namespace], int], arguments: argparse.N
         return _wrong(f"the package {error.name} is not installed; pip install '.[zoo]'")
     except (MemoryError, RecursionError) as error:
         return _wrong(f"{'out of memory' if isinstance(error, MemoryError) else 'nested too deeply'}: {error}")
-    except OSError as error:  # a full disk, a file system that became read-only, a folder that may not be read
+    except OSError as error:  # a full disk, a read-only file system, missing permissions
         return _wrong(f"{error.filename or 'input or output'}: {error.strerror or error}")
     except signals.Stop:
         print("stopped", file=sys.stderr)
@@ -44,14 +44,12 @@ def _wrong(message: str) -> int:
 def _check_text(arguments: argparse.Namespace) -> None:
     """
     Raises:
-        UserError: for a word that can be neither text nor a path: with a NUL, or bytes that are no text.
+        UserError: for an argument with a NUL or bytes that aren't text.
     """
     for value in vars(arguments).values():
         for word in value if isinstance(value, list) else [value]:
             if isinstance(word, Path | str) and ("\0" in str(word) or not _is_text(str(word))):
-                raise UserError(
-                    f"{str(word)[:80]!r}: neither text nor a path: it holds a NUL, or bytes that are no text"
-                )
+                raise UserError(f"{str(word)[:80]!r}: an argument can't contain a NUL, or bytes that aren't text")
 
 
 def _is_text(text: str) -> bool:

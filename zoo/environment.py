@@ -1,4 +1,4 @@
-"""Where and how a run is made: what it takes to repeat it, and to tell whether two runs may be compared."""
+"""The environment of a run: what it takes to repeat it, and to decide whether two runs can be compared."""
 
 import hashlib
 import os
@@ -12,14 +12,19 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-SCHEMA = 1  # of what runs, sweeps and searches leave behind; version 0.1.0 wrote no number
+SCHEMA = 1  # version of the files that runs, sweeps and searches write; 0.1.0 wrote none
 PACKAGES = ("keras", "jax", "torch", "tensorflow", "tensorflow-cpu", "numpy", "scipy", "scikit-learn", "pydantic")
-CODE = ("keras_adaptact", "zoo")  # what a run's numbers come from
-SETTINGS = ("OMP_NUM_THREADS", "KERAS_ADAPTACT_IMPLEMENTATION", "XLA_FLAGS", "CC")  # of the shell, that change them
+CODE = ("keras_adaptact", "zoo")  # the packages that a run's results depend on
+SETTINGS = (
+    "OMP_NUM_THREADS",
+    "KERAS_ADAPTACT_IMPLEMENTATION",
+    "XLA_FLAGS",
+    "CC",
+)  # variables that they depend on
 
 
 def describe_environment(provenance: str, argv: Sequence[str] | None) -> dict[str, Any]:
-    """Where and how a run was made."""
+    """What environment.json records."""
     import keras
 
     changed = (_git("status", "--porcelain", "--untracked-files=no") or "").splitlines()
@@ -42,12 +47,12 @@ def describe_environment(provenance: str, argv: Sequence[str] | None) -> dict[st
 
 
 def from_folder(path: Path | None, folder: Path) -> str | None:
-    """A path as it is recorded in a folder: relative to that, so that it doesn't name where on the machine both lie."""
+    """A path relative to the folder that records it, so that the record doesn't name a place on this machine."""
     return os.path.relpath(path.resolve(), folder.resolve()) if path else None
 
 
 def recorded_path(folder: Path, recorded: str | None) -> Path | None:
-    """A path that was recorded in a folder, from the working directory; version 0.1.0 recorded absolute ones."""
+    """Resolves a path that a folder records; version 0.1.0 recorded absolute paths."""
     if not recorded:
         return None
     path = Path(recorded)
@@ -55,7 +60,7 @@ def recorded_path(folder: Path, recorded: str | None) -> Path | None:
 
 
 def from_here(word: str) -> str:
-    """A word of a command; an absolute path in it is cut to what follows the working directory, or to its name."""
+    """A command-line argument with an absolute path made relative to the working directory, or cut to its last part."""
     option, equals, path = word.rpartition("=")
     if not path.startswith("/"):
         return word
@@ -64,7 +69,7 @@ def from_here(word: str) -> str:
 
 
 def code(package: str) -> str:
-    """What tells the code of a package from another: its git tree and changes to it, or else its version."""
+    """Identifies the code of a package: its git tree and uncommitted changes; its version outside of a checkout."""
     tree = _git("rev-parse", f"HEAD:{package}")
     if tree is None:
         return _versions(("keras-adaptact",)).get("keras-adaptact", "unknown")
@@ -76,15 +81,15 @@ def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):  # not Linux, or a processor without a name
+    except (OSError, StopIteration):  # not Linux, or an unnamed processor
         return platform.processor() or platform.machine()
 
 
 def _compiler() -> str | None:
-    """The first line of what the C compiler of the kernels says of its version."""
+    """The first line of the C compiler's `--version`; it compiles the kernels."""
     try:
         asked = shlex.split(os.environ.get("CC", ""))
-    except ValueError:  # a quotation without an end
+    except ValueError:  # an unclosed quotation
         return None
     named = asked or [name for name in ("cc", "gcc", "clang") if shutil.which(name)][:1]
     return (_said([*named, "--version"]) or "").partition("\n")[0] or None if named else None
@@ -120,7 +125,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def _said(command: Sequence[str]) -> str | None:
-    """What a command prints; None where it fails or isn't there."""
+    """The output of a command; None if it fails or doesn't exist."""
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

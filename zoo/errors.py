@@ -1,13 +1,13 @@
-"""What a command tells its user."""
+"""Errors that a command reports to its user."""
 
 
 class UserError(Exception):
-    """One line that says what is wrong, where, and what would be right; commands print it and exit with 2."""
+    """One line: what is wrong, where, and what would be right. Commands print it and exit with status 2."""
 
 
 class ConfigError(UserError):
-    """One line: the file, the dotted path, what is wrong there, and what would be right."""
+    """A mistake in a config: the file, the dotted path, what is wrong, and what would be right."""
 
 
 class DataError(UserError):
-    """One line: what is wrong with the data, where, and the ways out."""
+    """Images that can't be loaded: the file, what is wrong, and the alternatives."""

@@ -1,4 +1,4 @@
-"""Measures the network of a run again: `python -m zoo.evaluate runs/mine`."""
+"""Evaluates the network of a finished run: `python -m zoo.evaluate runs/mine`."""
 
 import argparse
 from pathlib import Path
@@ -10,14 +10,14 @@ from zoo.errors import UserError
 
 
 def evaluate(folder: Path, split: str = "test", data_dir: Path | None = None) -> dict[str, Any]:
-    """Reloads a run's network and returns its metrics on all images of a split.
+    """Returns the metrics of a run's network on all images of a split.
 
-    Writes evaluation-SPLIT.json and confusion-SPLIT.png into the folder. The images are those of the run, also where
-    it took a part of the data set only; the backend may be another one.
+    Writes evaluation-SPLIT.json and confusion-SPLIT.png into the folder. The images are those of the run, limits
+    included; the backend may differ from the run's.
 
     Raises:
-        UserError: where the folder holds no finished run, its data set isn't there, or files of others are in the
-            place of those two.
+        UserError: if the folder holds no finished run, its images aren't available, or one of the two files exists and
+            wasn't written by this software.
     """
     from zoo import files, manifest, runs
     from zoo.training import metrics
@@ -26,7 +26,7 @@ def evaluate(folder: Path, split: str = "test", data_dir: Path | None = None) ->
     dataset = run.dataset(data_dir)
     images = getattr(dataset, split)
     if images is None:
-        raise UserError(f"{folder}: this run held no {split} images out; use --split test or train")
+        raise UserError(f"{folder}: this run has no {split} images; use --split test or train")
     logits = run.predict(images.images)
     values, picture = folder / f"evaluation-{split}.json", folder / f"confusion-{split}.png"
     manifest.check([values, picture])
@@ -38,7 +38,7 @@ def evaluate(folder: Path, split: str = "test", data_dir: Path | None = None) ->
 
 
 def _confusion(predicted, labels, classes: tuple[str, ...], title: str):
-    """Draws the confusion matrix into a file: rows sum to 1."""
+    """Draws the confusion matrix into a file; rows sum to 1."""
     from matplotlib.figure import Figure
     from sklearn.metrics import ConfusionMatrixDisplay, confusion_matrix
 
@@ -57,10 +57,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m zoo.evaluate", description="Measure a run's network again.")
+    parser = argparse.ArgumentParser(prog="python -m zoo.evaluate", description="Evaluate a finished run's network.")
     parser.add_argument("run", type=Path, help="folder of a finished run of one seed")
     parser.add_argument("--split", choices=("test", "validation", "train"), default="test")
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where CIFAR-10 lies now, if elsewhere than then")
+    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder with CIFAR-10, if it has moved since")
     return parser
 
 
@@ -75,7 +75,7 @@ def _main(arguments: argparse.Namespace) -> int:
             print(f"{name}: " + ", ".join(f"{key} {each:.4f}" for key, each in value.items()))
         else:
             print(f"{name}: {value:.4f}")
-    print(f"written: {arguments.run}/evaluation-{arguments.split}.json, confusion-{arguments.split}.png")
+    print(f"wrote {arguments.run}/evaluation-{arguments.split}.json, confusion-{arguments.split}.png")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind: a folder of plain files, each written whole or not at all."""
+"""Reading and writing the files of runs; each is written whole or not at all."""
 
 import contextlib
 import csv
@@ -19,17 +19,17 @@ from zoo.errors import UserError
 
 
 def read_json(path: Path, *keys: str) -> Any:
-    """What a JSON file holds; an object with all of `keys`, where some are given.
+    """Reads a JSON file; with `keys`, an object that has them all.
 
     Raises:
-        UserError: for a file that is missing, isn't JSON or holds something else than `records` says of its name.
+        UserError: if it is missing, isn't JSON, or isn't what `records` expects under its name.
     """
-    from zoo import records  # here, as --help needs no pydantic
+    from zoo import records  # lazily: --help needs no pydantic
 
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; expected the folder of a run of zoo.train") from None
+        raise UserError(f"{path}: no such file; expected the folder of a zoo.train run") from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: can't be read as JSON: {error}") from None
     for key in keys:
@@ -45,7 +45,7 @@ def read_table(path: Path, *columns: str) -> list[dict[str, str]]:
     """The rows of a CSV file of a run.
 
     Raises:
-        UserError: for a file that can't be read, lacks a column, or has a row that is longer or shorter than its first.
+        UserError: if the file can't be read, lacks a column, or has a row of another length than its header.
     """
     header, rows = read_rows(path)
     if missing := [name for name in columns if name not in header]:
@@ -54,10 +54,10 @@ def read_table(path: Path, *columns: str) -> list[dict[str, str]]:
 
 
 def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The names of the columns of a CSV file, and its rows.
+    """The header and the rows of a CSV file.
 
     Raises:
-        UserError: for a file that can't be read, is empty, or has a row that is longer or shorter than its first.
+        UserError: if the file can't be read, is empty, or has a row of another length than its header.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -65,14 +65,14 @@ def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path}: can't be read: {error}") from None
     if not header:
-        raise UserError(f"{path}: the file is empty; zoo.train writes a line of names first")
+        raise UserError(f"{path}: the file is empty; expected a header")
     if wrong := next((i for i, row in enumerate(rows, start=2) if len(row) != len(header)), None):
-        raise UserError(f"{path}: line {wrong} doesn't have the {len(header)} columns of the first")
+        raise UserError(f"{path}: line {wrong} doesn't have the {len(header)} columns of the header")
     return header, rows
 
 
 def read_history(path: Path) -> list[dict[str, float]]:
-    """The rows of history.csv, one for each epoch from the first on.
+    """The rows of history.csv, one for each epoch.
 
     Raises:
         UserError: for anything else.
@@ -84,52 +84,52 @@ def read_history(path: Path) -> list[dict[str, float]]:
             for row, numbers in zip(rows, found, strict=True):
                 numbers[name] = float(row[name])
         except ValueError as error:
-            raise UserError(f"{path}: {name} is no number in each row: {error}"[:400]) from None
+            raise UserError(f"{path}: {name} is not a number in every row: {error}"[:400]) from None
     if [row["epoch"] for row in found] != list(range(1, len(found) + 1)):
-        raise UserError(f"{path}: its epochs are not 1, 2 and so on")
+        raise UserError(f"{path}: its epochs aren't 1, 2, 3...")
     return found
 
 
 def check_free(path: Path) -> None:
-    """Refuses a folder that holds anything.
+    """Refuses a folder that isn't empty.
 
     Raises:
-        UserError: where it isn't empty, or isn't a folder.
+        UserError: if it isn't empty, or isn't a folder.
     """
     try:
         taken = path.exists() and any(inside.name != folders.LOCK for inside in path.iterdir())
     except OSError as error:
-        raise UserError(f"{path}: no folder can be made here: {error.strerror}") from None
+        raise UserError(f"{path}: can't create the folder: {error.strerror}") from None
     if taken:
-        raise UserError(f"{path}: the folder is not empty, and nothing is overwritten; give another --out")
+        raise UserError(f"{path}: the folder is not empty; give another --out")
 
 
 def new_folder(path: Path) -> Path:
-    """Makes the folder of a run; one that holds anything is left alone.
+    """Creates the folder of a run, or takes an empty one.
 
     Raises:
-        UserError: where it isn't empty, or can't be made.
+        UserError: if it isn't empty, or can't be created.
     """
     check_free(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{path}: no folder can be made here: {error.strerror}") from None
+        raise UserError(f"{path}: can't create the folder: {error.strerror}") from None
     return path
 
 
-Claim = Callable[[Path, Path], None]  # asked whether a path may be written, told where the content is
+Claim = Callable[[Path, Path], None]  # called with a path and its temporary file before it is written
 
 
 def write_whole(path: Path, write: Callable[[Path], Any], claim: Claim | None = None) -> None:
-    """Has `write` fill a file beside `path`, then renames it: a reader sees the old file or the new one.
+    """Has `write` fill a temporary file and renames it to `path`: readers see the old file or the new one.
 
     Raises:
-        UserError: where it can't be written, or `path` is a link, which would be lost.
+        UserError: if it can't be written, or `path` is a link.
     """
     if path.is_symlink():
-        raise UserError(f"{path}: a link, and nothing is written through it or in its place; move it")
-    unfinished = path.with_name(f".{secrets.randbelow(10**12)}.{path.name}")  # keeps the suffix, which Keras goes by
+        raise UserError(f"{path}: this is a link, and would be replaced; move it")
+    unfinished = path.with_name(f".{secrets.randbelow(10**12)}.{path.name}")  # keeps the suffix, which Keras looks at
     signals.UNFINISHED.add(unfinished)
     try:
         unfinished.touch(exist_ok=False)
@@ -142,7 +142,7 @@ def write_whole(path: Path, write: Callable[[Path], Any], claim: Claim | None = 
     except OSError as error:
         raise UserError(f"{path}: can't be written: {error.strerror or error}") from None
     finally:
-        with contextlib.suppress(OSError):  # a file system that became read-only: the error above says it
+        with contextlib.suppress(OSError):  # read-only by now: the error above says so
             unfinished.unlink(missing_ok=True)
         signals.UNFINISHED.discard(unfinished)
 
@@ -152,15 +152,15 @@ def write_text(path: Path, text: str, claim: Claim | None = None) -> None:
 
 
 def write_json(path: Path, content: Any, claim: Claim | None = None) -> None:
-    """JSON has no NaN and no infinity: they are written as null."""
+    """Writes JSON, with null for NaN and infinity, which JSON doesn't have."""
     write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n", claim)
 
 
 def write_own_json(path: Path, content: Any) -> None:
-    """JSON into a folder that may hold files of others, none of which is replaced.
+    """Writes JSON into a folder that may hold files of the user, and replaces none of those.
 
     Raises:
-        UserError: where the file is there, and the software didn't write it.
+        UserError: if the file exists and wasn't written by this software.
     """
     manifest.claim(path)
     write_json(path, content)
@@ -175,7 +175,7 @@ def _finite(content: Any) -> Any:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]], claim: Claim | None = None) -> None:
-    """Numbers in the shortest form that reads back as the same number."""
+    """Writes a CSV file; numbers in the shortest form that reads back as the same number."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
@@ -197,6 +197,6 @@ def read_classes(path: Path) -> dict[str, np.ndarray]:
 
 
 def write_classes(path: Path, classes: Mapping[str, np.ndarray]) -> None:
-    """Arrays of class numbers, compressed, a byte each: `numpy.load(path)["test"]` reads one again."""
+    """Writes arrays of class indices, compressed, one byte each: `numpy.load(path)["test"]` reads one."""
     small: dict[str, Any] = {name: np.asarray(found, "uint8") for name, found in classes.items()}
     write_whole(path, lambda unfinished: np.savez_compressed(unfinished, **small))

@@ -1,7 +1,7 @@
-"""The manifest of a folder: the names of the files that the software wrote there, a line of JSON for each.
+"""The manifest of a folder: the files that this software wrote there, one line of JSON each.
 
-A report or an evaluation is listed with a digest: once its user has edited it, it is the user's. Folders of version
-0.1.0 have no manifest, nor a number of their schema; there, what it wrote is known by name.
+Reports and evaluations are listed with a digest: a file that was edited since belongs to the user. Folders of version
+0.1.0 have neither a manifest nor a schema version; their files are recognized by name.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from zoo.errors import UserError
 
 MANIFEST = ".written.jsonl"
 FIRST = json.dumps({"written by": "keras_adaptact", "holds": "the names of its files in this folder"})
-OLDER = {  # a file that tells what a folder is, and what version 0.1.0 wrote there beside the files of a run
+OLDER = {  # a file that marks a kind of folder: the names that 0.1.0 wrote there, besides those of a run
     "environment.json": r"(evaluation|confusion)-(train|validation|test)\.(json|png)",
     "../environment.json": r"events\.out\.tfevents\..*",
     "sweep.json": r"sweep\.json",
@@ -32,24 +32,24 @@ OF_REPORT = r"report\.(md|html)|.+\.(csv|png|svg)"
 def check(paths: Iterable[Path]) -> None:
     """
     Raises:
-        UserError: where a file that is to be written is there, and isn't the software's own.
+        UserError: if one of these files exists and isn't ours.
     """
     known: dict[Path, Mapping[str, set[str]]] = {}
     for path in paths:
         listed = known.setdefault(path.parent, _listed(path.parent))
         if why := _not_own(path, listed):
-            raise UserError(f"{path}: {why}, and nothing of others is overwritten; move it, or give another folder")
+            raise UserError(f"{path}: {why}; move it, or give another folder")
 
 
 def claim(path: Path, content: Path | None = None) -> None:
-    """Before a file is written or added to: it is the software's own from now on.
+    """Lists a file as ours, before it is written or appended to.
 
     Args:
         path: of the file.
-        content: where it is written so far; then the file is its own only for as long as nobody edits it.
+        content: the temporary file with its content; then the file is ours only until somebody edits it.
 
     Raises:
-        UserError: where it is there, and isn't its own.
+        UserError: if it exists and isn't ours.
     """
     check([path])
     adopt(path.parent)
@@ -59,42 +59,42 @@ def claim(path: Path, content: Path | None = None) -> None:
 
 
 def adopt(folder: Path) -> None:
-    """Begins the manifest of a folder, with what version 0.1.0 wrote there."""
+    """Begins the manifest of a folder, with the files that version 0.1.0 wrote there."""
     if folder.is_dir() and not (folder / MANIFEST).exists():
         _add(folder, [[name, ""] for name in _listed(folder)])
 
 
 def note(folder: Path, names: Iterable[str]) -> None:
-    """Lists files that are new, and whose names others choose."""
+    """Lists new files whose names another package chose."""
     _add(folder, [[name, ""] for name in names])
 
 
 def remove(path: Path) -> None:
-    """Removes a file of the software's own, where it is there.
+    """Removes one of our files, if it exists.
 
     Raises:
-        UserError: where it isn't its own.
+        UserError: if it isn't ours.
     """
     check([path])
     path.unlink(missing_ok=True)
 
 
 def own(folder: Path) -> list[Path]:
-    """The software's own files in a folder."""
+    """Our files in a folder."""
     listed = _listed(folder)
     return [folder / name for name in listed if folders.is_file(folder / name) and not _not_own(folder / name, listed)]
 
 
 def open_log(path: Path) -> int:
-    """Opens a log to be added to."""
+    """Opens a log for appending."""
     claim(path)
     return folders.open_own(path, os.O_WRONLY | os.O_APPEND)
 
 
 def _not_own(path: Path, listed: Mapping[str, set[str]]) -> str:
-    """Why a file is not the software's own; "" where it is, or isn't there."""
+    """Why a file isn't ours; "" if it is, or doesn't exist."""
     if path.is_symlink():
-        return "a link"
+        return "this is a link"
     if not path.exists():
         return ""
     if not folders.is_file(path) or path.name not in listed:
@@ -104,7 +104,7 @@ def _not_own(path: Path, listed: Mapping[str, set[str]]) -> str:
 
 
 def _listed(folder: Path) -> dict[str, set[str]]:
-    """The names of its own files, and the digests that each may have; "" stands for any."""
+    """The names of our files with their digests; "" stands for any content."""
     path = folder / MANIFEST
     if not os.path.lexists(path):
         return {name: {""} for name in _older(folder)}
@@ -113,16 +113,16 @@ def _listed(folder: Path) -> dict[str, set[str]]:
         if not folders.is_file(path) or not (content := path.read_text(encoding="utf-8")).startswith(FIRST):
             raise ValueError
     except (OSError, ValueError):
-        raise UserError(f"{path}: not the list of the files that were written here; move it") from None
+        raise UserError(f"{path}: not a manifest of this software; move it") from None
     for line in content.splitlines():
-        with contextlib.suppress(ValueError, TypeError):  # one that was cut off lists nothing
+        with contextlib.suppress(ValueError, TypeError):  # skip a truncated line
             name, digest = json.loads(line)
             found.setdefault(name, set()).add(digest)
     return found
 
 
 def _older(folder: Path) -> list[str]:
-    """The names of the files that version 0.1.0 wrote."""
+    """The files that version 0.1.0 wrote, by name."""
     patterns = [pattern for marker, pattern in OLDER.items() if _is_of_0_1_0(folder / marker)]
     with contextlib.suppress(OSError, ValueError):
         if (folder / REPORT[0]).read_text(encoding="utf-8").startswith(REPORT[1]):

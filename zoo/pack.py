@@ -1,9 +1,9 @@
-"""A results folder in few files: python -m zoo.pack results/quick packed/quick
+"""Packs a results folder into a few files: `python -m zoo.pack results/quick packed/quick`.
 
-What `zoo.report` and `tuner.report` need of a sweep's or a search's runs, small enough to be committed: `runs.jsonl`
-has a line for each JSON file of a run, `history.csv` and the other tables the rows of all runs with the run's folder
-before them, `predictions.npz` each run's predictions. Weights, checkpoints and logs are left out, and paths of the
-machine are cut to their last part. A report is made from a packed folder as from the one that was packed.
+They hold what `zoo.report` and `tuner.report` need of the runs of a sweep or a search, small enough to be committed:
+`runs.jsonl` has a line for each JSON file of a run, `history.csv` and the other tables have the rows of all runs, each
+with the run's folder, and `predictions.npz` has their predictions. Weights, checkpoints and logs are left out, and
+absolute paths are cut to their last part. The report of a packed folder is that of the original.
 """
 
 import argparse
@@ -27,7 +27,7 @@ ABSOLUTE = re.compile(r"(?<![^\s='\"])/(?:[^\s'\"/]+/)*([^\s'\"/]+)/?")
 
 @contextlib.contextmanager
 def opened(folder: Path) -> Iterator[Path]:
-    """The folder itself, or where a packed one was unpacked for as long as it is needed."""
+    """The folder itself; for a packed one, a temporary folder with its files."""
     if not (folder / RUNS).exists():
         yield folder
         return
@@ -36,15 +36,15 @@ def opened(folder: Path) -> Iterator[Path]:
 
 
 def pack(folder: Path, out: Path) -> tuple[int, int]:
-    """Writes a packed copy of a folder into a new one; returns how many files were packed and how many left out.
+    """Packs a folder into a new one; returns how many files were packed and how many were left out.
 
     Raises:
-        UserError: where there is nothing to pack, `out` isn't empty, or a file can't be read.
+        UserError: if there is nothing to pack, `out` isn't empty, or a file can't be read.
     """
     from zoo import files, manifest
 
     if not any((folder / name).exists() for name in ("sweep.json", "search.json")):
-        raise UserError(f"{folder}: no folder of zoo.sweep or tuner.search: it has no sweep.json and no search.json")
+        raise UserError(f"{folder}: expected a folder of zoo.sweep or tuner.search, with sweep.json or search.json")
     inside = sorted(path for path in folder.rglob("*") if path.is_file() and path.parent != folder)
     inside = [path for path in inside if path.relative_to(folder).parts[0] != REPORT]
     lines: list[dict[str, Any]] = []
@@ -78,10 +78,10 @@ def pack(folder: Path, out: Path) -> tuple[int, int]:
 
 
 def unpack(folder: Path, out: Path) -> Path:
-    """Writes the files of a packed folder into a new one, which it returns.
+    """Unpacks a folder into a new one, and returns that.
 
     Raises:
-        UserError: where a file isn't what `pack` writes.
+        UserError: if a file isn't one that `pack` writes.
     """
     out.mkdir(parents=True)
 
@@ -115,7 +115,7 @@ def unpack(folder: Path, out: Path) -> Path:
 
 
 class _Table:
-    """The rows of one file of every run, under all columns that any of them has."""
+    """The rows of one table of every run, with the columns of all."""
 
     def __init__(self):
         self.columns: list[str] = []
@@ -134,12 +134,12 @@ class _Table:
         return made
 
     def narrower(self) -> list[tuple[str, list[str]]]:
-        """The runs whose own file can't be told from the rows: with other columns, or no row."""
+        """Runs whose table has fewer columns, or no row, and their columns."""
         return [(run, rows[0]) for run, rows in self._found.items() if rows[0] != self.columns or len(rows) == 1]
 
 
 def _by_run(path: Path) -> dict[str, list[list[str]]]:
-    """The header and the rows of each run in a packed table."""
+    """Each run's header and rows in a packed table."""
     if not path.exists():
         return {}
     header, rows = files.read_rows(path)
@@ -165,7 +165,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _without_paths(content: Any) -> Any:
-    """Cuts absolute paths to their last part; a folder of data, which nobody else has, is left out."""
+    """Cuts absolute paths to their last part, and leaves out the folder of the images."""
     if isinstance(content, dict):
         return {key: None if key == "data_dir" else _without_paths(value) for key, value in content.items()}
     if isinstance(content, list):
@@ -174,7 +174,7 @@ def _without_paths(content: Any) -> Any:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m zoo.pack", description="A results folder in few files.")
+    parser = argparse.ArgumentParser(prog="python -m zoo.pack", description="Pack a results folder into a few files.")
     parser.add_argument("results", type=Path, help="folder of a sweep or a search")
     parser.add_argument("out", type=Path, help="a new folder")
     return parser
@@ -182,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _main(arguments: argparse.Namespace) -> int:
     packed, left = pack(arguments.results, arguments.out)
-    print(f"{packed} files are in {arguments.out}; {left} with weights, checkpoints and logs were left out")
+    print(f"packed {packed} files into {arguments.out}; left out {left} with weights, checkpoints and logs")
     return 0
 
 

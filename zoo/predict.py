@@ -1,4 +1,4 @@
-"""Says what a run's network sees in pictures: `python -m zoo.predict runs/mine cat.png`."""
+"""Classifies pictures with the network of a finished run: `python -m zoo.predict runs/mine cat.png`."""
 
 import argparse
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from zoo.errors import UserError
 
 
 def predict(folder: Path, paths: Sequence[Path]) -> list[dict[str, float]]:
-    """For each picture, each class with its probability, the likeliest first.
+    """For each picture, the classes with their probabilities, the most likely first.
 
-    A picture of another size is scaled to 32x32, whatever its proportions.
+    Pictures are resized to 32x32, whatever their proportions.
 
     Raises:
-        UserError: where the folder holds no finished run, or a file is no picture.
+        UserError: if the folder holds no finished run, or a file isn't a picture.
     """
     from scipy.special import softmax
 
@@ -42,7 +42,7 @@ def _picture(path: Path) -> np.ndarray:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: can't be read as a picture: {error}") from None
+        raise UserError(f"{path}: can't read it as a picture: {error}") from None
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,10 +50,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m zoo.predict", description="Name what is in pictures.")
+    parser = argparse.ArgumentParser(
+        prog="python -m zoo.predict", description="Classify pictures with a run's network."
+    )
     parser.add_argument("run", type=Path, help="folder of a finished run of one seed")
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="picture file, of any size")
-    parser.add_argument("--top", type=int, default=3, metavar="N", help="how many classes are named (3)")
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="a picture, of any size")
+    parser.add_argument("--top", type=int, default=3, metavar="N", help="number of classes to print (3)")
     return parser
 
 

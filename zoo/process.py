@@ -1,4 +1,4 @@
-"""A command as a process of its own: watched to its end, stopped with whoever waits for it, gone when that one is."""
+"""Commands as child processes: supervised to their end, and stopped when their parent stops or dies."""
 
 import os
 import signal
@@ -12,8 +12,8 @@ from typing import Any
 
 from zoo import manifest
 
-PARENT = "ZOO_PARENT"  # the process without which a command stops
-LOOK = 1.0  # seconds between two looks for it
+PARENT = "ZOO_PARENT"  # ID of the parent, whose death stops the command
+LOOK = 1.0  # seconds between two checks
 
 
 def supervise(
@@ -23,16 +23,16 @@ def supervise(
     keep: Sequence[int] = (),
     deadline: float | None = None,
 ) -> tuple[str, int]:
-    """The last line that a command prints, and its exit status.
+    """Runs a command; returns the last line that it prints, and its exit status.
 
-    Whatever interrupts this, Ctrl-C for one, asks the command to stop, and waits until it has.
+    If this is interrupted, by Ctrl-C for example, it asks the command to stop and waits for it.
 
     Args:
-        command: with its arguments; it is told whose it is, see `stop_without_parent`.
-        log: file that gets what it prints.
-        show: called with each line.
-        keep: open files that it inherits.
-        deadline: on the monotonic clock, when it is asked to stop.
+        command: with its arguments; it can call `stop_without_parent`.
+        log: file for its output.
+        show: called with each line of output.
+        keep: file descriptors that it inherits.
+        deadline: on the monotonic clock, when to ask it to stop.
     """
     lines = [""]
 
@@ -62,7 +62,7 @@ def supervise(
 
 
 def _wait(process: subprocess.Popen, deadline: float | None) -> None:
-    """In short steps: an exception from another thread gets in between, and not into a wait without end."""
+    """Waits in short steps, so that an exception from another thread can be raised in between."""
     while True:
         try:
             process.wait(LOOK)
@@ -73,10 +73,10 @@ def _wait(process: subprocess.Popen, deadline: float | None) -> None:
 
 
 def _stop(process: subprocess.Popen) -> None:
-    """Asks it to save and stop, and waits until it has; kills it where that is interrupted again."""
+    """Asks the process to save and stop, and waits for it; a second interrupt kills it."""
     process.terminate()
     if process.poll() is None:
-        print("waiting for what runs to save and stop; once more kills it", file=sys.stderr, flush=True)
+        print("waiting for the run to save and stop; interrupt again to kill it", file=sys.stderr, flush=True)
     try:
         process.wait()
     except KeyboardInterrupt:
@@ -84,7 +84,7 @@ def _stop(process: subprocess.Popen) -> None:
 
 
 def stop_without_parent() -> None:
-    """Sends this process SIGTERM, on which runs save and stop, once the one named in its environment is gone."""
+    """Has this process receive SIGTERM, on which a run saves and stops, once its parent is gone."""
     if not (parent := os.environ.get(PARENT)):
         return
 

@@ -1,4 +1,4 @@
-"""What is read back from the folders of runs and sweeps, and believed only where it is what the zoo writes."""
+"""Schemas of the files in the folders of runs and sweeps, which are checked when they are read back."""
 
 from typing import Annotated, Any, Literal
 
@@ -11,17 +11,17 @@ Number = bool | int | FiniteFloat | None
 Value = Number | str | list[Number | str] | dict[str, Number | str]
 Channels = Annotated[list[FiniteFloat], Field(min_length=3, max_length=3)]
 Deviations = Annotated[list[Annotated[FiniteFloat, Field(gt=0)]], Field(min_length=3, max_length=3)]
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")]  # it becomes a folder's
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")]  # of a folder
 
 
 class Record(BaseModel):
-    """One file; what a later version adds to it is let through."""
+    """One file; unknown fields, of a later version, are allowed."""
 
     model_config = ConfigDict(extra="allow", strict=True)
 
 
 class Environment(Record):
-    """environment.json; what of it is needed is up to its reader."""
+    """environment.json; its readers say which fields they need."""
 
     schema_: Schema = Field(0, alias="schema")
     backend: str | None = None
@@ -75,18 +75,18 @@ class Failure(Record):
 
 
 class Recorded(Record):
-    """What a run recorded until its checkpoint."""
+    """What a run recorded up to its checkpoint."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     history: list[dict[str, int | float]]
-    left_out: list[str] | None = None  # version 0.1.0 wrote none
+    left_out: list[str] | None = None  # not in 0.1.0
     timing: list[list[int | float]]
     mixing: list[list[int | float | str]]
     parameters: list[list[int | float | str]]
 
 
 class Checkpoint(Record):
-    """The record in checkpoint.npz; version 0.1.0 wrote no digest."""
+    """The record in checkpoint.npz; 0.1.0 wrote no digest."""
 
     epoch: Annotated[int, Field(ge=0)]
     step: Annotated[int, Field(ge=0)]
@@ -104,14 +104,14 @@ FILES: dict[str, type[Record]] = {
 
 
 def is_later(content: dict[str, Any]) -> str:
-    """What to say of content of a later version; "" for others."""
+    """A message for content of a later version; "" otherwise."""
     if isinstance(found := content.get("schema"), int) and found > SCHEMA:
         return f"written by a later version (schema {found}); this one reads up to {SCHEMA}"
     return ""
 
 
 def problem(content: Any, kind: type[Record]) -> str | None:
-    """What makes some content no record of a kind, in a few words; None where nothing does."""
+    """Why some content isn't a record of a kind; None if it is one."""
     if not isinstance(content, dict):
         return f"expected an object, found a {type(content).__name__}"
     if later := is_later(content):

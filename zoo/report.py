@@ -1,4 +1,4 @@
-"""Tables and figures of a sweep: `python -m zoo.report results/quick --out report`."""
+"""Writes the report of a sweep: `python -m zoo.report results/quick --out report`."""
 
 import argparse
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ def blocks(results: "Results", banners: list[str], note: str = "", data_dir: Pat
     if sections:
         yield verdicts.summary(sections, found, verdicts.POINTS)
     for banner in banners:
-        yield Paragraph(f"Mind: {banner}")
+        yield Paragraph(f"Note: {banner}")
     yield Paragraph(f"{note} {results.notes} {provenance.states(results)}".strip())
     yield from provenance.blocks(results)
     asked = results.outputs()
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m zoo.report", description="Tables and figures of a sweep.")
+    parser = argparse.ArgumentParser(prog="python -m zoo.report", description="Write the report of a sweep.")
     parser.add_argument("results", type=Path, help="folder of a sweep, such as results/quick")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the report; by default report/ in that one")
     parser.add_argument(
@@ -67,12 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--mixed",
         action="store_true",
-        help="report runs together that differ in data, backend, config or code, and say so at the top",
+        help="report runs that differ in data, backend, config or code together, with a note at the top",
     )
     parser.add_argument(
         "--note",
         metavar="TEXT",
-        help="to stand at the top, such as what the images are; by default what is in note.txt of that folder",
+        help="a note for the top, such as what the images are; by default that of note.txt in the sweep's folder",
     )
     return parser
 
@@ -99,7 +99,7 @@ def _write(folder: Path, arguments: argparse.Namespace) -> int:
     out = document.folder(arguments.out, arguments.results)
     found = list(blocks(results, banners, document.note(arguments.results, arguments.note), arguments.data_dir))
     document.write(out, f"Report of {arguments.results.resolve().name}", found)
-    print(f"{len(results.finished)} of {len(results.every)} runs are in {out}/report.html and {out}/report.md")
+    print(f"wrote {out}/report.html and {out}/report.md, with {len(results.finished)} of {len(results.every)} runs")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What an earlier run left behind, as a later one uses it."""
+"""A finished run read back: its network, its images, and the mixing weights that it learned."""
 
 import math
 import re
@@ -14,16 +14,16 @@ from zoo.data import datasets
 from zoo.environment import recorded_path
 from zoo.errors import ConfigError, UserError
 
-SECTIONS = ("model", "activation", "dataset", "training", "metrics")  # a run writes each, defaults too
+SECTIONS = ("model", "activation", "dataset", "training", "metrics")  # of config.json; a run writes them all
 SITE = r"[A-Za-z0-9_]+"
-BATCH = 250  # images of one prediction
+BATCH = 250  # images at a time
 
 
 class Run:
     """A finished run of one seed: its config, images and network.
 
     Raises:
-        UserError: for a folder that holds none.
+        UserError: if the folder holds none.
     """
 
     def __init__(self, folder: Path):
@@ -37,12 +37,12 @@ class Run:
         self.classes = datasets.CLASSES[self.config.dataset.name]
 
     def dataset(self, data_dir: Path | None = None) -> datasets.Dataset:
-        """The run's images, from where they were then or from another folder."""
+        """The run's images, by default from the folder that it used."""
         then = recorded_path(self.folder, self.environment.get("data_dir"))
         return datasets.load_for(self.config.dataset, data_dir or then)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Logits of uint8 images (n, 32, 32, 3), float32 (n, classes), of the network on this backend."""
+        """The network's logits, float32 (n, classes), for uint8 images (n, 32, 32, 3), on this backend."""
         from zoo.data.pipeline import Pipeline, fast_format
         from zoo.training.engine.common import in_batches
         from zoo.training.trainer import Trainer
@@ -51,17 +51,17 @@ class Run:
         path = self.folder / "model.keras"
         try:
             model.load_weights(path)
-        except Exception as error:  # of h5py, zipfile and Keras, whatever they make of a damaged file
-            raise UserError(f"{path}: no weights for the network of config.json ({error})") from None
+        except Exception as error:  # whatever h5py, zipfile and Keras raise for a damaged file
+            raise UserError(f"{path}: its weights don't fit the network of config.json ({error})") from None
         pipeline = Pipeline.read(files.read_json(self.folder / "preprocessing.json"), fast_format())
         return in_batches(lambda batch: model.predict_on_batch(pipeline.inputs(batch)), images, BATCH)
 
 
 def mixing_weights(folder: Path) -> dict[str, dict[str, float]]:
-    """The mixing weights after a run's last epoch: for each site, each member's.
+    """The mixing weights after a run's last epoch, by site and member.
 
     Raises:
-        ConfigError: where the run has none, or has some for each channel.
+        ConfigError: if the run has none, or has them by channel.
     """
     path = folder / "mixing_weights.csv"
     if not path.exists():
@@ -71,7 +71,7 @@ def mixing_weights(folder: Path) -> dict[str, dict[str, float]]:
         last = max((int(row["epoch"]) for row in rows), default=0)
         rows = [row for row in rows if int(row["epoch"]) == last]
         if any(row["channel"] for row in rows):
-            raise ConfigError(f"{path}: the run learned weights by channel; only weights by layer can be held")
+            raise ConfigError(f"{path}: the run learned weights by channel; only weights by layer can be fixed")
         found: dict[str, dict[str, float]] = {}
         for row in rows:
             if not re.fullmatch(SITE, row["site"]) or not math.isfinite(float(row["weight"])):
@@ -80,15 +80,15 @@ def mixing_weights(folder: Path) -> dict[str, dict[str, float]]:
     except (UserError, OSError, ValueError) as error:
         raise ConfigError(f"{path}: not the mixing weights of a run ({error})") from None
     if not found:
-        raise ConfigError(f"{path}: that run had no mixtures, and so learned no mixing weights")
+        raise ConfigError(f"{path}: the run has no mixtures, hence no mixing weights")
     return found
 
 
 def hold_weights(asked: Config) -> Config:
-    """Puts the numbers in the place of `{"from_run": DIR}`: a rule for each site of that run.
+    """Replaces `{"from_run": DIR}` by the weights of that run: one rule for each of its sites.
 
     Raises:
-        ConfigError: where the run has no weights for these members.
+        ConfigError: if the run has no weights for these members.
     """
     several = isinstance(asked.activation, list)
     rules: list = asked.activation if isinstance(asked.activation, list) else [asked.activation]
@@ -131,5 +131,5 @@ def _members(rule: Activation, where: str) -> list[str]:
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from None
     if not isinstance(layer, ka.Mixture):
-        raise ConfigError(f"{where}.weights: {rule.name} is no mixture and has no mixing weights")
+        raise ConfigError(f"{where}.weights: {rule.name} isn't a mixture and has no mixing weights")
     return layer.member_names

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C to a command, from its first line on: nothing slow is imported here."""
+"""Handles SIGTERM and Ctrl-C from the start of a command; so this imports nothing slow."""
 
 import contextlib
 import os
@@ -18,14 +18,14 @@ class Stop(KeyboardInterrupt):
 
 
 class _Stderr:
-    number = 2  # another one while `backend.load` keeps banners off it
+    number = 2  # a copy of it while `backend.load` filters stderr
 
 
 stderr = _Stderr()
 
 
 def at_start() -> None:
-    """Ends the process at once, with a line and a status, until a command says what else to do."""
+    """Until a command installs other handlers, ends the process at once, with a message and a status."""
     signal.signal(signal.SIGTERM, lambda number, frame: _leave("stopped", STOPPED))
     signal.signal(signal.SIGINT, lambda number, frame: _leave("interrupted", INTERRUPTED))
 
@@ -36,7 +36,7 @@ def _leave(line: str, status: int) -> None:
             path.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         os.write(stderr.number, f"{line}\n".encode())
-    os._exit(status)  # whatever is being imported would catch an exception
+    os._exit(status)  # an exception might be caught by a module that is being imported
 
 
 Handler = Callable[[int, FrameType | None], Any]
@@ -44,7 +44,7 @@ Handler = Callable[[int, FrameType | None], Any]
 
 @contextlib.contextmanager
 def handled(term: Handler, interrupt: Handler) -> Iterator[None]:
-    """Within it these answer SIGTERM and Ctrl-C."""
+    """Handles SIGTERM and Ctrl-C within the context."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     signal.signal(signal.SIGTERM, term)
     signal.signal(signal.SIGINT, interrupt)
@@ -56,7 +56,7 @@ def handled(term: Handler, interrupt: Handler) -> Iterator[None]:
 
 
 def raised() -> contextlib.AbstractContextManager[None]:
-    """Within it SIGTERM raises `Stop`, and Ctrl-C `KeyboardInterrupt`."""
+    """Within the context SIGTERM raises `Stop`, and Ctrl-C `KeyboardInterrupt`."""
 
     def stop(number, frame):
         raise Stop
@@ -65,7 +65,7 @@ def raised() -> contextlib.AbstractContextManager[None]:
 
 
 def leave(status: int) -> None:
-    """Ends a command; one that was stopped ends at once, whatever threads of a backend still run."""
+    """Exits; at once if the command was stopped, whatever threads of a backend still run."""
     if status in (STOPPED, INTERRUPTED):
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError, AttributeError):

@@ -1,4 +1,4 @@
-"""Runs what is missing of a sweep: `python -m zoo.sweep configs/sweeps/quick.json --out results/quick`."""
+"""Trains the missing runs of a sweep: `python -m zoo.sweep configs/sweeps/quick.json --out results/quick`."""
 
 import argparse
 import re
@@ -17,8 +17,8 @@ from zoo.sweeps.folder import SweepFolder
 from zoo.sweeps.work import work, work_on_ray
 from zoo.training.progress import duration
 
-FAILED = 1  # exit status where a run failed
-TIME_TO_SAVE = 15.0  # seconds that a run gets to stop in, before the end of the time budget
+FAILED = 1  # exit status if a run failed
+TIME_TO_SAVE = 15.0  # seconds of the time budget for a run to save and stop
 
 
 def _seconds(text: str) -> float:
@@ -39,11 +39,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m zoo.sweep", description="Run what is missing of a sweep.")
+    parser = argparse.ArgumentParser(prog="python -m zoo.sweep", description="Train the missing runs of a sweep.")
     parser.add_argument("sweep", type=Path, help="a JSON file, such as configs/sweeps/quick.json")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the sweep; by default results/NAME")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder with CIFAR-10, as for zoo.train")
-    parser.add_argument("--dry-run", action="store_true", help="list what is missing and what it would cost")
+    parser.add_argument("--dry-run", action="store_true", help="list the missing runs and their cost")
     parser.add_argument(
         "--only",
         nargs="+",
@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="AXIS=LABEL",
         help="only these runs: --only model=lenet activation=relu,arelu",
     )
-    parser.add_argument("--limit", type=_count, metavar="N", help="train at most so many runs")
+    parser.add_argument("--limit", type=_count, metavar="N", help="train at most N runs")
     cluster.add_options(parser)
     parser.add_argument("--time-budget", type=_seconds, metavar="TIME", help="stop cleanly after 90s, 9m or 2.5h")
     return parser
@@ -84,10 +84,10 @@ def _main(arguments: argparse.Namespace) -> int:
             else:
                 work(sweep, name, arguments.limit, deadline)
     except KeyboardInterrupt:
-        print(f"interrupted; the same command goes on with what is in {out}", file=sys.stderr)
+        print(f"interrupted; the same command resumes the sweep in {out}", file=sys.stderr)
         raise
-    except OSError as error:  # of a log or a lock: a full disk, a folder that became read-only
-        raise UserError(f"{error.filename or out}: can't be written: {error.strerror}") from None
+    except OSError as error:  # a log or a lock can't be written: a full disk, a read-only folder
+        raise UserError(f"{error.filename or out}: can't write it: {error.strerror}") from None
     left = sum(not sweep.is_done(run) for run in sweep.planned)
     print(f"{len(sweep.planned) - left} of {len(sweep.planned)} runs are done, in {out}")
     return FAILED if sweep.say_failures() else 0
@@ -101,7 +101,7 @@ def _list(sweep: SweepFolder, backend: str) -> int:
             print(f"{sweep.state(run):8} {run.name}: {'not measured yet' if cost is None else duration(cost)}")
     counted = Counter(map(sweep.state, sweep.planned))
     print(", ".join(f"{n} {state}" for state, n in sorted(counted.items())) + f" of {len(sweep.planned)} runs")
-    print(f"left: {sum_of(left)} of training, as measured in {sweep.out} on {backend}; each run's start adds to it")
+    print(f"left: {sum_of(left)} of training, as measured in {sweep.out} on {backend}, plus each run's startup")
     return 0
 
 

@@ -17,7 +17,7 @@ from zoo.process import stop_without_parent
 SPLITS = ("train", "validation", "test")
 DIVERGED, STOPPED = 3, signals.STOPPED  # exit status after a NaN loss, and after SIGTERM
 
-if TYPE_CHECKING:  # so that --help needs neither a backend nor pydantic
+if TYPE_CHECKING:  # --help needs neither a backend nor pydantic
     from zoo.config.schema import Config
 
 
@@ -33,20 +33,21 @@ def run(
     is_over: Callable[[], bool] = _never,
     is_enough: Callable[[dict], bool] = _never,
 ) -> list[dict]:
-    """Trains a config once for each of its seeds, and returns the metrics of each run.
+    """Trains a config once for each of its seeds, and returns the metrics of each seed.
 
-    One seed leaves its files in `out`, several in `out/seed-0` and so on, with `out/summary.json` beside them.
+    One seed writes its files to `out`; several write to `out/seed-0` and so on, with `out/summary.json` for all.
 
     Args:
         config: what to run, from `zoo.config.load`.
         out: a new folder, or an empty one.
-        data_dir: where CIFAR-10 lies; without it Keras downloads it.
-        argv: the command line to write down.
-        is_over: asked every few steps; where it says so the run stops at a checkpoint, with `training.Stopped`.
-        is_enough: told each epoch's row of history.csv; where it says so the seed ends there, as "stopped".
+        data_dir: the folder with CIFAR-10; without it Keras downloads it.
+        argv: the command line, to be recorded.
+        is_over: called every few steps; if it returns True the run stops at a checkpoint and raises `Stopped`.
+        is_enough: called with each epoch's row of history.csv; if it returns True the seed ends there as "stopped".
 
     Raises:
-        UserError: for anything that its user can mend.
+        UserError: for anything that the user can fix.
+        zoo.training.trainer.Stopped: if `is_over` stopped it.
     """
     from zoo import files, folders, runs
     from zoo.data import datasets
@@ -66,7 +67,7 @@ def run(
         "images": {name: len(part.labels) for name in SPLITS if (part := getattr(dataset, name))},
     }
     with folders.locked(out):
-        files.check_free(out)  # of another run that began here in the meantime
+        files.check_free(out)  # again: another run may have begun here meanwhile
         files.write_json(out / "config.json", config.resolved())
         files.write_json(out / "environment.json", environment)
         return _train(trainer, dataset, out, environment, is_over, is_enough)
@@ -78,15 +79,15 @@ def resume(
     is_over: Callable[[], bool] = _never,
     is_enough: Callable[[dict], bool] = _never,
 ) -> list[dict]:
-    """Goes on with a run that was cut off, and returns the metrics of each seed; a finished run stays as it is.
+    """Resumes an interrupted run, and returns the metrics of each seed; a finished run isn't changed.
 
     Args:
-        folder: of the run, as `run` made it.
-        data_dir: where CIFAR-10 lies now; by default where it was.
+        folder: of the run.
+        data_dir: the folder with CIFAR-10; by default the one that the run used.
         is_over, is_enough: as for `run`.
 
     Raises:
-        UserError: where that isn't the folder of a run, or its data or backend are others.
+        UserError: if this isn't the folder of a run, or its images or the backend have changed.
     """
     import keras
 
@@ -99,7 +100,7 @@ def resume(
     environment = files.read_json(folder / "environment.json")
     if environment.get("backend") != keras.config.backend():
         raise UserError(
-            f"{folder}: this run was begun on {environment.get('backend')} and can't go on with "
+            f"{folder}: this run was begun on {environment.get('backend')} and can't be resumed with "
             f"KERAS_BACKEND={keras.config.backend()}"
         )
     with folders.locked(folder):
@@ -110,12 +111,12 @@ def resume(
         place = data_dir or recorded_path(folder, environment.get("data_dir"))
         dataset = datasets.load_for(trainer.config.dataset, place)
         if dataset.digest() != environment.get("data_digest"):
-            raise UserError(f"{folder}: this run was begun with other images than {dataset.provenance}")
+            raise UserError(f"{folder}: this run was begun with other images than these: {dataset.provenance}")
         return _train(trainer, dataset, folder, environment, is_over, is_enough)
 
 
 def _train(trainer, dataset, out: Path, environment: dict[str, Any], is_over, is_enough) -> list[dict]:
-    """Trains the seeds that haven't been, each in its folder."""
+    """Trains the seeds that are left, each in its folder."""
     from zoo import card, files, folders
     from zoo.environment import from_folder, recorded_path
     from zoo.training.trainer import summarize
@@ -157,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m zoo.train", description="Train the network of a config.")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("config", type=Path, nargs="?", help="a JSON file, such as configs/quickstart.json")
-    what.add_argument("--resume", type=Path, metavar="DIR", help="go on with a run that was cut off")
+    what.add_argument("--resume", type=Path, metavar="DIR", help="resume an interrupted run")
     parser.add_argument(
         "--set",
         nargs="+",
@@ -165,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="PATH=VALUE",
         dest="overrides",
-        help="override fields, after the config: --set training.epochs=3 activation.name=arelu",
+        help="override fields: --set training.epochs=3 activation.name=arelu",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the results; by default in runs/")
     parser.add_argument(
@@ -191,17 +192,17 @@ def _main(arguments: argparse.Namespace) -> int:
     def train(over):
         try:
             return run(settings, out, arguments.data_dir, arguments.command, over)
-        except ConfigError as error:  # found in building what the config names
+        except ConfigError as error:  # found while building the network
             raise ConfigError(f"{arguments.config}: {error}") from None
 
     return _stoppable(out, train)
 
 
 def _resume(arguments: argparse.Namespace) -> int:
-    from zoo import backend, files  # none of which imports Keras
+    from zoo import backend, files  # neither imports Keras
 
     if arguments.overrides or arguments.out:
-        raise UserError("--resume goes on with a run as it was begun; --set and --out belong to a new one")
+        raise UserError("--resume resumes a run as it was begun; --set and --out are for new runs")
     begun_on = files.read_json(arguments.resume / "environment.json").get("backend")
     backend.choose(begun_on)
     print(f"{arguments.resume} on the {begun_on} backend", flush=True)
@@ -209,7 +210,7 @@ def _resume(arguments: argparse.Namespace) -> int:
 
 
 def _stoppable(out: Path, train: Callable[[Callable[[], bool]], list[dict[str, Any]]]) -> int:
-    """Trains until it is done, or SIGTERM asks for a stop at the next steps; the exit status."""
+    """Trains until done, or until SIGTERM asks to stop; returns the exit status."""
     from zoo import backend
 
     backend.load()
@@ -222,7 +223,7 @@ def _stoppable(out: Path, train: Callable[[Callable[[], bool]], list[dict[str, A
         raise KeyboardInterrupt
 
     def is_over() -> bool:
-        if signal.SIGINT in asked:  # and some callback of a backend swallowed it
+        if signal.SIGINT in asked:  # which a callback of a backend may have swallowed
             raise KeyboardInterrupt
         return bool(asked)
 
@@ -230,15 +231,15 @@ def _stoppable(out: Path, train: Callable[[Callable[[], bool]], list[dict[str, A
         with signals.handled(lambda number, frame: asked.append(number), interrupt):
             return _report(train(is_over), out)
     except Stopped:
-        print(f"stopped; python -m zoo.train --resume {out} goes on", flush=True)
+        print(f"stopped; python -m zoo.train --resume {out} resumes it", flush=True)
         return STOPPED
     except KeyboardInterrupt:
-        print(f"python -m zoo.train --resume {out} goes on from the last checkpoint", file=sys.stderr)
+        print(f"python -m zoo.train --resume {out} resumes from the last checkpoint", file=sys.stderr)
         raise
 
 
 def _report(found: list[dict[str, Any]], out: Path) -> int:
-    """Says how each seed ended; the exit status."""
+    """Prints how each seed ended; returns the exit status."""
     for metrics in found:
         if metrics["status"] == "diverged":
             print(f"seed {metrics['seed']}: NaN loss in epoch {metrics['epochs']}{_why(metrics)}")
@@ -247,14 +248,14 @@ def _report(found: list[dict[str, Any]], out: Path) -> int:
         print(
             f"seed {metrics['seed']}: {split} accuracy {metrics[f'{split}_accuracy']:.4f}, "
             f"macro precision {metrics[f'{split}_precision_macro']:.4f}, loss {metrics[f'{split}_loss']:.4f}; "
-            f"{metrics['images_per_second']:,.0f} images/s, {metrics['seconds']:.0f} s in all"
+            f"{metrics['images_per_second']:,.0f} images/s, {metrics['seconds']:.0f} s in total"
         )
-    print(f"everything is in {out}")
+    print(f"results are in {out}")
     return DIVERGED if any(metrics["status"] == "diverged" for metrics in found) else 0
 
 
 def _why(metrics: dict[str, Any]) -> str:
-    """What went first in a divergence, and a line of what to try."""
+    """What diverged first, and what to try."""
     import keras_adaptact as ka
 
     if "divergence" not in metrics:

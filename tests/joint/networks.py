@@ -12,7 +12,7 @@ import numpy as np
 from zoo import config
 from zoo.data import datasets, pipeline
 from zoo.data.splits import Split
-from zoo.training import trainer
+from zoo.training.trainer import Trainer
 
 SMALL = {
     "lenet": {},
@@ -23,15 +23,15 @@ SMALL = {
 }
 
 
-def trainer(network: str, structure: dict) -> trainer.Trainer:
+def trainer(network: str, structure: dict) -> Trainer:
     model = {"name": network} | structure
     model |= {"stem": "reference"} if network != "lenet" else {}
     model |= {"dropout": 0.0} if network != "resnet50" else {}
     settings = {"batch_size": 16, "optimizer": {"learning_rate": 0.01}, "schedule": {"name": "constant", "warmup": 0.0}}
-    return trainer.Trainer(config.Config(model=model, activation={"name": "method1"}, training=settings))
+    return Trainer(config.Config(model=model, activation={"name": "method1"}, training=settings))
 
 
-def losses(made: trainer.Trainer) -> list[float]:
+def losses(made: Trainer) -> list[float]:
     """In training, before and after a step."""
     rng = np.random.default_rng(0)
     images = Split(rng.integers(0, 256, (16, 32, 32, 3), "uint8"), rng.integers(0, 10, 16, "int32"))

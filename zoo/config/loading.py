@@ -1,4 +1,4 @@
-"""Reading a config: strict JSON, overrides, and errors that say where the mistake is."""
+"""Loads configs: strict JSON, overrides, and errors with the path of the mistake."""
 
 import difflib
 import json
@@ -16,11 +16,11 @@ PARTS = 32  # of the longest dotted path
 
 
 def load(path: str | Path, overrides: Sequence[str] = (), origin: str = "--set") -> Config:
-    """Reads a config and applies overrides such as ``training.epochs=3``; errors say where they came from.
+    """Reads a config and applies overrides such as ``training.epochs=3``; `origin` is what errors call them.
 
     Raises:
-        ConfigError: for a file that can't be read or isn't JSON, an unknown field or a bad value in it, and an
-            override that is malformed, given twice, or has no such field.
+        ConfigError: if the file can't be read, isn't JSON, or has an unknown field or an invalid value; if an override
+            is malformed, given twice, or names no field.
     """
     path = Path(path)
     content = read_object(path)
@@ -30,7 +30,7 @@ def load(path: str | Path, overrides: Sequence[str] = (), origin: str = "--set")
         if not equals or not all(dotted.split(".")):
             raise ConfigError(f"{origin} {override}: expected path=value, such as training.epochs=3")
         if dotted.count(".") > PARTS:
-            raise ConfigError(f"{origin} {dotted[:60]}...: no field has a path of so many parts")
+            raise ConfigError(f"{origin} {dotted[:60]}...: too many parts for a path")
         if dotted in given:
             raise ConfigError(f"{origin} {dotted} is given twice")
         given.add(dotted)
@@ -42,10 +42,10 @@ def load(path: str | Path, overrides: Sequence[str] = (), origin: str = "--set")
 
 
 def read_object(path: Path) -> dict:
-    """The object in a JSON file.
+    """Returns the object in a JSON file.
 
     Raises:
-        ConfigError: for a file that can't be read, or holds something else.
+        ConfigError: if the file can't be read, or doesn't hold an object.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -53,13 +53,13 @@ def read_object(path: Path) -> dict:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.json")], 1, 0.5)
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
         raise ConfigError(f"{path}: no such file{hint}") from None
-    except (OSError, ValueError) as error:  # of the path, too: a NUL, half of a surrogate pair
-        raise ConfigError(f"{path}: can't be read as text: {getattr(error, 'strerror', None) or error}") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL or a lone surrogate in the path
+        raise ConfigError(f"{path}: can't read it as text: {getattr(error, 'strerror', None) or error}") from None
     if not text.strip():
         raise ConfigError(f"{path}: the file is empty; expected a JSON object")
     try:
         content = _parse(text)
-    except (ValueError, RecursionError) as error:  # JSONDecodeError says the line and column
+    except (ValueError, RecursionError) as error:  # JSONDecodeError has the line and column
         raise ConfigError(f"{path}: not valid JSON: {error}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected a JSON object, found a {type(content).__name__}")
@@ -71,7 +71,7 @@ def _parse(text: str) -> Any:
     try:
         json.dumps(found, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"half of a surrogate pair, {error.object[error.start]!r}, is no text") from None
+        raise ValueError(f"lone surrogate {error.object[error.start]!r}") from None
     return found
 
 
@@ -89,11 +89,11 @@ def _no_duplicates(pairs):
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _override(content: dict, dotted: str, text: str, origin: str):
-    """Sets one field; the fields on the way to it may have been left out."""
+    """Sets one field, and adds the objects on the way to it."""
     try:
         value = _parse(text)
     except (ValueError, RecursionError):
@@ -113,14 +113,14 @@ def _item(place, key: str, where: str):
     if isinstance(place, list) and key.isascii() and key.isdecimal() and len(key) < 9 and int(key) < len(place):
         return place[int(key)]
     what = f"a list of {len(place)}: give an index" if isinstance(place, list) else json.dumps(place)
-    raise ConfigError(f"{where}: no field {key!r} there; it is {what}")
+    raise ConfigError(f"{where}: there is no field {key!r} in {what}")
 
 
 def _first_of(error: ValidationError, content: dict, given: set[str], origin: str) -> str:
-    """The first thing that is wrong, by its dotted path, and how many more there are."""
-    first, *more = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a typo explains the rest
+    """The first error with its dotted path, and the number of others."""
+    first, *more = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")  # a typo explains the others
     kind, path, place = first["type"], [], content
-    for key in first["loc"]:  # pydantic's tags of unions stand among them, and aren't in the file
+    for key in first["loc"]:  # pydantic adds the tags of unions, which aren't in the file
         if key in _keys(place):
             place = place[key]
         elif kind not in ("missing", "extra_forbidden") or key != first["loc"][-1]:
@@ -134,7 +134,7 @@ def _first_of(error: ValidationError, content: dict, given: set[str], origin: st
         path.append("name")
         message = f"Input should be one of {first['ctx']['expected_tags']}; found {json.dumps(place['name'])[:80]}"
     elif kind == "missing":
-        message = "this field is needed"
+        message = "this field is required"
     elif kind == "model_type":
         message = f"expected an object with fields; found {found}"
     elif kind == "value_error":
@@ -150,7 +150,7 @@ def _keys(place: Any):
 
 
 def _fields_at(path: list[str], content: dict) -> list[str]:
-    """The names of the fields that a place in a config may have."""
+    """The names of the fields that are allowed at a path."""
     model: Any = Config
     place: Any = content
     for key in path:

@@ -1,4 +1,4 @@
-"""The schema of a run: its fields, their types and defaults, and what excludes what."""
+"""The schema of a run: fields, types, defaults, and combinations that are refused."""
 
 import difflib
 import json
@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 Share = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1, le=10**6)]  # more than any machine gets through
+Count = Annotated[int, Field(ge=1, le=10**6)]  # a bound for typos
 Width = Annotated[int, Field(ge=1, le=16384)]
 Few = Annotated[int, Field(ge=1, le=256)]
 Positive = Annotated[float, Field(gt=0, le=3e38)]  # float32's largest
@@ -86,7 +86,7 @@ class DenseNet(Strict):
 
 
 class FromRun(Strict):
-    """Each layer's mixing weights held at what an earlier run learned."""
+    """Mixing weights fixed at those that an earlier run learned, site by site."""
 
     from_run: Annotated[str, Field(pattern=r"^[^\x00]{1,4096}$")] = Field(
         description="folder of that run, which holds mixing_weights.csv"
@@ -99,7 +99,7 @@ class Activation(Strict):
     model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": False})
 
     name: str = Field(description="one of keras_adaptact.names()")
-    granularity: Literal["layer", "channel"] = Field("layer", description="who has parameters of its own")
+    granularity: Literal["layer", "channel"] = Field("layer", description="what gets parameters of its own")
     weights: Annotated[
         Annotated[Literal["learned"], Tag("word")]
         | Annotated[list[float], Tag("list")]
@@ -127,20 +127,20 @@ class Activation(Strict):
     @model_validator(mode="after")
     def _fixed_weights_are_used_as_given(self):
         if isinstance(self.weights, list) and not any(self.weights):
-            raise ValueError(f"weights that are all 0 leave nothing of what they mix; found {self.weights}")
+            raise ValueError(f"at least one weight must differ from 0; found {self.weights}")
         if self.weights != "learned" and self.normalization != "sum":
             raise ValueError(
-                f"normalization {self.normalization!r} is for learned weights, and excludes fixed ones; leave one out"
+                f"normalization {self.normalization!r} applies to learned weights only; leave it out, or weights"
             )
         return self
 
     def options(self) -> dict[str, Any]:
-        """The spec for `keras_adaptact.get`: whatever isn't a default, which every activation may ignore."""
+        """The spec for `keras_adaptact.get`, without defaults, which not every activation accepts."""
         return {"name": self.name} | self.model_dump(exclude_defaults=True, exclude={"sites"})
 
 
 def _refuse_booleans(given: Any) -> None:
-    """JSON's true is no number, though Python takes it for 1."""
+    """True isn't a number, though Python treats it as 1."""
     for key, value in given.items() if isinstance(given, dict) else enumerate(given or ()):
         if isinstance(value, bool):
             raise ValueError(f"{key}: expected a number, a name or an object; found {json.dumps(value)}")
@@ -160,7 +160,7 @@ class Dataset(Strict):
     name: Literal["cifar10", "digits"] = "cifar10"
     limit: Count | None = Field(None, description="the first n training images of a fixed shuffle; null: all")
     test_limit: Count | None = Field(None, description="the first n test images of a fixed shuffle; null: all")
-    validation: Share = Field(0.1, description="share of the training images held out, at most 5,000 images")
+    validation: Share = Field(0.1, description="share of the training images held out; at most 5,000 images")
     standardize: Literal["channel", "per_image"] = Field(
         "channel",
         description="by the training images' mean and deviation per channel, or each image by its own",
@@ -208,7 +208,7 @@ class Steps(Strict):
 
 
 def named(default: str):
-    """Chooses a class by the name in what is read, or of the object that is written."""
+    """Selects a class by the field `name`, which may be left out for the default."""
 
     def tag(value) -> str:
         return str(value.get("name", default)) if isinstance(value, dict) else getattr(value, "name", default)
@@ -229,7 +229,7 @@ AnySchedule = Annotated[
     Annotated[Schedule, Tag("cosine")] | Annotated[Schedule, Tag("constant")] | Annotated[Steps, Tag("steps")],
     named("cosine"),
 ]
-NAMED: dict[str, tuple[type[Strict], ...]] = {  # the classes that a field's name chooses from, the default first
+NAMED: dict[str, tuple[type[Strict], ...]] = {  # the classes that `name` selects from, the default first
     "model": (LeNet, AlexNet, GoogLeNet, ResNet50, DenseNet),
     "optimizer": (SGD, Adam),
     "schedule": (Schedule, Steps),
@@ -240,7 +240,7 @@ class Training(Strict):
     """How a network is trained."""
 
     epochs: Count = 150
-    batch_size: Count = Field(128, description="an epoch's images that fill no whole batch wait for another epoch")
+    batch_size: Count = Field(128, description="an epoch leaves out the images that don't fill a whole batch")
     optimizer: Optimizer = SGD()
     schedule: AnySchedule = Schedule()
     weight_decay: NotNegative = Field(
@@ -249,37 +249,37 @@ class Training(Strict):
     activation_rate: Positive = Field(1.0, description="factor on the learning rate of the activations' parameters")
     activation_step: Positive | None = Field(
         None,
-        description="how long a step of an activation's parameters is at most, of SGD's before momentum; null: any",
+        description="longest step of an activation's parameters, for SGD before momentum; null: no limit",
     )
     label_smoothing: Share = 0.0
     dtype: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
-    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field([0], min_length=1, description="one run for each")
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field([0], min_length=1, description="one run each")
     devices: Few = Field(1, description="GPUs that share each batch; more than one on JAX only")
-    checkpoint_minutes: Positive = Field(10.0, description="an epoch that takes longer is saved on its way, too")
+    checkpoint_minutes: Positive = Field(10.0, description="minutes between two checkpoints within an epoch")
 
     @model_validator(mode="after")
     def _seeds_differ(self):
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds must differ from each other")
         if self.batch_size % self.devices:
-            raise ValueError(f"batch_size {self.batch_size} can't be shared by {self.devices} devices in equal parts")
+            raise ValueError(f"batch_size {self.batch_size} must be a multiple of devices {self.devices}")
         return self
 
 
 class Metrics(Strict):
-    """What is measured beside loss and accuracy."""
+    """What is measured besides loss and accuracy."""
 
     report_batch: Count | None = Field(
         64,
-        description="size of the test batch that the report's measure is taken on after each epoch; null: none",
+        description="number of test images for the report's measure after each epoch; null: don't measure it",
     )
-    test: bool = Field(True, description="false: no test image is looked at, as in the trials of a search")
-    tensorboard: bool = Field(False, description="true: the history for TensorBoard too; pip install '.[tensorboard]'")
+    test: bool = Field(True, description="false: no test image is used, as in the trials of a search")
+    tensorboard: bool = Field(False, description="true: write it for TensorBoard too; pip install '.[tensorboard]'")
 
     @model_validator(mode="after")
     def _test_images_are_looked_at_or_not(self):
         if not self.test and self.report_batch is not None:
-            raise ValueError("report_batch takes test images, and excludes test: false; set it to null")
+            raise ValueError("report_batch uses test images, which test: false rules out; set it to null")
         return self
 
 
@@ -300,15 +300,15 @@ class Config(Strict):
     @model_validator(mode="after")
     def _something_is_measured(self):
         if not self.metrics.test and not self.dataset.validation:
-            raise ValueError("metrics.test: false and dataset.validation: 0 leave nothing to measure a network by")
+            raise ValueError("metrics.test: false and dataset.validation: 0 leave no images to evaluate on")
         return self
 
     def with_seed(self, seed: int) -> "Config":
-        """The same run with one seed."""
+        """This config with one seed."""
         return self.model_copy(update={"training": self.training.model_copy(update={"seeds": [seed]})})
 
     def resolved(self) -> dict[str, Any]:
-        """Everything, defaults too, as JSON holds it."""
+        """All fields, defaults included, as JSON."""
         return self.model_dump(by_alias=True, mode="json")
 
 
@@ -320,7 +320,7 @@ def unknown_field(name: str, known: Iterable[str]) -> str:
 
 
 def json_schema(activations: Sequence[str]) -> dict[str, Any]:
-    """The JSON Schema of a config; `activations` are the names that a config may use."""
+    """The JSON Schema of a config; `activations` are the allowed names."""
     schema = Config.model_json_schema(by_alias=True)
     for name in ("Activation", "Rule"):
         definition = schema["$defs"][name]

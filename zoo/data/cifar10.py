@@ -18,7 +18,7 @@ from zoo.errors import DataError
 
 RECORDS = 10_000  # images in each published CIFAR-10 file
 PLANES = 3 * 32 * 32  # bytes of one image there: the red, the green, then the blue plane, each row by row
-OPCODES, NESTED = 500_000, 200  # of a pickle: the published ones have about 60,000, of which a handful nest
+OPCODES, NESTED = 500_000, 200  # limits for a pickle; the published ones have about 60,000 opcodes, few of which nest
 NESTING = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "LIST", "DICT", "EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET", "FROZENSET"}
 NESTING |= {"REDUCE", "BUILD", "NEWOBJ", "NEWOBJ_EX", "OBJ", "INST", "MARK"}
 STEMS = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5", "test_batch")
@@ -30,26 +30,26 @@ WAYS_OUT = (
 
 
 def by_keras() -> tuple[Split, Split, str]:
-    """Keras's download, or its copy of an earlier one; whatever fails in there becomes one DataError."""
+    """Keras's download, or its cached copy; any failure becomes a DataError."""
     import keras
 
     try:
         train, test = (
-            # Keras gives channels first where its configuration says so.
+            # Keras returns channels first if it is configured so.
             Split.of(images if images.shape[-1] == 3 else np.moveaxis(images, 1, -1), labels.reshape(-1))
             for images, labels in keras.datasets.cifar10.load_data()
         )
     except Exception as error:
-        # Keras deletes what a broken connection left, but keeps an archive whose hash is wrong.
+        # Keras deletes a broken download, but keeps an archive with a wrong hash.
         homes = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser(), Path("/tmp/.keras")
         found = (path for home in homes for path in home.glob("datasets/cifar-10-*"))
-        left = "".join(f"; delete {path} if it is cut" for path in found if path.is_file())
+        left = "".join(f"; delete {path} if it is incomplete" for path in found if path.is_file())
         raise DataError(f"no CIFAR-10 from Keras ({_reason(error)}){left}; {WAYS_OUT}") from error
     return train, test, f"keras {keras.__version__} keras.datasets.cifar10.load_data()"
 
 
 def in_folder(directory: Path) -> tuple[Split, Split, str]:
-    """The first of `LAYOUTS` which has any of its files in its subfolder of the directory or right there."""
+    """Reads the first of `LAYOUTS` with a file in the directory, or in its subfolder of it."""
     for subfolder, suffix, read in LAYOUTS:
         for folder in (directory / subfolder, directory):
             paths = [folder / f"{stem}{suffix}" for stem in STEMS]
@@ -57,12 +57,12 @@ def in_folder(directory: Path) -> tuple[Split, Split, str]:
                 *train, test = (_batch(path, read) for path in paths)
                 images, labels = (np.concatenate(parts) for parts in zip(*train, strict=True))
                 return Split(images, labels), test, f"CIFAR-10 files in {folder.resolve().name}"
-    is_folder = os.path.isdir(directory)  # noqa: PTH112 - Path.is_dir raises where it may not look
+    is_folder = os.path.isdir(directory)  # noqa: PTH112 - Path.is_dir raises without permission
     raise DataError(f"{directory}: {'holds no CIFAR-10 file' if is_folder else 'is not a folder'}; {WAYS_OUT}")
 
 
 def _batch(path: Path, read: Callable[[Path], tuple[np.ndarray, np.ndarray]]) -> Split:
-    """One file, checked; whatever is wrong with it becomes a DataError that names it."""
+    """Reads and checks one file; any failure becomes a DataError that names it."""
     try:
         labels, planes = read(path)
         if (labels.shape, planes.shape) != ((RECORDS,), (RECORDS, PLANES)):
@@ -71,7 +71,7 @@ def _batch(path: Path, read: Callable[[Path], tuple[np.ndarray, np.ndarray]]) ->
         if len(wrong) or labels.dtype.kind not in "iu":
             raise DataError(f"holds labels other than the integers 0 to 9: {wrong[:3].tolist()}")
         if (len(labels) > 1 and len(np.unique(labels)) == 1) or planes.min() == planes.max():
-            raise DataError("holds images of one class or one colour alone")
+            raise DataError("holds images of one class, or of one colour")
         return Split.of(planes.reshape(RECORDS, 3, 32, 32).transpose(0, 2, 3, 1), labels)
     except Exception as error:
         expected = f"expected a published CIFAR-10 file of {RECORDS:,} images"
@@ -88,7 +88,7 @@ def _read_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Inert:
-    """Stands for every global that a pickled array names: keeps what it is given and runs nothing."""
+    """Stands in for every global that a pickled array names: stores its arguments and runs nothing."""
 
     def __init__(self, *args: Any) -> None:
         self.args = args
@@ -98,14 +98,14 @@ class _Inert:
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """`codecs.encode` for what Python 3 writes bytes as in its protocol 2, and for nothing else."""
+    """`codecs.encode` for latin1 alone: Python 3 writes bytes that way in protocol 2."""
     if encoding != "latin1":
         raise DataError(f"is refused: it encodes text as {encoding!r}")
     return text.encode("latin1")
 
 
 class _Unpickler(pickle.Unpickler):
-    """Builds plain values and `_Inert` only. It imports nothing, so nothing in a pickle can be executed."""
+    """Builds plain values and `_Inert` only. It imports nothing, so a pickle can't execute anything."""
 
     ALLOWED: ClassVar[dict[tuple[str, str], Callable[..., Any]]] = {
         ("_codecs", "encode"): _latin1,
@@ -119,12 +119,12 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
         if (module, name) not in self.ALLOWED:
-            raise DataError(f"is refused and not executed: it names {module}.{name}, no part of CIFAR-10")
+            raise DataError(f"is refused and not executed: it names {module}.{name}, which CIFAR-10 doesn't use")
         return self.ALLOWED[module, name]
 
 
 def _check_opcodes(file: IO[bytes]) -> None:
-    """Reads a pickle without building anything; one that nests, or counts, further than CIFAR-10's do is refused."""
+    """Scans a pickle without building anything; refuses one that is larger or nests deeper than CIFAR-10's."""
     nested = 0
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
@@ -167,6 +167,6 @@ LAYOUTS = (("cifar-10-batches-bin", ".bin", _read_binary), ("cifar-10-batches-py
 
 
 def _reason(error: Exception) -> str:
-    """The error on one short line, with its type unless it was worded here."""
+    """The error in one short line, with its type unless it is our own."""
     text = str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"
     return textwrap.shorten(text, 240, placeholder=" ...")

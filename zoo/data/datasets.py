@@ -16,7 +16,7 @@ from zoo.data import cifar10
 from zoo.data.splits import Split
 from zoo.errors import ConfigError, DataError
 
-if TYPE_CHECKING:  # so that loading needs no pydantic
+if TYPE_CHECKING:  # loading needs no pydantic
     from zoo.config.schema import Dataset as Settings
 
 DIGITS_CLASSES = tuple("0123456789")
@@ -26,7 +26,7 @@ MAX_VALIDATION = 5_000
 
 
 class SizeError(DataError):
-    """An option asks for more or fewer images than there are."""
+    """A limit or share doesn't fit the number of images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ class Dataset:
     provenance: str
 
     def digest(self) -> str:
-        """Of every image and label, to tell whether another load gave the same."""
+        """A hash of every image and label."""
         found = hashlib.blake2b(digest_size=16)
         for split in (self.train, self.validation, self.test):
             for array in split or ():
@@ -62,11 +62,11 @@ def load(
     Training and test images are each put in a fixed shuffled order, of which ``limit`` and ``test_limit``
     keep the first n (None: all), so a smaller limit's images are among a larger one's. Then the last
     min(5000, floor(``validation`` * n)) training images become the validation part; 0 makes none.
-    ``data_dir`` is where CIFAR-10 lies; without it, Keras downloads it. The digits ignore it.
+    ``data_dir`` is the folder with CIFAR-10; without it, Keras downloads it. The digits ignore it.
 
     Raises:
         DataError: unknown name; a limit outside 1..size; a share outside [0, 1), or one that leaves the
-            training or the validation part empty; files missing, damaged or not to be had.
+            training or the validation part empty; files missing, damaged or not available.
     """
     if not 0 <= validation < 1:
         raise DataError(f"validation={validation}: expected a share of the training images, 0 <= share < 1")
@@ -87,7 +87,7 @@ def load(
         count = min(MAX_VALIDATION, math.floor(validation * size))
         if not 0 < count < size:
             raise SizeError(
-                f"validation={validation} of {size:,} training images is {count}, which leaves a part empty;"
+                f"validation={validation} of {size:,} training images is {count}, which leaves one part empty;"
                 " change the share, raise the limit, or use 0 for no validation part"
             )
         held_out = Split(train.images[-count:], train.labels[-count:])
@@ -96,11 +96,11 @@ def load(
 
 
 def load_for(settings: "Settings", data_dir: Path | None) -> Dataset:
-    """The data set that a config asks for.
+    """Loads the data set of a config.
 
     Raises:
         DataError: as `load` does.
-        ConfigError: for an option that asks for more or fewer images than there are.
+        ConfigError: if a limit or share doesn't fit the number of images.
     """
     try:
         return load(

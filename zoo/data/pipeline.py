@@ -1,7 +1,7 @@
 """From stored images to what a network takes: the order of an epoch, augmentation, standardization.
 
-What is drawn at random is drawn by NumPy from the seed and the epoch, so that it is the same on every backend and
-after every interruption; what touches pixels is `keras.ops` on whole batches, and runs where the images lie.
+Random choices are drawn with NumPy from the seed and the epoch: they are the same on every backend, and after a resume.
+Pixels are processed with `keras.ops` in whole batches, on the device that holds the images.
 """
 
 import math
@@ -14,15 +14,15 @@ from keras import ops
 from zoo.data import datasets, standardization
 
 IMAGE = (32, 32, 3)  # of every data set
-PAD = 4  # pixels that a crop may shift by
+PAD = 4  # pixels that a crop shifts by at most
 
 
 class Plan(NamedTuple):
     """The batches of one epoch.
 
-    `parts` are (steps, batch) each: `indices` of images, `rows` and `columns` from 0 to 2 PAD (int32), where the crop
-    of an image with `PAD` black pixels around starts, and whether it is mirrored (bool). `seed` is for what else is
-    random in the epoch, on a backend whose layers draw from a global state.
+    `parts` are four arrays (steps, batch): the indices of the images; the row and the column where each crop starts,
+    0 to 2 PAD (int32), in an image padded with `PAD` black pixels; and whether it is mirrored (bool). `seed` is for
+    backends whose layers draw from a global state.
     """
 
     parts: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -34,7 +34,7 @@ class Plan(NamedTuple):
 
 
 def plan(size: int, batch: int, seed: int, epoch: int) -> Plan:
-    """Draws an epoch's batches of `size` images; those that fill no whole batch wait for another epoch."""
+    """Draws the batches of one epoch over `size` images; leaves out those that don't fill a whole batch."""
     rng = np.random.default_rng([seed, epoch])
     batch = min(batch, size)
     shape = steps_of_an_epoch(size, batch), batch
@@ -49,7 +49,7 @@ def steps_of_an_epoch(size: int, batch: int) -> int:
 
 
 class Pipeline:
-    """Makes a network's inputs of uint8 images (n, 32, 32, 3): float32, in the given image data format.
+    """Turns uint8 images (n, 32, 32, 3) into a network's inputs: float32, in the given image data format.
 
     Args:
         standardize: "channel" or "per_image", as `standardization.standardize` defines them.
@@ -66,7 +66,7 @@ class Pipeline:
     ):
         self.how, self.augment = standardize, augment
         self.statistics = [np.asarray(x, "float32") for x in statistics]
-        # As large as an image: a broadcast over three channels takes torch six times longer on CPU.
+        # Image-sized: broadcasting three channels is six times slower on torch on CPU.
         large = (np.broadcast_to(x, IMAGE).copy() for x in self.statistics)
         self.mean, self.deviation = map(ops.convert_to_tensor, large)
         self.channels_first = data_format == "channels_first"
@@ -78,7 +78,7 @@ class Pipeline:
 
     @classmethod
     def read(cls, written: dict[str, Any], data_format: str) -> "Pipeline":
-        """The pipeline that a run wrote down, for images that aren't trained on."""
+        """The pipeline that a run recorded, without augmentation."""
         known = written["channel_mean"], written["channel_deviation"]
         return cls(written["standardize"], known, False, data_format)
 
@@ -100,13 +100,13 @@ class Pipeline:
         return ops.transpose(x, (0, 3, 1, 2)) if self.channels_first else x
 
     def written(self) -> dict[str, Any]:
-        """What a later reader of the run needs to prepare an image in the same way."""
+        """What it takes to prepare an image in the same way later."""
         mean, deviation = (x.tolist() for x in self.statistics)
         return {"standardize": self.how, "channel_mean": mean, "channel_deviation": deviation}
 
 
 def _cropped(images, indices, rows, columns, mirrored):
-    """Shifted and mirrored images of a batch, in one look-up of pixels."""
+    """Shifts and mirrors the images of a batch with one gather of pixels."""
     count, height, width, channels = images.shape
     row = rows[:, None] - PAD + ops.arange(height, dtype="int32")  # (batch, height), of the stored image
     across = ops.arange(width, dtype="int32")
@@ -123,5 +123,5 @@ def _within(index, size: int):
 
 
 def fast_format() -> str:
-    """The image data format that convolutions of this backend are fast in."""
+    """The image data format in which this backend's convolutions are fast."""
     return "channels_first" if keras.config.backend() == "torch" else "channels_last"

@@ -1,4 +1,4 @@
-"""Images shifted and scaled, by their own mean and deviation or by those of each channel."""
+"""Standardization of images: each by its own mean and deviation, or by those of the channels."""
 
 import math
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _chunks(images: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """The images in order as float64, at most `CHUNK` at a time, each time with their place."""
+    """The images as float64 in chunks, each with its slice."""
     for start in range(0, len(images), CHUNK):
         where = slice(start, start + CHUNK)
         yield where, images[where].astype(np.float64)

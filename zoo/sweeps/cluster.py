@@ -1,4 +1,4 @@
-"""Work on a Ray cluster (https://docs.ray.io): each task a process on some node, begun again where its node dies."""
+"""Tasks on a Ray cluster (https://docs.ray.io), each a process on some node; restarted if the node dies."""
 
 import argparse
 import contextlib
@@ -16,11 +16,21 @@ from typing import Any, Protocol
 from zoo.errors import UserError
 
 HERE = "local"  # the address that starts Ray on this machine
-BUSY = "busy"  # what a task returns where another process is at its work
-DEATHS = 3  # of the nodes that a task ran on, after which it has failed
-LOOK, AGAIN = 0.5, 5.0  # seconds between two looks at tasks, and before a busy one is tried again
-TIME_TO_SAVE = 60.0  # seconds that tasks get to stop in
-PASSED_ON = ("KERAS", "JAX", "XLA", "TF_", "TORCH", "OMP_", "MKL_", "CUDA_", "NCCL")  # settings that a run depends on
+BUSY = "busy"  # returned by a task if another process is working on it
+DEATHS = 3  # of its nodes after which a task has failed
+LOOK, AGAIN = 0.5, 5.0  # seconds between two checks of tasks, and before a busy one is retried
+TIME_TO_SAVE = 60.0  # seconds for tasks to save and stop
+PASSED_ON = (
+    "KERAS",
+    "JAX",
+    "XLA",
+    "TF_",
+    "TORCH",
+    "OMP_",
+    "MKL_",
+    "CUDA_",
+    "NCCL",
+)  # variables that a run depends on
 THREADS = ("OMP_NUM_THREADS", "NPROC", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")  # of torch, JAX, TensorFlow
 ROOT = Path(__file__).parents[2]
 
@@ -31,24 +41,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=HERE,
         metavar="ADDRESS",
-        help="each run as a task of the Ray cluster at ADDRESS, or auto; without one, of one started on this machine",
+        help="train each run as a task of the Ray cluster at ADDRESS, or auto; without one, start Ray on this machine",
     )
     parser.add_argument("--cpus-per-run", type=_cpus, metavar="N", help="with --ray; by default 1")
     parser.add_argument(
-        "--gpus-per-run", type=_gpus, metavar="N", help="with --ray; by default 1 where the cluster has any, else none"
+        "--gpus-per-run", type=_gpus, metavar="N", help="with --ray; by default 1 if the cluster has GPUs, else 0"
     )
 
 
 def of(arguments: argparse.Namespace) -> "Cluster | None":
-    """The cluster that options ask for.
+    """The cluster of the command-line options, if any.
 
     Raises:
-        UserError: where they say what a run on none gets.
+        UserError: for resources of a run without a cluster.
     """
     if arguments.ray:
         return Cluster(arguments.ray, arguments.cpus_per_run or 1, arguments.gpus_per_run)
     if arguments.cpus_per_run or arguments.gpus_per_run is not None:
-        raise UserError("--cpus-per-run and --gpus-per-run say what a run on Ray gets, and belong to --ray")
+        raise UserError("--cpus-per-run and --gpus-per-run need --ray")
     return None
 
 
@@ -66,11 +76,11 @@ def _gpus(text: str) -> float:
 
 @dataclass
 class Task:
-    """What is to be done on one node.
+    """Work for one node.
 
     Attributes:
-        name: of it, for people.
-        call: does it there, and returns its state, or BUSY. It is pickled, and so is what it needs.
+        name: for messages.
+        call: does the work on the node, and returns its state, or BUSY. It is pickled, with all that it refers to.
         log: the file that its process writes, on a file system that the nodes share.
     """
 
@@ -85,7 +95,7 @@ class Task:
         self._seen = self.log.stat().st_size if self.log.exists() else 0
 
     def news(self) -> str:
-        """The last line that the log got since this was asked."""
+        """The last line of the log since the previous call."""
         with contextlib.suppress(OSError), self.log.open("rb") as file:
             file.seek(self._seen)
             whole, end, _ = file.read().rpartition(b"\n")
@@ -95,7 +105,7 @@ class Task:
 
 
 class Watcher(Protocol):
-    """Who is told what becomes of tasks."""
+    """Is notified of the progress of tasks."""
 
     def begin(self, name: str) -> None: ...
     def show(self, name: str, line: str) -> None: ...
@@ -108,13 +118,13 @@ class Cluster:
     """A Ray cluster, as a context.
 
     Args:
-        address: of its head, "auto" for the one that this machine is part of, or HERE to start one on this machine
-            alone, which lets in only who knows its token.
+        address: of its head; "auto" for the cluster that this machine belongs to; HERE to start one on this machine
+            alone, which admits clients with its token only.
         cpus: of a task.
-        gpus: of a task; None takes one where some node has any.
+        gpus: of a task; None: one if some node has any.
 
     Raises:
-        UserError: where it can't be reached, or Ray isn't installed.
+        UserError: if it can't be reached, or Ray isn't installed.
     """
 
     def __init__(self, address: str, cpus: int = 1, gpus: float | None = None):
@@ -135,8 +145,8 @@ class Cluster:
             ray.init(self.address, log_to_driver=False, logging_level="ERROR", **options)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise UserError(f"--ray {self.address}: no cluster answers: {first[:200]}") from None
-        signal.signal(signal.SIGTERM, before)  # Ray puts one of its own in place
+            raise UserError(f"--ray {self.address}: can't reach the cluster: {first[:200]}") from None
+        signal.signal(signal.SIGTERM, before)  # Ray installs its own handler
         if self.gpus is None:
             self.gpus = min(1.0, ray.cluster_resources().get("GPU", 0.0))
         self._check_size()
@@ -148,14 +158,12 @@ class Cluster:
     def _check_size(self) -> None:
         nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
         if not any(node.get("CPU", 0) >= self.cpus and node.get("GPU", 0) >= (self.gpus or 0) for node in nodes):
-            print(
-                f"no node has {self.cpus} CPUs and {self.gpus:g} GPUs free for a run yet; it waits for one", flush=True
-            )
+            print(f"waiting for a node with {self.cpus} CPUs and {self.gpus:g} GPUs for a run", flush=True)
 
     def work(self, tasks: Sequence[Task], watcher: Watcher, deadline: float | None = None) -> bool:
-        """Has tasks done until all are, or the deadline is there; whether all are.
+        """Runs tasks until all are done, or until the deadline; returns whether all are done.
 
-        Whatever interrupts this, Ctrl-C for one, or the deadline, asks the tasks that run to stop and waits for them.
+        At the deadline, and if this is interrupted, it asks the running tasks to stop and waits for them.
         """
         waiting, begun = deque(tasks), set[str]()
         running: dict[Any, Task] = {}
@@ -187,12 +195,12 @@ class Cluster:
         return self.ray.remote(_do).options(
             num_cpus=self.cpus,
             num_gpus=self.gpus,
-            max_retries=0,  # they are counted and shown here
+            max_retries=0,  # retries are counted and reported here
             runtime_env={"env_vars": passed | {"PYTHONPATH": path}},
         )
 
     def _end(self, reference, task: Task, watcher: Watcher) -> Iterator[Task]:
-        """Says how a task ended; yields it where it is to be done again."""
+        """Reports how a task ended; yields it if it is to be repeated."""
         errors = self.ray.exceptions
         try:
             state = self.ray.get(reference)
@@ -202,13 +210,13 @@ class Cluster:
             task.deaths += 1
             why = f"its node died ({type(error).__name__})"
             if task.deaths < DEATHS:
-                watcher.again(task.name, f"{why}; it begins again")
+                watcher.again(task.name, f"{why}; restarting")
                 yield task
             else:
                 watcher.fail(task.name, f"{why}, {task.deaths} times")
         else:
             if state == BUSY:
-                watcher.again(task.name, "another process is at work on it")
+                watcher.again(task.name, "another process is working on it")
                 task.not_before = time.monotonic() + AGAIN
                 yield task
             else:
@@ -230,7 +238,7 @@ def _report(task: Task, watcher: Watcher, begun: set[str]) -> None:
 
 
 def _do(folder: str, cpus: int, call: Callable[[], str]) -> str:
-    """On a node: a task, in the folder and with the threads that it is given."""
+    """Runs a task on a node, in the given folder and with as many threads as CPUs."""
     os.chdir(folder)
     for name in THREADS:
         os.environ.setdefault(name, str(cpus))

@@ -1,4 +1,4 @@
-"""What is left of a sweep would cost, by the epochs already measured."""
+"""The time that a sweep still takes, estimated from the epochs measured so far."""
 
 import statistics
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def seconds_left(sweep: "SweepFolder", backend: str) -> dict[str, float | None]:
-    """How long the epochs of each run that isn't done will take; None where none like them were measured.
+    """The time left for each run that isn't done; None if no comparable run was measured.
 
-    Like it are runs on this backend of the same network, images and batch size; with the same activation if
-    there are some. The first epoch, in which programs are compiled, counts by itself.
+    Comparable are runs on this backend with the same network, images and batch size, and with the same activation if
+    there are any. The first epoch, which compiles, is estimated separately.
     """
     measured: dict[tuple, list[tuple[float, list[float]]]] = {}
     for run in sweep.every:
@@ -40,7 +40,7 @@ def _seconds(measured: list[tuple[float, list[float]]], epochs: int) -> float:
 
 
 def _kinds(run: "Planned") -> Iterator[tuple]:
-    """What runs of the same cost have in common, the closest first."""
+    """What comparable runs have in common, the closest match first."""
     what = run.config
     like = repr(what.model), repr(what.dataset), what.training.batch_size, what.training.dtype
     yield *like, repr(what.activation)
@@ -48,7 +48,7 @@ def _kinds(run: "Planned") -> Iterator[tuple]:
 
 
 def _epochs(folder: Path, backend: str) -> list[float]:
-    """Seconds of each epoch that a run has behind it on this backend."""
+    """Seconds of each epoch that a run trained on this backend."""
     try:
         if files.read_json(folder / "environment.json").get("backend") != backend:
             return []

@@ -1,4 +1,4 @@
-"""What the person who waits for a sweep gets to see."""
+"""The progress of a sweep on the terminal."""
 
 import sys
 from collections import Counter
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 class Display:
-    """What runs, what is done and the time left: a live table on a terminal, plain lines elsewhere."""
+    """Shows running and finished runs and the time left: a live table on a terminal, plain lines elsewhere."""
 
     def __init__(self, sweep: "SweepFolder", backend: str):
         self.sweep, self.backend = sweep, backend
-        self.running: dict[str, str] = {}  # the last line of each run under way
+        self.running: dict[str, str] = {}  # the last line of each running run
         self._runs = {run.name: run for run in sweep.planned}
         self.live: Any = None
 
@@ -58,7 +58,7 @@ class Display:
         self.end(name, "failed")
 
     def waiting(self, names: list[str]) -> None:
-        self._say(f"waiting for {', '.join(names)}, which another process is at work on")
+        self._say(f"waiting for {', '.join(names)}: another process is training")
 
     def _say(self, text: str) -> None:
         if not self.live:
@@ -72,7 +72,7 @@ class Display:
         table = Table(title=f"{self.sweep.out}: {sum_of(left)} left", title_justify="left", expand=True)
         last = [name for name in states if name in self.running or states[name] != "missing"]
         last = sorted(last, key=self.running.__contains__)[-15:]
-        for column, ratio in (("run", None), ("state", None), ("last line", 1)):  # which gets the room that is left
+        for column, ratio in (("run", None), ("state", None), ("last line", 1)):  # which takes the remaining width
             table.add_column(column, overflow="ellipsis", no_wrap=True, ratio=ratio)
         for name in last:
             table.add_row(name, "running" if name in self.running else states[name], self.running.get(name, ""))

@@ -1,4 +1,4 @@
-"""The folder of a sweep: its runs, their states, and how one of them is trained."""
+"""The folder of a sweep: its runs, their states, and the training of one of them."""
 
 import contextlib
 import os
@@ -13,14 +13,14 @@ from zoo.environment import SCHEMA
 from zoo.errors import UserError
 from zoo.process import supervise
 
-if TYPE_CHECKING:  # so that --help needs no pydantic
+if TYPE_CHECKING:  # --help needs no pydantic
     from zoo.sweeps.grid import Planned
 
 FOLDERS = ("configs", "logs", "runs")  # of a sweep
 
 
 def state(out: Path, name: str) -> str:
-    """What became of a run of the sweep in a folder: finished, diverged, failed, begun or missing."""
+    """The state of a run of the sweep in a folder: finished, diverged, failed, begun or missing."""
     folder = out / "runs" / name
     if (folder / "metrics.json").exists():
         return files.read_json(folder / "metrics.json", "status")["status"]
@@ -36,14 +36,14 @@ def _failure(out: Path, name: str) -> Path:
 class SweepFolder:
     """The folder of a sweep: `sweep.json`, and for each run a config, a log and the run's own folder.
 
-    Each run is a process of its own, `python -m zoo.train`, so that none can harm another. A lock that it holds for
-    as long as it lives keeps other processes off its folder.
+    Each run is a process of its own, `python -m zoo.train`, so that none can harm another. It holds a lock on its
+    folder for as long as it lives.
 
     Args:
         out: the folder.
-        planned: the runs to make.
-        data_dir: where CIFAR-10 lies.
-        every: the runs of the sweep, where `planned` are some of them only.
+        planned: the runs to train.
+        data_dir: the folder with CIFAR-10.
+        every: all runs of the sweep, if `planned` are some of them.
     """
 
     def __init__(
@@ -66,11 +66,11 @@ class SweepFolder:
         return self.state(run) in ("finished", "diverged")
 
     def prepare(self, sweep: dict[str, Any], every: "list[Planned]") -> None:
-        """Makes the folders, and writes down what the sweep is.
+        """Creates the folders, and writes sweep.json.
 
         Raises:
-            UserError: where a run was made from another config, or its config can't be read; where runs have ended
-                under another plan of comparisons.
+            UserError: if a run was trained with another config, or its config can't be read; if runs have ended under
+                other planned comparisons.
         """
         self._check_folder()
         for run in every:
@@ -80,14 +80,14 @@ class SweepFolder:
             for name in FOLDERS:
                 (self.out / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"{self.out}: no folder can be made here: {error.strerror}") from None
-        for name in ("", "configs", "logs"):  # before sweep.json says that this version wrote it
+            raise UserError(f"{self.out}: can't create the folder: {error.strerror}") from None
+        for name in ("", "configs", "logs"):  # before sweep.json has this version's schema
             manifest.adopt(self.out / name)
         runs = [{"name": run.name, "labels": run.labels, "outputs": run.outputs} for run in every]
         files.write_own_json(self.out / "sweep.json", {"schema": SCHEMA} | sweep | {"runs": runs})
 
     def _check_folder(self) -> None:
-        """Nothing is written into a folder that is in use for anything else, or out of it."""
+        """Refuses a folder that is used for anything else, or with links that lead out of it."""
         for name in FOLDERS:
             folders.check_inside(self.out / name, self.out)
         path = self.out / "sweep.json"
@@ -105,12 +105,12 @@ class SweepFolder:
         path = self.out / "configs" / f"{run.name}.json"
         if not path.exists():
             return
-        then, now = load(path).resolved(), run.config.resolved()  # a field that is new since then has its default
+        then, now = load(path).resolved(), run.config.resolved()  # newer fields get their defaults
         fields = [k for k in now if k not in ("$schema", "notes") and then[k] != now[k]]
         if fields and self.state(run) != "missing":
             raise UserError(
-                f"{self.folder(run)}: this run was made with another {fields[0]} than the sweep now says; give another "
-                "--out, or delete the run"
+                f"{self.folder(run)}: this run was trained with another {fields[0]} than the sweep has now; give "
+                "another --out, or delete the run"
             )
 
     def _check_plans(self, plans: dict[str, Any], every: "list[Planned]") -> None:
@@ -118,8 +118,8 @@ class SweepFolder:
         then = files.read_json(path).get("plans", plans) if path.exists() else plans
         if then != plans and any(map(self.is_done, every)):
             raise UserError(
-                f"{path}: comparisons are named before the runs, and runs of this sweep have ended with others; give "
-                "another --out"
+                f"{path}: the comparisons have changed since runs of this sweep ended, and are planned in "
+                "advance; give another --out"
             )
 
     def _failure(self, run: "Planned") -> Path:
@@ -127,7 +127,7 @@ class SweepFolder:
 
     @contextlib.contextmanager
     def claim(self, run: "Planned") -> Iterator[int | None]:
-        """A lock on a run, to be handed to its process; None where another process has it."""
+        """A lock on a run, for its process to inherit; None if another process holds it."""
         import fcntl
 
         file = folders.open_own(self.out / "runs" / f".{run.name}.lock", os.O_RDWR)
@@ -142,16 +142,16 @@ class SweepFolder:
             os.close(file)
 
     def run(self, run: "Planned", lock: int, deadline: float | None, show) -> str:
-        """Trains one run, or goes on with it, and returns its state after that.
+        """Trains or resumes a run, and returns its new state.
 
         Args:
-            lock: what `claim` gave.
-            deadline: on the monotonic clock, when it is asked to stop.
+            lock: from `claim`.
+            deadline: on the monotonic clock, when to ask it to stop.
             show: called with each line that it prints.
         """
         manifest.remove(self._failure(run))
         folder, config = self.folder(run), self.out / "configs" / f"{run.name}.json"
-        if not (folder / "environment.json").exists():  # cut off before it began
+        if not (folder / "environment.json").exists():  # killed before it began
             folders.clear_unbegun(folder)
             files.write_own_json(config, run.config.resolved())
             command = [str(config), "--out", str(folder)]
@@ -172,7 +172,7 @@ class SweepFolder:
         files.write_own_json(self._failure(run), {"status": "failed", "exit_status": code, "reason": reason})
 
     def say_failures(self) -> bool:
-        """Prints why each failed run did; whether there is one."""
+        """Prints why runs failed; returns whether any did."""
         failed = [run for run in self.planned if self.state(run) == "failed"]
         for run in failed:
             reason = files.read_json(self._failure(run), "reason")["reason"]

@@ -1,4 +1,4 @@
-"""The schema of a sweep: a base config and axes that expand to runs, each with a name that stays."""
+"""The schema of a sweep: a base config and axes, which expand to runs with stable names."""
 
 import itertools
 import json
@@ -15,11 +15,11 @@ from zoo.config.schema import Config, Strict, unknown_field
 from zoo.errors import ConfigError
 
 Output = Literal["table1", "table2", "table3", "table4", "table5", "figure1", "figure2", "figure3", "figure4", "sound"]
-SHORT = {"seed": "training.seeds"}  # axes with a name of their own, and the field that each sets
+SHORT = {"seed": "training.seeds"}  # short names of axes, with the fields that they set
 
 
 class Choice(Strict):
-    """One value of an axis, under a name for tables and folders."""
+    """One value of an axis, with its label in tables and folders."""
 
     label: str
     value: Any
@@ -29,17 +29,17 @@ Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
 
 
 class Comparisons(Strict):
-    """What a sweep asks, named before its runs: pairs of labels of its activations, the second one the reference.
+    """The comparisons that a sweep plans in advance: pairs of its activations, the second one the reference.
 
-    All of them are one family, for which the report corrects. Without a primary and secondary ones each activation is
-    compared with the baseline, and each adaptive one with its fixed twin.
+    The report corrects for all of them as one family. By default each activation is compared with the baseline, and
+    each adaptive one with its fixed counterpart.
     """
 
     primary: Pair | None = Field(None, description='the question: ["method1", "relu"] is method 1 minus ReLU')
     secondary: list[Pair] = Field([], description="further questions")
     baseline: str | None = Field(
         None,
-        description="the activation whose failure leaves nothing to compare with; null: the primary one's reference, "
+        description="the activation without which nothing can be compared; null: the reference of the primary one, "
         "or relu",
     )
     paired: bool = Field(False, description="whether seeds pair the runs of two activations by design, as folds would")
@@ -58,39 +58,41 @@ class Comparisons(Strict):
     def _each_is_one_question(self):
         for i, pair in enumerate(self.pairs):
             if pair[0] == pair[1] or pair in self.pairs[:i] or pair[::-1] in self.pairs[:i]:
-                raise ValueError(f"a comparison is of two different activations, and is named once; found {pair}")
+                raise ValueError(f"a comparison needs two different activations, and can be listed once; found {pair}")
         return self
 
 
 class Sweep(Strict):
-    """Runs that differ along some axes."""
+    """Runs along some axes."""
 
     schema_: str | None = Field(None, alias="$schema")
     notes: str = Field("", description="what it is for, how many runs it has, measured hours on a named device")
     outputs: list[Output] = Field([], description="which of the report's tables and figures it fills")
-    parts: list[str] = Field([], description="in place of base and axes: sweeps beside this file that it joins")
-    base: str | list[str] = Field([], description="a config, or one for each network, found from this file")
+    parts: list[str] = Field([], description="instead of base and axes: other sweeps to join, relative to this file")
+    base: str | list[str] = Field([], description="a config, or one for each network, relative to this file")
     set: dict[str, Any] = Field({}, description="fields of every run, by dotted path")
     axes: dict[str, list[Any]] = Field(
         {},
-        description="values by dotted path, the first axis slowest; activation takes names, seed stands for a list "
-        'of one; {"label": ..., "value": ...} names a value',
+        description="values by dotted path, the first axis varies slowest; activation takes names, seed a single seed; "
+        '{"label": ..., "value": ...} labels a value',
     )
-    exclude: list[dict[str, list[str]]] = Field([], description="runs left out: those with one of these labels each")
-    comparisons: Comparisons = Field(Comparisons(), description="what the report judges")
+    exclude: list[dict[str, list[str]]] = Field(
+        [], description="runs to leave out: those with one of these labels on each axis"
+    )
+    comparisons: Comparisons = Field(Comparisons(), description="what the report tests")
 
     @model_validator(mode="after")
     def _joins_or_makes_runs(self):
         if bool(self.parts) == bool(self.base):
             raise ValueError("a sweep needs either base, or parts")
         if self.parts and (self.axes or self.exclude or self.set or self.outputs or self.comparisons != Comparisons()):
-            raise ValueError("a sweep of parts has no axes, set, exclude, outputs or comparisons of its own")
+            raise ValueError("a sweep of parts can't have axes, set, exclude, outputs or comparisons")
         return self
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One run of a sweep: its folder's name, where it stands on each axis, its config, and what it is for."""
+    """A run of a sweep: the name of its folder, its label on each axis, its config, and what it is for."""
 
     name: str
     labels: dict[str, str]
@@ -102,7 +104,7 @@ def load(path: Path) -> tuple[Sweep, list[Planned]]:
     """Reads a sweep and expands it.
 
     Raises:
-        ConfigError: for a mistake in it, or in a config that it makes.
+        ConfigError: for a mistake in it, or in one of its configs.
     """
     content = config.read_object(path)
     try:
@@ -121,15 +123,15 @@ def load(path: Path) -> tuple[Sweep, list[Planned]]:
     for part in sweep.parts:
         inside = path.parent / part
         if config.read_object(inside).get("parts"):
-            raise ConfigError(f"{path}: parts: {inside} has parts itself, and can't be one")
+            raise ConfigError(f"{path}: parts: {inside} has parts itself, which can't be nested")
         for run in load(inside)[1]:
             planned.append(replace(run, name=f"{inside.stem}--{run.name}", labels=run.labels | {"sweep": inside.stem}))
     names = [run.name for run in planned]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
-        raise ConfigError(f"{path}: two runs are called {twice}; give the values of an axis labels that differ")
+        raise ConfigError(f"{path}: two runs are named {twice}; give the values of the axes different labels")
     if not planned:
-        raise ConfigError(f"{path}: no run is left; look at axes and exclude")
+        raise ConfigError(f"{path}: no run is left; check axes and exclude")
     return sweep, planned
 
 
@@ -147,7 +149,7 @@ def _expand(path: Path, sweep: Sweep) -> Iterator[Planned]:
             found = config.load(path.parent / base, overrides, f"{path}:")
             if len(found.training.seeds) > 1:
                 raise ConfigError(
-                    f"{path}: training.seeds: a run of a sweep has one seed, and here it has {found.training.seeds}; "
+                    f"{path}: training.seeds: a run of a sweep has one seed; found {found.training.seeds}; "
                     'give the sweep an axis "seed"'
                 )
             labels = {axis: choice.label for axis, choice in zip(axes, chosen, strict=True)}
@@ -164,7 +166,7 @@ def _check_exclude(path: Path, sweep: Sweep, every: list[Planned]) -> None:
                 raise ConfigError(f"{path}: exclude.{axis}: no such axis; the axes are {', '.join(every[0].labels)}")
             if unknown := sorted(set(labels) - known):
                 raise ConfigError(
-                    f"{path}: exclude.{axis}: no value of that axis is called {unknown[0]!r}; there are "
+                    f"{path}: exclude.{axis}: no value of this axis has the label {unknown[0]!r}; there are "
                     f"{', '.join(sorted(known))}"
                 )
 
@@ -175,25 +177,25 @@ def _check_comparisons(path: Path, sweep: Sweep, every: list[Planned]) -> None:
     named = [label for pair in asked.pairs for label in pair] + ([asked.baseline] if asked.baseline else [])
     if unknown := next((label for label in named if label not in labels), None):
         known = ", ".join(dict.fromkeys(filter(None, labels))) or "none"
-        raise ConfigError(f"{path}: comparisons: no activation of the sweep is called {unknown!r}; there are {known}")
+        raise ConfigError(f"{path}: comparisons: the sweep has no activation {unknown!r}; there are {known}")
     if asked.tuned and asked.tuned not in sweep.axes:
-        raise ConfigError(f"{path}: comparisons.tuned: {asked.tuned} is no axis; the axes are {', '.join(sweep.axes)}")
+        raise ConfigError(f"{path}: comparisons.tuned: no axis {asked.tuned}; the axes are {', '.join(sweep.axes)}")
 
 
 def plans(path: Path, sweep: Sweep) -> dict[str, dict[str, Any]]:
-    """The comparisons of each part of a sweep by its name, as JSON; of one without parts under ""."""
+    """The comparisons of each part of a sweep by name, as JSON; under "" without parts."""
     parts = {Path(part).stem: load(path.parent / part)[0] for part in sweep.parts} or {"": sweep}
     return {name: part.comparisons.model_dump() for name, part in parts.items()}
 
 
 def _choice(path: Path, axis: str, value: Any) -> Choice:
-    """The label and the field's value of what an axis lists."""
+    """The label and the value of an item of an axis."""
     label = None
     if isinstance(value, dict) and value.keys() == {"label", "value"}:
         label, value = str(value["label"]), value["value"]
     if isinstance(value, dict | list) and label is None:
         raise ConfigError(
-            f'{path}: axes.{axis}: a value of several parts needs a name: {{"label": ..., "value": ...}}; found '
+            f'{path}: axes.{axis}: a list or an object needs a label: {{"label": ..., "value": ...}}; found '
             f"{json.dumps(value)[:80]}"
         )
     label = str(value) if label is None else label
@@ -215,7 +217,7 @@ def only(planned: list[Planned], conditions: list[str]) -> list[Planned]:
     """The runs that meet every condition such as `model=lenet` or `activation=relu,arelu`.
 
     Raises:
-        ConfigError: for a condition on no axis, or that no run meets.
+        ConfigError: for a condition that isn't on an axis, or that no run meets.
     """
     for condition in conditions:
         axis, equals, labels = condition.partition("=")

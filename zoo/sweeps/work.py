@@ -1,4 +1,4 @@
-"""Training what is missing of a sweep: one run after another here, or as tasks of a cluster."""
+"""Trains the missing runs of a sweep: one after another on this machine, or as tasks of a cluster."""
 
 import time
 from functools import partial
@@ -12,11 +12,11 @@ from zoo.sweeps.folder import SweepFolder
 if TYPE_CHECKING:
     from zoo.sweeps.grid import Planned
 
-WAIT = 2.0  # seconds between two looks at a run that another process is at work on
+WAIT = 2.0  # seconds before a run that another process trains is checked again
 
 
 def work(sweep: SweepFolder, backend: str, limit: int | None, deadline: float | None) -> None:
-    """Trains runs until none is left, or `limit` were trained, or the deadline has come."""
+    """Trains runs until none is left, `limit` were trained, or the deadline has passed."""
     trained: set[str] = set()
     said: list[str] = []
     with Display(sweep, backend) as display:
@@ -45,7 +45,7 @@ def work(sweep: SweepFolder, backend: str, limit: int | None, deadline: float | 
 def work_on_ray(
     sweep: SweepFolder, backend: str, limit: int | None, deadline: float | None, nodes: cluster.Cluster
 ) -> None:
-    """Trains runs as tasks of a cluster until none is left, or `limit` were trained, or the deadline has come."""
+    """Trains runs as tasks of a cluster until none is left, `limit` were trained, or the deadline has passed."""
     missing = [run for run in sweep.planned if not sweep.is_done(run)][:limit]
     tasks = [
         cluster.Task(run.name, partial(_on_node, sweep.out, run, sweep.data_dir), sweep.log(run)) for run in missing
@@ -55,7 +55,7 @@ def work_on_ray(
 
 
 def _on_node(out: Path, run: "Planned", data_dir: Path | None) -> str:
-    """Trains a run on a node of a cluster; its state after that."""
+    """Trains a run on a node of a cluster; returns its new state."""
     sweep = SweepFolder(out, [run], data_dir)
     with sweep.claim(run) as lock:
         if lock is None:

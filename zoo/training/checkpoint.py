@@ -1,4 +1,4 @@
-"""A run's state on disk: every variable and what was recorded so far, in one file that is whole or isn't there."""
+"""Checkpoints: every variable and what a run recorded so far, in one file that is written whole or not at all."""
 
 import hashlib
 import json
@@ -19,22 +19,22 @@ RECORD = "record"
 
 
 def save(folder: Path, variables: Sequence, record: dict[str, Any]) -> None:
-    """Writes the variables' values, and a record of anything that JSON holds."""
+    """Writes the variables' values, and a record that JSON can hold."""
     arrays: dict[str, Any] = dict(zip(_names(variables), map(value, variables), strict=True))
     arrays[RECORD] = np.frombuffer(json.dumps(record | {"digest": _digest(arrays)}).encode(), "uint8")
     files.write_whole(folder / NAME, lambda path: np.savez(path, **arrays))
 
 
 def load(folder: Path, variables: Sequence, added: int) -> dict[str, Any] | None:
-    """Gives the variables their saved values and returns the record; None where nothing was saved yet.
+    """Restores the variables and returns the record; None if there is no checkpoint yet.
 
     Args:
         folder: of the run.
         variables: those that were saved.
-        added: so many of the last ones, which keep their values where version 0.1.0, which had none of them, saved.
+        added: number of variables at the end that 0.1.0 didn't have; they keep their values if it wrote the checkpoint.
 
     Raises:
-        UserError: for a file that is damaged, or of another network.
+        UserError: if the file is damaged, or is of another network.
     """
     path = folder / NAME
     if not path.exists():
@@ -44,9 +44,9 @@ def load(folder: Path, variables: Sequence, added: int) -> dict[str, Any] | None
         arrays = _arrays(path, 64 * 2**20 + sum(2 * np.prod(v.shape, dtype=float) * 8 for v in variables))
         record = json.loads(arrays.pop(RECORD).tobytes())
         _check(record, arrays)
-    except Exception as error:  # of zipfile, zlib, NumPy and json, whatever they make of a damaged file
+    except Exception as error:  # whatever zipfile, zlib, NumPy and json raise for a damaged file
         reason = f"{type(error).__name__}: {error}"[:200]
-        raise UserError(f"{path}: the checkpoint can't be read ({reason}); delete it to start this run again") from None
+        raise UserError(f"{path}: can't read the checkpoint ({reason}); delete it to start this run again") from None
     if len(arrays) == len(names) - added:
         names = names[:-added]
     shapes = {name: tuple(v.shape) for name, v in zip(names, variables, strict=False)}
@@ -58,7 +58,7 @@ def load(folder: Path, variables: Sequence, added: int) -> dict[str, Any] | None
 
 
 def _arrays(path: Path, limit: float) -> dict[str, np.ndarray]:
-    """The arrays in the file, whose bytes are counted before there is memory for them."""
+    """The arrays in the file; their size is checked before they are read."""
     found = {}
     with zipfile.ZipFile(path) as file:
         if sum(info.file_size for info in file.infolist()) > limit:
@@ -79,13 +79,13 @@ def _check(record: Any, arrays: dict[str, np.ndarray]) -> None:
     if wrong := records.problem(record, records.Checkpoint):
         raise ValueError(f"its record is not what zoo.train writes: {wrong}")
     if len(record["recorded"]["history"]) != record["epoch"]:
-        raise ValueError("its record has another number of epochs than its history")
+        raise ValueError("its epoch doesn't match the length of its history")
     if record.get("digest") not in (None, _digest(arrays)):
-        raise ValueError("its values are not those that were saved")
+        raise ValueError("its values differ from those that were saved")
 
 
 def _digest(arrays: dict[str, Any]) -> str:
-    """Of names and values."""
+    """A hash of names and values."""
     found = hashlib.blake2b(digest_size=16)
     for name, array in sorted(arrays.items()):
         found.update(name.encode() + np.ascontiguousarray(array).tobytes())

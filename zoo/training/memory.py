@@ -1,4 +1,4 @@
-"""What a run's network takes of memory, estimated before any of it is there."""
+"""The memory that a run needs, estimated before it is allocated, and the peak that it used."""
 
 import math
 import sys
@@ -11,43 +11,41 @@ from zoo.config.schema import Config
 from zoo.errors import ConfigError
 
 TRAINED_ON = {"cifar10": 50_000, "digits": 1_437}  # images
-SLOTS = {"sgd": 1, "adam": 2}  # numbers that an optimizer keeps for each parameter
-KEPT = (
-    0.2  # share of the layers' outputs that a step surely keeps at once: a low guess, so that what fits is not refused
-)
+SLOTS = {"sgd": 1, "adam": 2}  # values that the optimizer stores for each parameter
+KEPT = 0.2  # share of the layers' outputs that a step surely keeps at once; low, so as not to refuse what fits
 BYTES = 4
 
 
 def check(config: Config, classes: int) -> None:
     """
     Raises:
-        ConfigError: where a step of training needs more than the machine has.
+        ConfigError: if a training step needs more memory than there is.
     """
     there = available()
-    with keras.StatelessScope(initialize_variables=False):  # variables have shapes in it, and no values
+    with keras.StatelessScope(initialize_variables=False):  # variables get shapes, no values
         model = models.build(config, classes)
     numbers, outputs = _sizes(model)
-    keras.utils.clear_session()  # forgets these variables, which would get values where another scope ends
+    keras.utils.clear_session()  # or these variables would get values at the end of another scope
     settings = config.training
     batch = min(settings.batch_size, config.dataset.limit or 10**9, TRAINED_ON[config.dataset.name]) / settings.devices
     kept = KEPT * outputs * batch * (BYTES if settings.dtype == "float32" else BYTES / 2)
     needed = numbers * BYTES * (2 + SLOTS[settings.optimizer.name]) + kept
     if there and needed > there:
         raise ConfigError(
-            f"model, training.batch_size: {numbers:,} parameters and {outputs:,} outputs of layers for each of "
-            f"{batch:,.0f} images take about {needed / 1e9:,.1f} GB at least, and there are {there / 1e9:,.1f} GB; "
+            f"model, training.batch_size: {numbers:,} parameters and {outputs:,} layer outputs for each of "
+            f"{batch:,.0f} images need at least {needed / 1e9:,.1f} GB; there are {there / 1e9:,.1f} GB; "
             "lower the batch size, or the network's width or growth"
         )
 
 
 def _sizes(model: keras.Model) -> tuple[int, int]:
-    """How many parameters it has, and how many outputs its layers have for an image."""
+    """The number of parameters, and of the layers' outputs for one image."""
     outputs = (math.prod(size for size in layer.output.shape if size) for layer in model.layers)
     return sum(math.prod(variable.shape) for variable in model.variables), sum(outputs)
 
 
 def available() -> float | None:
-    """Bytes of memory on the device that trains, all of it; None where nothing tells."""
+    """Total memory of the device in bytes; None if unknown."""
     if keras.config.backend() == "jax":
         import jax
 
@@ -67,7 +65,7 @@ def available() -> float | None:
 
 
 def _of_machine() -> float | None:
-    """Of the machine, or what its container may take."""
+    """The memory of this machine, or the limit of its container."""
     found = [
         _number("/proc/meminfo", "MemTotal:", 1024),
         _number("/sys/fs/cgroup/memory.max"),
@@ -77,18 +75,18 @@ def _of_machine() -> float | None:
 
 
 def _number(path: str, name: str = "", unit: int = 1) -> float | None:
-    """The first number in a file of Linux, after a name where one is given."""
+    """The first number in a system file, after a name if one is given."""
     try:
         text = Path(path).read_text(encoding="utf-8")
         return float(text[text.index(name) + len(name) :].split()[0]) * unit
-    except (OSError, ValueError, IndexError):  # another system, no container, or one without a limit
+    except (OSError, ValueError, IndexError):  # not Linux, no container, or no limit
         return None
 
 
 def peak_memory() -> float:
-    """Megabytes that were held at most: of the GPU's memory, where the backend tells it, else by this process.
+    """Peak memory in megabytes: of the GPU, if the backend reports it, else of this process.
 
-    Not `getrusage`, which also counts what a parent process held when it started this one.
+    Not `getrusage`, which includes what the parent process held when it started this one.
     """
     import keras
 

@@ -1,4 +1,4 @@
-"""What is measured, from logits and labels: the sound measure, and the report's."""
+"""Metrics from logits and labels: the sound measure, and the report's."""
 
 import numpy as np
 from scipy.special import log_softmax
@@ -37,7 +37,7 @@ def loss_and_accuracy(logits: np.ndarray, labels: np.ndarray, prefix: str) -> di
 
 
 def report_batch(labels: np.ndarray, size: int, seed: int, epoch: int) -> np.ndarray:
-    """Indices of the test images of one epoch, for the report's measure: drawn from seed and epoch."""
+    """Indices of an epoch's test images for the report's measure, drawn from the seed and the epoch."""
     size = min(size, len(labels))
     return np.random.default_rng([seed, epoch]).choice(len(labels), size, replace=False)
 
@@ -45,7 +45,7 @@ def report_batch(labels: np.ndarray, size: int, seed: int, epoch: int) -> np.nda
 def report(logits: np.ndarray, labels: np.ndarray) -> float:
     """The report's measure: weighted precision on one small batch of test images.
 
-    It is noisy, and its maximum over epochs lies far above what a network does on all images. It serves the
-    comparison with the report's tables only.
+    It is noisy, and its maximum over epochs lies far above the precision on all images. It is there to be compared
+    with the report's tables.
     """
     return float(precision_score(labels, logits.argmax(axis=1), average="weighted", zero_division=0))

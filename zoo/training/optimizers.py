@@ -1,4 +1,4 @@
-"""The optimizer of a run, with its learning rate over the steps, and its weight decay."""
+"""The optimizer of a run, its learning rate schedule, and weight decay."""
 
 import keras
 
@@ -7,7 +7,7 @@ from zoo.config.schema import Config, Steps
 
 
 def optimizer_of(config: Config, steps: int, model: keras.Model) -> keras.optimizers.Optimizer:
-    """The optimizer of a config, whose epochs have so many steps."""
+    """The optimizer of a config, for epochs of `steps` steps."""
     settings = config.training
     chosen = settings.optimizer
     kind = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}[chosen.name]
@@ -19,10 +19,10 @@ def optimizer_of(config: Config, steps: int, model: keras.Model) -> keras.optimi
 
 
 def _learning_rate(config: Config, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Of a run with so many steps in an epoch."""
+    """The learning rate schedule, for epochs of `steps` steps."""
     rate, schedule = config.training.optimizer.learning_rate, config.training.schedule
     if isinstance(schedule, Steps):
-        last = [epoch * steps - 1 for epoch in schedule.epochs]  # of the steps that still have the rate before
+        last = [epoch * steps - 1 for epoch in schedule.epochs]  # the last steps before each change
         rates = [rate * schedule.factor**i for i in range(len(last) + 1)]
         return keras.optimizers.schedules.PiecewiseConstantDecay(last, rates)
     total = steps * config.training.epochs

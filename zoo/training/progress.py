@@ -1,11 +1,11 @@
-"""What the person who waits gets to see: a bar of the running epoch on a terminal, plain lines elsewhere."""
+"""The progress of a run: a bar for the current epoch on a terminal, plain lines elsewhere."""
 
 import sys
 from typing import Any
 
 
 class Progress:
-    """Lines of finished epochs and, on a terminal, a bar of the steps of the running one.
+    """Prints a line for each epoch and, on a terminal, shows a bar for the steps of the current one.
 
     ```python
     with Progress("seed 0", epochs=150) as progress:

@@ -1,4 +1,4 @@
-"""What a run writes as it goes."""
+"""What a run records after each epoch."""
 
 import math
 import statistics
@@ -12,17 +12,17 @@ import keras_adaptact as ka
 from zoo import files
 from zoo.training.tensorboard import Events
 
-CROSS_ENTROPY = "cross_entropy"  # of the training batches: the loss without penalty and label smoothing
-ADDED = [CROSS_ENTROPY]  # columns that a run of version 0.1.0 has none of, and gets none of when it resumes
+CROSS_ENTROPY = "cross_entropy"  # of training batches: the loss without penalty and label smoothing
+ADDED = [CROSS_ENTROPY]  # columns that a run of version 0.1.0 doesn't have, and doesn't get when it resumes
 
 
 class Recorder:
-    """After each epoch, writes history.csv, timing.csv, mixing_weights.csv and parameters.csv.
+    """Writes history.csv, timing.csv, mixing_weights.csv and parameters.csv after each epoch.
 
-    What the clock says is in timing.csv alone, so that the same seed gives the same bytes of the others.
-    mixing_weights.csv has a row for each epoch (0: the start), site, member and, by channel, channel, and says whether
-    the weight is learned or fixed; parameters.csv one for each trainable number of an activation with one set of them,
-    at epochs 0, 1, 2, 5, 10, 20, 50... and the last.
+    Times are in timing.csv alone, so that the same seed gives the same bytes in the other files. mixing_weights.csv has
+    a row for each epoch (0: the start), site, member and, if weights are by channel, channel; its column `held` says
+    whether the weight is learned or fixed. parameters.csv has a row for each parameter of activations with parameters
+    by layer, at epochs 0, 1, 2, 5, 10, 20, 50... and the last.
     """
 
     def __init__(self, folder: Path, tensorboard: bool = False):
@@ -35,7 +35,7 @@ class Recorder:
         self.parameters: list[tuple] = []
 
     def state(self) -> dict[str, Any]:
-        """Everything recorded so far, as JSON holds it."""
+        """Everything recorded so far, as JSON."""
         return {name: getattr(self, name) for name in ("history", "left_out", "timing", "mixing", "parameters")}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -45,7 +45,7 @@ class Recorder:
             setattr(self, name, [tuple(row) for row in state[name]])
 
     def epoch(self, row: dict[str, Any], seconds: float, training: float, images: int) -> None:
-        """Takes an epoch's history, and how long all of it and its training part took, for so many images."""
+        """Records the history of an epoch, and the time that all of it and its training on `images` images took."""
         self.history.append({name: value for name, value in row.items() if name not in self.left_out})
         if self.tensorboard:
             self._for_tensorboard(row)
@@ -53,7 +53,7 @@ class Recorder:
         self.timing.append((row["epoch"], round(seconds, 4), round(training, 4), rate))
 
     def activations(self, model: keras.Model, epoch: int, epochs: int) -> None:
-        """Takes what the activations have learned after an epoch of so many."""
+        """Records the parameters of the activations after an epoch."""
         self._mixing_weights(model, epoch)
         if epoch == epochs or str(epoch).rstrip("0") in ("", "1", "2", "5"):
             for layer in model.layers:
@@ -91,11 +91,11 @@ class Recorder:
             self.events = Events(self.folder, self.history)
 
     def diverged(self) -> bool:
-        """Whether anything that was measured in the last epoch is NaN or infinite."""
+        """Whether a value of the last epoch is NaN or infinite."""
         return bool(self.history) and not all(map(math.isfinite, self.history[-1].values()))
 
     def report_measure(self) -> dict[str, Any]:
-        """The report's measure over the run: its maximum, the epoch of that, and its last value."""
+        """The report's measure over the run: its maximum, the epoch of the maximum, and the last value."""
         values = [row["report_precision"] for row in self.history if "report_precision" in row]
         if not values:
             return {}
@@ -109,6 +109,6 @@ class Recorder:
         return sum(seconds for _, seconds, _, _ in self.timing)
 
     def images_per_second(self) -> float:
-        """Median over epochs of the training part; the first, which compiles, left out where there are more."""
+        """Median over epochs, without the first, which compiles, if there are more."""
         rates = [rate for *_, rate in self.timing]
         return statistics.median(rates[1:] or rates)

@@ -1,4 +1,4 @@
-"""A run's history as TensorBoard shows it: `tensorboard --logdir runs`."""
+"""A run's history for TensorBoard: `tensorboard --logdir runs`."""
 
 import math
 from collections.abc import Iterable
@@ -10,10 +10,10 @@ from zoo.errors import UserError
 
 
 class Events:
-    """Writes rows of history.csv into a folder `tensorboard` of the run, anew where the run is gone on with.
+    """Writes rows of history.csv into the folder `tensorboard` of the run; starts over when the run is resumed.
 
     Raises:
-        UserError: where the package isn't installed.
+        UserError: if the package isn't installed.
     """
 
     def __init__(self, folder: Path, rows: Iterable[dict[str, Any]]):
@@ -37,7 +37,7 @@ class Events:
 
 
 def require() -> type:
-    """TensorBoard's writer, which needs no TensorFlow."""
+    """TensorBoard's writer, which doesn't need TensorFlow."""
     try:
         from tensorboard.summary import Writer
     except ModuleNotFoundError:

@@ -1,4 +1,4 @@
-"""One network trained in Keras, for each seed of a run, from where an earlier attempt was cut off."""
+"""Trains the network of a run for each of its seeds, from the last checkpoint if there is one."""
 
 import math
 import time
@@ -22,18 +22,18 @@ from zoo.training.progress import Progress
 from zoo.training.recorder import CROSS_ENTROPY, Recorder
 
 CLASSES = 10  # of both data sets
-LONG = 2.0  # seconds that a chunk of steps takes, between two looks at the clock
+LONG = 2.0  # seconds of a chunk of steps, between two looks at the clock
 
 
 class Stopped(Exception):
-    """A run was asked to stop, and did so at a checkpoint."""
+    """A run stopped at a checkpoint, as it was asked to."""
 
 
 class Trainer:
     """A network, built and compiled once for all seeds of a run.
 
     Raises:
-        ConfigError: for an activation or a site that doesn't exist, or devices that aren't there.
+        ConfigError: for an activation, a site or devices that don't exist.
     """
 
     def __init__(self, config: Config):
@@ -47,7 +47,7 @@ class Trainer:
         self.model = self._built(self.seed)
 
     def _built(self, seed: int) -> keras.Model:
-        """A new network with the initial values of a seed, in the image data format that is fast here."""
+        """A new network, initialized with a seed, in the fast image data format."""
         keras.utils.set_random_seed(seed)
         before = keras.config.image_data_format()
         keras.config.set_image_data_format(fast_format())
@@ -85,19 +85,19 @@ class Trainer:
         is_over: Callable[[], bool] = lambda: False,
         is_enough: Callable[[dict[str, Any]], bool] = lambda row: False,
     ) -> dict[str, Any]:
-        """Trains one seed and returns what stands in its metrics.json; goes on where `folder` has a checkpoint.
+        """Trains one seed and returns the content of its metrics.json; resumes from a checkpoint in `folder`.
 
-        A NaN or infinite loss ends the training after its epoch, with the status "diverged" and what went first.
+        A NaN or infinite loss ends training after its epoch, with the status "diverged" and what diverged first.
 
         Args:
-            seed: of initial values, order of the images, augmentation and dropout.
+            seed: of initial values, the order of images, augmentation and dropout.
             folder: of the run.
-            is_over: asked every few steps; where it says so the run stops at a checkpoint, to be gone on with.
-            is_enough: told each epoch's row of history.csv, those of an attempt before included; where it says so
+            is_over: called every few steps; if it returns True the run stops at a checkpoint.
+            is_enough: called with each epoch's row of history.csv, those before a resume included; if it returns True
                 training ends there, with the status "stopped".
 
         Raises:
-            Stopped: after the steps during which `is_over` became true; a checkpoint is written first.
+            Stopped: if `is_over` returned True; a checkpoint is written first.
         """
         self.is_over, self.divergence = is_over, None
         files.write_json(folder / "preprocessing.json", self.pipeline.written())
@@ -111,7 +111,7 @@ class Trainer:
             recorder.activations(self.model, 0, epochs)
         with Progress(f"seed {seed}", epochs) as progress:
             if found["epoch"] or found["step"]:
-                progress.line(f"seed {seed} goes on after epoch {found['epoch']}, step {found['step']}")
+                progress.line(f"seed {seed} resumes after epoch {found['epoch']}, step {found['step']}")
             enough = any(map(is_enough, recorder.history))
             while found["epoch"] < epochs and not enough and not recorder.diverged():
                 epoch = found["epoch"] + 1
@@ -124,11 +124,11 @@ class Trainer:
                 enough = is_enough(recorder.history[-1])
                 if epoch < epochs and not enough and is_over():
                     raise Stopped
-        recorder.write()  # again, as a cut may have come between the checkpoint and them
+        recorder.write()  # again: a kill may have come between the checkpoint and these files
         return self._finish(seed, folder, recorder)
 
     def _start(self, seed: int, trained: bool = False) -> None:
-        """Gives the network, trained with this seed or not yet, its initial values, and the optimizer its own."""
+        """Resets the network, which may be trained already, and the optimizer to their initial values."""
         if trained or seed != self.seed:
             for variable, fresh in zip(self.model.variables, self._built(seed).variables, strict=False):
                 variable.assign(fresh.value)
@@ -137,7 +137,7 @@ class Trainer:
             variable.assign(value)
 
     def _epoch(self, epoch, seed, at, recorder, progress, folder) -> None:
-        """Trains one epoch from the step that `at` says, measures and records."""
+        """Trains one epoch from the step in `at`, evaluates and records it."""
         settings = self.config.training
         batches = plan(len(self.dataset.train.labels), settings.batch_size, seed, epoch)
         step, before = at["step"], at["seconds"]
@@ -181,7 +181,7 @@ class Trainer:
         return float(self.model.get_metrics_result()["loss"])
 
     def _explained(self, seed: int, folder: Path) -> ka.Divergence | None:
-        """What went first in an epoch of NaN loss: its steps again from the last checkpoint, one by one."""
+        """What diverged first in an epoch of NaN loss: repeats it from the last checkpoint, step by step."""
         at = self._load(folder)
         if at is None:
             self._start(seed, trained=True)
@@ -204,9 +204,9 @@ class Trainer:
         return None
 
     def _reseed_dropout(self, seed: int, epoch: int) -> None:
-        """So that an epoch draws the same whether the run was cut off before it or not."""
+        """Makes an epoch's dropout independent of whether the run was resumed before it."""
         states = [v for v in self.model.non_trainable_variables if v.path.endswith("seed_generator_state")]
-        drawn = np.random.SeedSequence([seed, epoch]).generate_state(max(1, len(states))) >> 1  # torch's are signed
+        drawn = np.random.SeedSequence([seed, epoch]).generate_state(max(1, len(states))) >> 1  # torch's is signed
         for variable, value in zip(states, drawn, strict=False):
             variable.assign(np.array([value, 0], variable.dtype))
 
@@ -222,7 +222,7 @@ class Trainer:
         return metrics.report(self.engine.predict(test.images[chosen]), test.labels[chosen])
 
     def _variables(self) -> list:
-        """All that a checkpoint holds, each once."""
+        """The variables of a checkpoint, each once."""
         model = self.model
         every = [*model.variables, *model.optimizer.variables, *model.metrics_variables]
         return list({id(v): v for v in every}.values())
@@ -248,7 +248,7 @@ class Trainer:
                 found |= metrics.sound(logits, split.labels, self.dataset.classes, name)
                 predictions |= {name: logits.argmax(axis=1), f"{name}_labels": split.labels}
         if not all(math.isfinite(value) for value in found.values() if isinstance(value, float)):
-            found["status"] = "diverged"  # it overflows in evaluation alone
+            found["status"] = "diverged"  # it overflows in evaluation only
         found |= recorder.report_measure()
         found |= {"seconds": round(recorder.seconds(), 3), "images_per_second": recorder.images_per_second()}
         found["peak_memory_mb"] = round(memory.peak_memory(), 1)
@@ -260,7 +260,7 @@ class Trainer:
 
 
 def summarize(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and standard deviation (of a sample) over the runs that finished, of each number in their metrics."""
+    """Mean and sample standard deviation of each metric over the seeds that finished."""
     finished = [metrics for metrics in found if metrics["status"] == "finished"]
     seeds = {status: [m["seed"] for m in found if m["status"] == status] for status in ("finished", "diverged")}
     numbers = [k for k, v in finished[0].items() if isinstance(v, float) and k != "seconds"] if finished else []
@@ -272,13 +272,13 @@ def summarize(found: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _share_batches(devices: int) -> None:
-    """Lets several devices train on parts of each batch, where the backend can."""
+    """Distributes each batch over several devices, if the backend can."""
     keras.distribution.set_distribution(None)
     if devices == 1:
         return
     if keras.config.backend() != "jax":
-        raise ConfigError(f"training.devices: {devices} share a batch on jax only, not on {keras.config.backend()}")
+        raise ConfigError(f"training.devices: more than one needs JAX; found {devices} on {keras.config.backend()}")
     found = keras.distribution.list_devices()
     if len(found) < devices:
-        raise ConfigError(f"training.devices: {devices} asked for, and JAX sees {len(found)}: {', '.join(found)}")
+        raise ConfigError(f"training.devices: {devices}, but JAX has {len(found)}: {', '.join(found)}")
     keras.distribution.set_distribution(keras.distribution.DataParallel(devices=found[:devices]))

@@ -1,4 +1,4 @@
-"""What the engines have in common."""
+"""What the engines share."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def in_batches(forward: Callable[[np.ndarray], np.ndarray], images: np.ndarray, size: int) -> np.ndarray:
-    """Applies `forward` to batches of one size, so that it is compiled once; the last is filled up with its first."""
+    """Applies `forward` to batches of one size, so that it compiles once; pads the last with its first image."""
     found = []
     for start in range(0, len(images), size):
         batch = images[start : start + size]

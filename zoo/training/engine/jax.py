@@ -1,7 +1,7 @@
-"""On JAX: pure steps whose state goes from one to the next; on a GPU many in one dispatch.
+"""On JAX: pure steps that pass on their state; on a GPU many in one dispatch.
 
-On CPU a step is dispatched by itself, as convolutions inside `lax.scan` run about ten times slower there, and waited
-for: a step that begins before the last one has given its memory back takes longer, LeNet's 1 to 4 %.
+On CPU each step is dispatched alone, as convolutions inside `lax.scan` are about ten times slower there. It is also
+waited for: a step that begins before the last one has freed its memory takes longer, 1 to 4 % for LeNet.
 """
 
 import os
@@ -23,7 +23,7 @@ class Engine:
         self.data = jax.device_put((images, targets), self.whole)
         self.dispatch = SCANNED if jax.default_backend() == "gpu" else 1
         self.one_by_one = jax.default_backend() == "cpu"
-        self.state = None  # as long as it is newer than the model's variables
+        self.state = None  # while it is newer than the model's variables
 
         def step(state, data, chosen):
             return model.train_step(state, pipeline.batch(*data, *chosen))[1]
@@ -48,7 +48,7 @@ class Engine:
                 chosen = jax.device_put([x[start] for x in plan.parts], self.split)
             state = run(state, self.data, chosen)
             if self.one_by_one:
-                state[0][0].block_until_ready()  # all that a step gives is there at once
+                state[0][0].block_until_ready()  # all outputs of a step are ready at the same time
             start = end
         self.state = state
 
@@ -81,7 +81,7 @@ class Engine:
 
 
 def _shardings():
-    """Of a batch, and of what every device holds whole; None where there is one device."""
+    """The shardings of a batch, and of what each device holds whole; None for a single device."""
     distribution = keras.distribution.distribution()
     if distribution is None:
         return None, None
@@ -91,9 +91,9 @@ def _shardings():
 
 
 def _keep_programs():
-    """Lets JAX keep what it compiles for later runs, unless its user has chosen a place already.
+    """Has JAX cache compiled programs for later runs, unless the user has configured a cache.
 
-    Small programs too: it compiles one for each shape of a kernel to be drawn, which takes half a minute in GoogLeNet.
+    Small programs too: initializing GoogLeNet compiles one for each shape of a kernel, which takes half a minute.
     """
     if jax.config.jax_compilation_cache_dir is None:
         home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()

@@ -32,7 +32,7 @@ class Engine:
 
 
 def _seed(seed):
-    """As `torch.manual_seed`, which takes 0.2 ms to look for devices of every kind."""
+    """Like `torch.manual_seed`, without the 0.2 ms that it takes to look for other devices."""
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_available():
         torch.cuda.manual_seed_all(seed)
