@@ -334,7 +334,7 @@ def test_runs_that_do_not_belong_together(tmp_path, capsys, environment, setting
     assert not (tmp_path / "report").exists()
     assert report.main([str(tmp_path), "--mixed"]) == 0
     text = (tmp_path / "report" / "report.md").read_text()
-    assert f"Mind: lenet: runs that are compared differ in {message}" in text
+    assert f"Note: lenet: runs that are compared differ in {message}" in text
 
 
 def test_another_commit_of_the_same_code_divides_nothing(tmp_path):
