@@ -22,8 +22,8 @@ from zoo import backend
 
 backend.choose()  # before Keras is imported
 
-from zoo import config, results, train
-from zoo.environment import environment
+from zoo import config, files, train
+from zoo.environment import describe_environment
 
 NETWORKS = ("lenet", "alexnet", "googlenet", "resnet50", "densenet")
 RECIPES = {"modern": "", "reference": "-reference"}
@@ -42,7 +42,7 @@ def measure(network: str, recipe: str, activation: str, data_dir: Path | None) -
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         (found,) = train.run(chosen, Path(folder, "run"), data_dir)
-        epochs = results.read_history(Path(folder, "run", "history.csv"))
+        epochs = files.read_history(Path(folder, "run", "history.csv"))
     return {
         "network": network,
         "recipe": recipe,
@@ -74,8 +74,8 @@ def main() -> int:
     parser.add_argument("--resume", action="store_true", help="keep the rows that are in the file")
     parser.add_argument("--out", type=Path, metavar="FILE", required=True)
     chosen = parser.parse_args()
-    about = environment("CIFAR-10", ["python", "benchmarks/recipes.py", *sys.argv[1:]])
-    rows = results.read_json(chosen.out)["rows"] if chosen.resume and chosen.out.exists() else []
+    about = describe_environment("CIFAR-10", ["python", "benchmarks/recipes.py", *sys.argv[1:]])
+    rows = files.read_json(chosen.out)["rows"] if chosen.resume and chosen.out.exists() else []
     done = {(row["network"], row["recipe"], row["activation"]) for row in rows}
     for network in chosen.only:
         for recipe in chosen.recipes:
@@ -83,7 +83,7 @@ def main() -> int:
                 if (network, recipe, activation) not in done:
                     rows.append(measure(network, recipe, activation, chosen.data_dir))
                     print(rows[-1], flush=True)
-                    results.write_json(chosen.out, {"environment": about, "rows": rows})
+                    files.write_json(chosen.out, {"environment": about, "rows": rows})
     bad = [row for row in rows if collapsed(row, rows)]
     print(f"{len(rows)} runs, {len(bad)} diverged or collapsed where ReLU didn't")
     return bool(bad)
