@@ -43,12 +43,15 @@ def copy_model(
 
 def _call_once(model) -> None:
     """Calls a model symbolically: Keras exports only what has been called."""
-    if isinstance(model, keras.Sequential):
-        inputs = model.inputs[0] if model.built and model._functional is not None else None
-    else:
-        inputs = model.input
-    if inputs is not None:
+    if (inputs := _inputs(model)) is not None:
         model(keras.tree.map_structure(lambda x: keras.KerasTensor(x.shape, x.dtype, x.sparse), inputs))
+
+
+def _inputs(model) -> Any:
+    """The symbolic inputs of a graph, in its structure; None of a sequential model that isn't built."""
+    if not isinstance(model, keras.Sequential):
+        return model.input
+    return model.inputs[0] if model.built and model._functional is not None else None
 
 
 class _Copier:
@@ -131,9 +134,10 @@ def _copy_graph(model, clone, call) -> keras.Model:
             f"The copy of {model.name} is a plain Keras model, without what {type(model).__name__} adds to one.",
             stacklevel=2,
         )
-    options: dict[str, Any] = {}
-    if not isinstance(model, keras.Sequential):
-        options = {"call_function": call, "input_tensors": keras.tree.map_structure(_fresh_input, model.input)}
+    is_sequential = isinstance(model, keras.Sequential)
+    options: dict[str, Any] = {} if is_sequential else {"call_function": call}
+    if (inputs := _inputs(model)) is not None:
+        options["input_tensors"] = keras.tree.map_structure(_fresh_input, inputs)
     compiled, model.compiled = model.compiled, False  # or Keras would compile the copy, and fail on a loss of one's own
     try:
         return keras.models.clone_model(model, clone_function=clone, **options)
@@ -142,11 +146,12 @@ def _copy_graph(model, clone, call) -> keras.Model:
 
 
 def _fresh_input(tensor) -> keras.KerasTensor:
+    """An input like another: the layer's name is in input specs, the tensor's in dicts of inputs and signatures."""
     layer = getattr(tensor, "_keras_history", (None,))[0]
-    optional = getattr(layer, "optional", False)
-    return keras.Input(
-        batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name, sparse=tensor.sparse, optional=optional
-    )
+    is_input = isinstance(layer, keras.layers.InputLayer)
+    fresh = keras.KerasTensor(tensor.shape, tensor.dtype, tensor.sparse, ragged=tensor.ragged, name=tensor.name)
+    name, optional = (layer.name, layer.optional) if is_input else (tensor.name, False)
+    return keras.Input(tensor=fresh, name=name, optional=optional)
 
 
 # A layer like another

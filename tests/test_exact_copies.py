@@ -226,3 +226,33 @@ def test_a_layer_of_two_models_is_copied_from_each():
     replaced(first, X[:, 0])
     folds(ka.replace_activations(second, "relu", "swish"), X[:, 0])
     np.testing.assert_array_equal(call(second, X[:, 0]), before)
+
+
+@pytest.mark.parametrize("make", [ka.fold_activations, lambda m: ka.replace_activations(m, "relu", "arelu")])
+def test_inputs_keep_their_names(make):
+    first, second = keras.Input((5,)), keras.Input((5,), name="second")
+    joined = keras.Model([first, second], layers.Dense(3, activation="relu")(layers.Add()([first, second])))
+    by_name = {"x": keras.Input((5,), name="x"), "y": keras.Input((5,), name="y")}
+    keyed = keras.Model(by_name, layers.Dense(3, activation="relu")(layers.Subtract()([by_name["x"], by_name["y"]])))
+    stack = keras.Sequential([layers.Dense(3, activation="relu")])
+    stack.build((None, 5))
+    for model in (joined, keyed, stack, model_of((5,), layers.Dense(3, activation="relu"))):
+        copied = make(model)
+        assert [layer.name for layer in copied._layers] == [layer.name for layer in model._layers]
+        assert [tensor.name for tensor in copied.inputs] == [tensor.name for tensor in model.inputs]
+        assert [spec.name for spec in copied.input_spec or ()] == [spec.name for spec in model.input_spec or ()]
+    given = {"y": X[:, 1], "x": X[:, 0]}  # by their names, in any order
+    np.testing.assert_allclose(call(make(keyed), given), call(keyed, given), rtol=1e-6)
+
+
+@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="a SavedModel is TensorFlow's")
+def test_the_signature_of_an_export_keeps_its_names(tmp_path):
+    import tensorflow
+
+    model = model_of((5,), layers.Dense(3, activation="relu"))
+    names = []
+    for i, exported in enumerate((model, ka.fold_activations(model))):
+        exported.export(tmp_path / str(i), verbose=False)
+        serve = tensorflow.saved_model.load(tmp_path / str(i)).signatures["serving_default"]
+        names.append(sorted(serve.structured_input_signature[1]))
+    assert names[0] == names[1]
