@@ -287,10 +287,11 @@ class Group:
         """The share of parameters that lie on a bound of theirs."""
         hits = []
         for layer in activations_of(self.model):
-            for slot in getattr(layer, "_slots", ()):
-                low, high = getattr(slot.constraint, "minimum", -np.inf), getattr(slot.constraint, "maximum", np.inf)
-                value = np.ravel(layer.get_parameters()[slot.name])
-                hits += list((value <= low) | (value >= high))
+            config = layer.get_config()
+            for name, value in layer.get_parameters().items() if hasattr(layer, "get_parameters") else ():
+                bounds = (config.get(f"{name}_constraint") or {}).get("config", {})
+                low, high = bounds.get("minimum", -np.inf), bounds.get("maximum", np.inf)
+                hits += list((np.ravel(value) <= low) | (np.ravel(value) >= high))
         return float(np.mean(hits)) if hits else 0.0
 
 

@@ -70,7 +70,7 @@ def text() -> str:
         "# Gallery",
         "<!-- Written by `python -m docs.generate`; edit that. -->",
         "Every trainable activation of the library: its formula, what it starts as, its curve and slope at the start "
-        "(black) and with other numbers, and what it costs.",
+        "(black) and with other parameters, and what it costs.",
         "Cost is the time of a forward and a backward pass over that of ReLU, the shortest of several turns in one "
         "process, on CPU: ReLU's is the least work there is. In a whole network's training step "
         f"Method1 took {in_networks('method1')} that of ReLU and Method2 {in_networks('method2')} (medians; "

@@ -7,7 +7,6 @@ from keras_adaptact.activations import AReLU as AReLU
 from keras_adaptact.activations import ASigmoid as ASigmoid
 from keras_adaptact.activations import ATanh as ATanh
 from keras_adaptact.activations import FReLU as FReLU
-from keras_adaptact.activations import PReLU as PReLU
 from keras_adaptact.activations import Swish as Swish
 from keras_adaptact.base import TrainableActivation as TrainableActivation
 from keras_adaptact.divergence import Divergence as Divergence
@@ -31,6 +30,7 @@ from keras_adaptact.overview import summary as summary
 from keras_adaptact.parameters import Parameter as Parameter
 from keras_adaptact.plots import animate_activations as animate_activations
 from keras_adaptact.plots import plot_activations as plot_activations
+from keras_adaptact.prelu import PReLU as PReLU
 from keras_adaptact.registry import get as get
 from keras_adaptact.registry import names as names
 from keras_adaptact.registry import register as register

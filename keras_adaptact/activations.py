@@ -1,18 +1,19 @@
-"""The trainable activations, as data: which numbers each has, and which formula."""
+"""The trainable activations, as data: the parameters and the formula of each."""
 
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Unpack
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_adaptact import functional
-from keras_adaptact.base import TrainableActivation, channel_axis
-from keras_adaptact.keras_private import make_path_unique
-from keras_adaptact.parameters import Between, Parameter, Slot
+from keras_adaptact.base import DataFormat, Granularity, TrainableActivation
+from keras_adaptact.parameters import Between, Parameter
 from keras_adaptact.registry import lookup, register
+from keras_adaptact.signatures import OfAB, OfABCD, OfB, OfBeta
 
 _serializable = keras.saving.register_keras_serializable(package="keras_adaptact")
 
@@ -48,6 +49,15 @@ class _Affine(TrainableActivation):
     b = Parameter(1.0)
     c = Parameter(0.0)
     d = Parameter(0.0)
+
+    def __init__(
+        self,
+        granularity: Granularity = "layer",
+        channels: int | None = None,
+        data_format: DataFormat | None = None,
+        **kwargs: Unpack[OfABCD],
+    ):
+        super().__init__(granularity, channels, data_format, **kwargs)
 
 
 @register("asigmoid")
@@ -109,7 +119,13 @@ class AReLU(TrainableActivation):
     c = Parameter(0.0)
     d = Parameter(0.0)
 
-    def __init__(self, granularity="layer", channels=None, data_format=None, **kwargs):
+    def __init__(
+        self,
+        granularity: Granularity = "layer",
+        channels: int | None = None,
+        data_format: DataFormat | None = None,
+        **kwargs: Unpack[OfABCD],
+    ):
         super().__init__(granularity, channels, data_format, **kwargs)
         shape = () if granularity == "layer" else (channels or 1,)
         a, b = (ops.convert_to_numpy(slot.initializer(shape, dtype="float32")) for slot in self._slots[:2])
@@ -140,7 +156,14 @@ class AdaptiveActivation(_Affine):
     c, d. Reference: Hu et al., "Adaptively Customizing Activation Functions for Various Layers", 2021.
     """
 
-    def __init__(self, function, granularity="layer", channels=None, data_format=None, **kwargs):
+    def __init__(
+        self,
+        function: str | Callable[[Any], Any],
+        granularity: Granularity = "layer",
+        channels: int | None = None,
+        data_format: DataFormat | None = None,
+        **kwargs: Unpack[OfABCD],
+    ):
         resolved = plain_function(function)
         super().__init__(granularity, channels, data_format, **kwargs)
         self.function = function if isinstance(function, str) else resolved
@@ -169,6 +192,15 @@ class Swish(TrainableActivation):
 
     beta = Parameter(1.0)
 
+    def __init__(
+        self,
+        granularity: Granularity = "layer",
+        channels: int | None = None,
+        data_format: DataFormat | None = None,
+        **kwargs: Unpack[OfBeta],
+    ):
+        super().__init__(granularity, channels, data_format, **kwargs)
+
     @staticmethod
     def formula(z, beta):
         return functional.swish(z, beta)
@@ -190,6 +222,15 @@ class FReLU(TrainableActivation):
     """
 
     b = Parameter(0.0)
+
+    def __init__(
+        self,
+        granularity: Granularity = "layer",
+        channels: int | None = None,
+        data_format: DataFormat | None = None,
+        **kwargs: Unpack[OfB],
+    ):
+        super().__init__(granularity, channels, data_format, **kwargs)
 
     @staticmethod
     def formula(z, b):
@@ -215,76 +256,18 @@ class PELU(TrainableActivation):
     a = Parameter(1.0, Between(0.1))
     b = Parameter(1.0, Between(0.1))
 
+    def __init__(
+        self,
+        granularity: Granularity = "layer",
+        channels: int | None = None,
+        data_format: DataFormat | None = None,
+        **kwargs: Unpack[OfAB],
+    ):
+        super().__init__(granularity, channels, data_format, **kwargs)
+
     @staticmethod
     def formula(z, a, b):
         return functional.pelu(z, a, b)
-
-
-@register("prelu")
-@_serializable
-class PReLU(keras.layers.PReLU):
-    """Keras's PReLU, ``max(z, 0) + alpha min(z, 0)``, with the axes that alpha is shared over chosen right.
-
-    Keras's own takes one alpha for each *element* unless told otherwise.
-
-    ```python
-    x = ka.PReLU(granularity="channel")(x)
-    ```
-
-    Args:
-        granularity: `"layer"` for one alpha, `"channel"` for one for each channel.
-        data_format: `"channels_last"` or `"channels_first"`; Keras's `image_data_format` by default.
-        alpha_initializer: 0.25 by default, as in the reference.
-        **kwargs: `alpha_regularizer`, `alpha_constraint`, and what every Keras layer takes.
-
-    Reference: He et al., "Delving Deep into Rectifiers", 2015.
-    """
-
-    def __init__(
-        self,
-        granularity="layer",
-        data_format=None,
-        alpha_initializer=None,
-        alpha_regularizer=None,
-        alpha_constraint=None,
-        **kwargs,
-    ):
-        if granularity not in ("layer", "channel"):
-            raise ValueError(f'`granularity` must be "layer" or "channel". Received: {granularity!r}')
-        if data_format not in (None, "channels_last", "channels_first"):
-            raise ValueError(f'`data_format` must be "channels_last" or "channels_first". Received: {data_format!r}')
-        alpha = Slot.make("alpha", 0.25, alpha_initializer, alpha_regularizer, alpha_constraint)
-        storage = kwargs.pop("storage", "flat")
-        super().__init__(alpha.initializer, alpha.regularizer, alpha.constraint, **kwargs)
-        self._storage = storage  # "rows", a matrix for series, in models of 0.1.0, as their optimizers' states are
-        self.granularity = granularity
-        self.data_format = keras.config.image_data_format() if data_format is None else data_format
-
-    def build(self, input_shape):
-        rank = len(input_shape)
-        own = {channel_axis(self.data_format, rank)} if self.granularity == "channel" else set()
-        further = int(rank == 3 and self._storage == "flat")  # an axis of size 1, so that no optimizer sees a matrix
-        self.shared_axes = [axis for axis in range(1, rank + further) if axis - further not in own]
-        super().build((None, *further * (1,), *input_shape[1:]))
-        self.input_spec = keras.layers.InputSpec(ndim=rank, axes={axis: input_shape[axis] for axis in own})
-        make_path_unique(self.alpha)
-
-    def _build_for(self, owner, shape):
-        self.build(shape)
-
-    def load_own_variables(self, store):
-        alpha, shape = np.asarray(store["0"]), tuple(self.alpha.shape)
-        fits = alpha.size == np.prod(shape)  # a file of 0.1.0 may have another number of axes
-        super().load_own_variables({"0": alpha.reshape(shape) if fits else alpha})
-
-    @classmethod
-    def from_config(cls, config):
-        return super().from_config({"storage": "rows"} | config)  # as it was in 0.1.0, which said nothing of it
-
-    def get_config(self):
-        config = super().get_config() | {"granularity": self.granularity, "data_format": self.data_format}
-        del config["shared_axes"]
-        return config | {"storage": self._storage}
 
 
 def plain_function(spec) -> Callable:

@@ -1,32 +1,27 @@
 """The machinery of a trainable activation, once: variables, granularity, dtype, configuration."""
 
+import inspect
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_adaptact import backends
-from keras_adaptact.keras_private import make_path_unique
 from keras_adaptact.owners import owner_of
-from keras_adaptact.parameters import (
-    SETTINGS,
-    SUFFIXES,
-    Parameter,
-    Slot,
-    constrain_rows,
-    described,
-    hold_others,
-    initialize_rows,
-    regularize_rows,
-)
+from keras_adaptact.parameters import SETTINGS, SUFFIXES, Parameter, Slot, constrained, described, hold_others
+from keras_adaptact.signatures import signature_of
+from keras_adaptact.storage import ParameterStorage, at_least_float32
+
+Granularity = Literal["layer", "channel"]
+DataFormat = Literal["channels_last", "channels_first"]
 
 
-class TrainableActivation(keras.layers.Layer):
-    """Base of the library's layers: an elementwise formula with a few trainable numbers.
+class TrainableActivation(ParameterStorage):
+    """Base of the library's layers: an elementwise formula with a few trainable parameters.
 
-    A subclass declares its numbers and its formula, and is complete:
+    A subclass declares its parameters and its formula, and is complete:
 
     ```python
     @keras.saving.register_keras_serializable(package="my_package")
@@ -37,23 +32,22 @@ class TrainableActivation(keras.layers.Layer):
             return z + ops.sin(a * z) ** 2 / a
     ```
 
-    The numbers of a layer lie one after the other in one variable, `parameters`, of a single axis, so that no
-    optimizer takes those of channels for a matrix; those that aren't trained lie in another, `held_parameters`. They
-    are stored and computed with in float32 at least: under a policy of float16 or bfloat16, mixed or not, the layer's
-    input and output have the low precision, its parameters and their gradients do not.
+    All trained parameters of a layer are in one variable, `parameters`, with a single axis, so that no optimizer takes
+    those of channels for a matrix; the others are in `held_parameters`. They are stored and computed in float32 or
+    better: under a float16 or bfloat16 policy, mixed or not, only the layer's input and output have low precision.
 
     Args:
-        granularity: `"layer"`, one set of numbers for the layer, which then exist from the start; or
-            `"channel"`, one set for each channel, which exist once the number of channels is known.
+        granularity: `"layer"`, one set of parameters, created with the layer; or `"channel"`, one set for each
+            channel, created once the number of channels is known.
         channels: number of channels, for `granularity="channel"`. By default that of the first input; as
             `activation=` of one of Keras's layers, that of the layer's output, once it is built.
         data_format: `"channels_last"` or `"channels_first"`, where the channels are in an input of rank 3 or
             more; by default Keras's `image_data_format`, or that of the layer whose `activation=` it is. In an input
             of rank 2 they are last.
-        {name}_initializer: for each number (`a_initializer`, ...): a Keras initializer, or a value.
+        {name}_initializer: for each parameter (`a_initializer`, ...): a Keras initializer, or a value.
         {name}_regularizer: a Keras regularizer. None by default.
         {name}_constraint: a Keras constraint. None by default, unless the class says otherwise.
-        {name}_trainable: False holds a number as it is, under any optimizer. True by default.
+        {name}_trainable: False freezes a parameter, under any optimizer. True by default.
         trainable_parameters: the names of those that are trained, such as `["a"]`, instead. All by default.
         **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
 
@@ -64,13 +58,22 @@ class TrainableActivation(keras.layers.Layer):
     """
 
     declared: ClassVar[dict[str, Parameter]] = {}
+    _is_open: ClassVar[bool] = False  # whether its constructor takes settings of parameters beside `settings()`
+    __signature__: ClassVar[inspect.Signature]
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         own = {name: value for name, value in vars(cls).items() if isinstance(value, Parameter)}
         cls.declared = cls.declared | own
+        cls.__signature__ = signature_of(cls, TrainableActivation, cls.settings(), cls._is_open)
 
-    def __init__(self, granularity="layer", channels=None, data_format=None, **kwargs):
+    def __init__(
+        self,
+        granularity: Granularity = "layer",
+        channels: int | None = None,
+        data_format: DataFormat | None = None,
+        **kwargs: Any,
+    ):
         slots: Sequence[Slot] = self._declared_slots(kwargs)
         trained = kwargs.pop("trainable_parameters", None)
         slots = slots if trained is None else hold_others(slots, trained)
@@ -105,9 +108,13 @@ class TrainableActivation(keras.layers.Layer):
         self._shape: tuple[int, ...] | None = None  # of one parameter; None until it is known
 
     @classmethod
-    def settings(cls) -> list[str]:
-        """The constructor's arguments that belong to single parameters: `a_initializer` and so on."""
-        return [f"{name}_{setting}" for name in cls.declared for setting in SETTINGS]
+    def settings(cls) -> dict[str, Any]:
+        """The constructor's arguments that belong to single parameters, `a_initializer` and so on: their defaults."""
+        found: dict[str, Any] = {}
+        for name, parameter in cls.declared.items():
+            found |= {f"{name}_initializer": parameter.initial, f"{name}_regularizer": None}
+            found |= {f"{name}_constraint": parameter.constraint, f"{name}_trainable": True}
+        return found
 
     @classmethod
     def _declared_slots(cls, kwargs: dict) -> tuple[Slot, ...]:
@@ -133,44 +140,6 @@ class TrainableActivation(keras.layers.Layer):
             return
         self.built = True
 
-    def _create_variables(self, shape: tuple[int, ...]):
-        self._shape = shape
-        for slot in self._slots:
-            slot.check(shape)
-        trained, held = ([slot for slot in self._slots if slot.trainable is value] for value in (True, False))
-        if trained:
-            self._packed = self._add_rows(
-                "parameters", trained, initialize_rows(trained), regularize_rows(trained), constrain_rows(trained)
-            )
-        if held:
-            self._held = self._add_rows(
-                "held_parameters", held, initialize_rows(held), constraint=constrain_rows(held), trainable=False
-            )
-
-    def _add_rows(self, name, rows, initializer, regularizer=None, constraint=None, trainable=True) -> keras.Variable:
-        """A variable of a row for each of `rows`; what Keras does to it sees it in rows."""
-        shape = (len(rows), *(self._shape or ()))
-        variable_shape = shape if self._storage == "rows" else (int(np.prod(shape)),)
-
-        def in_rows(function, after=lambda result: result):
-            return function and (lambda flat: after(function(ops.reshape(flat, shape))))
-
-        variable = self.add_weight(
-            name=name,
-            shape=variable_shape,
-            dtype=at_least_float32(self.variable_dtype),
-            initializer=lambda _, dtype=None: ops.reshape(initializer(shape, dtype=dtype), variable_shape),
-            regularizer=in_rows(regularizer),
-            constraint=in_rows(constraint, lambda rows: ops.reshape(rows, variable_shape)),
-            trainable=trainable,
-            autocast=False,
-        )
-        make_path_unique(variable)
-        return variable
-
-    def _rows(self, values) -> np.ndarray:
-        return np.reshape(ops.convert_to_numpy(values), (-1, *(self._shape or ())))
-
     def build(self, input_shape):
         if self.granularity == "channel" and self._shape is None:
             found = input_shape[channel_axis(self.data_format, len(input_shape))]
@@ -184,8 +153,8 @@ class TrainableActivation(keras.layers.Layer):
             self._create_variables((int(found),))
         self._check_channels(input_shape)
 
-    def _build_for(self, owner: keras.layers.Layer, shape: tuple[int | None, ...]):
-        """Makes the variables, as what a layer that has been built has for activation; it sees `shape`."""
+    def build_for(self, owner: keras.layers.Layer, shape: tuple[int | None, ...]):
+        """Makes the variables of what `owner`, which has been built, has as `activation=`; its input has `shape`."""
         if self._shape is not None:
             return
         if self._follows_owner:
@@ -227,36 +196,36 @@ class TrainableActivation(keras.layers.Layer):
         """What makes arguments of the last variable's raw values."""
         return None
 
+    # Parameters by name
+
     @property
-    def _order(self) -> tuple[int, ...]:
-        """Where each parameter lies among the rows of the variables, if they aren't in order."""
-        if self._held is None or self._packed is None:
-            return ()
-        lie = sorted(range(len(self._slots)), key=lambda i: not self._slots[i].trainable)
-        return tuple(lie.index(i) for i in range(len(lie)))
+    def parameter_names(self) -> tuple[str, ...]:
+        """The names of the parameters, in order: the keys of `get_parameters`."""
+        return tuple(slot.name for slot in self._bounded_slots())
 
-    def _variables(self) -> list:
-        """Tensors whose rows are the formula's arguments after z."""
-        shape = self._shape
-        return [ops.reshape(v.value, (-1, *shape)) if shape else v.value for v in self._row_variables()]
-
-    # Access by name
+    @property
+    def parameter_shape(self) -> tuple[int, ...] | None:
+        """The shape of one parameter, () or (channels,); None until the number of channels is known."""
+        return self._shape
 
     def get_parameters(self) -> dict[str, np.ndarray]:
-        """The trainable numbers by name, as NumPy arrays of shape () or (channels,)."""
+        """The parameters by name, as NumPy arrays of shape () or (channels,).
+
+        Raises:
+            ValueError: while the number of channels is unknown.
+        """
         self._require_variables()
         return self._by_name(lambda variable: variable.value)
 
-    def _by_name(self, read: Callable) -> dict[str, np.ndarray]:
-        """What `read` makes of the variables, by the names of the parameters."""
-        variables = {True: self._packed, False: self._held}
-        rows = {trains: iter(() if v is None else self._rows(read(v))) for trains, v in variables.items()}
-        return {slot.name: next(rows[slot.trainable]) for slot in self._slots}
+    def constrained_parameters(self) -> dict[str, np.ndarray]:
+        """The same within their constraints, which optimizers other than Keras's don't apply."""
+        self._require_variables()
+        return self._by_name(constrained)
 
     def set_parameters(self, **values):
-        """Stores numbers by name: ``layer.set_parameters(a=1.3, c=0.1)``; the others stay.
+        """Sets parameters by name: ``layer.set_parameters(a=1.3, c=0.1)``; the others stay.
 
-        A value is a number or an array that broadcasts to the parameter's shape.
+        A value is a scalar or an array that broadcasts to the parameter's shape.
 
         Raises:
             ValueError: for a name that the layer doesn't have, or a value of another shape.
@@ -281,18 +250,37 @@ class TrainableActivation(keras.layers.Layer):
         """All parameters, each with the bounds that it has."""
         return self._slots
 
-    def _store(self, values: dict[str, np.ndarray]):
-        for variable, trained in ((self._packed, True), (self._held, False)):
-            if variable is not None:
-                rows = np.stack([values[slot.name] for slot in self._slots if slot.trainable is trained])
-                variable.assign(np.reshape(rows, tuple(variable.shape)))
+    def formula_parameters(self) -> dict[str, np.ndarray]:
+        """What `formula` takes after z, by name and in order: the parameters; of a mixture also its mixing weights."""
+        return self.get_parameters()
 
-    def _require_variables(self):
-        if self._shape is None:
-            raise ValueError(
-                f"{self.name} has no parameters yet: the number of its channels is unknown until it is called. "
-                "Call it once, or create it with `channels=n`."
-            )
+    def trained_parameters(self) -> dict[str, bool]:
+        """Whether training changes each of `formula_parameters`, as things are now."""
+        is_trained = any(variable is self._packed for variable in self.trainable_variables)
+        return {slot.name: slot.trainable and is_trained for slot in self._slots}
+
+    def evaluate(self, z, **parameters) -> np.ndarray:
+        """The formula over z in NumPy, whatever the layer's dtype: with its parameters, or with others.
+
+        ```python
+        z = np.linspace(-5, 5, 401)
+        ka.AReLU().evaluate(z, b=0.25)
+        ```
+
+        Args:
+            z: an array; with parameters for each channel one that broadcasts against (channels,).
+            **parameters: values by the names of `formula_parameters`. Those that the layer has by default.
+
+        Returns: float32, of the shape that z and the parameters broadcast to.
+
+        Raises:
+            ValueError: for an unknown name, or while the number of channels is unknown.
+        """
+        current = self.formula_parameters()
+        if unknown := sorted(parameters.keys() - current.keys()):
+            raise ValueError(f"{self.name} has the parameters {list(current)}. Received: {', '.join(unknown)}")
+        values = (current | parameters).values()
+        return ops.convert_to_numpy(self.formula(*(ops.array(np.asarray(v, "float32")) for v in (z, *values))))
 
     def __repr__(self):
         """As of any layer, and what it learned."""
@@ -305,45 +293,6 @@ class TrainableActivation(keras.layers.Layer):
     def _learned(self) -> dict[str, np.ndarray]:
         """What says most about the function that it became, by name."""
         return self.get_parameters()
-
-    # Serialization
-
-    def save_own_variables(self, store):
-        """In rows of all parameters, trained or not, then other variables: the same whatever is trained."""
-        saved, others = self._saved(), self._other_variables()
-        for i, value in enumerate([*saved, *others]):
-            store[str(i)] = value
-
-    def load_own_variables(self, store):
-        values = [np.asarray(store[str(i)]) for i in range(len(store.keys()))]
-        if values:
-            self._require_variables()
-        saved, others = self._saved(), self._other_variables()
-        shapes, found = ([tuple(x.shape) for x in xs] for xs in ([*saved, *others], values))
-        if found != shapes:
-            raise ValueError(f"{self.name} has parameters of the shapes {shapes}. Received: {found}")
-        if saved:
-            self._load(values[: len(saved)])
-        for variable, value in zip(others, values[len(saved) :], strict=True):
-            variable.assign(value)
-
-    def _saved(self) -> list[np.ndarray]:
-        """The parameters, in rows; and the raw weights of a mixture, likewise."""
-        own = {} if self._shape is None else self.get_parameters()
-        rows = [own[slot.name] for slot in self._slots if own]
-        return [np.stack(rows)] if rows else []
-
-    def _load(self, saved: list[np.ndarray]):
-        self._store(dict(zip([slot.name for slot in self._slots], saved[0], strict=True)))
-
-    def _row_variables(self) -> list:
-        """The variables of the library's own, as far as there are any."""
-        return [variable for variable in (self._packed, self._held) if variable is not None]
-
-    def _other_variables(self) -> list:
-        """Those that a subclass made."""
-        own = {id(variable) for variable in self._row_variables()}
-        return [v for v in (*self._trainable_variables, *self._non_trainable_variables) if id(v) not in own]
 
     @classmethod
     def from_config(cls, config):
@@ -362,10 +311,6 @@ class TrainableActivation(keras.layers.Layer):
     def _written_slots(self) -> Sequence[Slot]:
         """Those whose settings are arguments of the constructor."""
         return self._slots
-
-
-def at_least_float32(dtype: str) -> str:
-    return "float64" if dtype == "float64" else "float32"
 
 
 def _automatic_name(prefix: str) -> str:

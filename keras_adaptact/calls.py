@@ -7,6 +7,7 @@ import keras
 
 from keras_adaptact.base import TrainableActivation, channel_axis
 from keras_adaptact.graphs import is_activation, is_graph, walk
+from keras_adaptact.keras_private import graph_of, nodes_of
 
 _AT_THE_END = ("Dense", "Embedding", "SimpleRNN", "LSTM", "GRU", "Bidirectional", "MultiHeadAttention")
 _SAME_AXIS = (  # their output has its channels where their inputs have them
@@ -45,10 +46,10 @@ class Calls:
         if any(model is graph for graph in self.graphs):
             return
         self.graphs.append(model)
-        if (graph := _graph(model)) is None:
+        if (graph := graph_of(model)) is None:
             return  # not built yet: it has layers, and no graph
         self._leaving |= {id(tensor) for tensor in graph.outputs}
-        for node in _nodes(graph):
+        for node in nodes_of(graph):
             self.nodes.append(node)
             self._calls.setdefault(id(node.operation), []).append(node)
             for tensor in node.output_tensors:
@@ -86,7 +87,7 @@ class Calls:
 
     def _gives_whole(self, maker) -> bool:
         if isinstance(maker, keras.layers.InputLayer):
-            return maker in _graph(self.graphs[0]).operations  # inputs of nested models are given what may be a part
+            return maker in graph_of(self.graphs[0]).operations  # inputs of nested models are given what may be a part
         kind: Any = type(maker)
         if not isinstance(maker, keras.layers.Layer):
             return kind.__name__ in _WHOLE or is_activation(maker)
@@ -96,17 +97,6 @@ class Calls:
     def is_shared(self, layer) -> bool:
         """Whether anything else uses its variables, or it is called more than once."""
         return len(self.of(layer)) != 1 or any(self._owners.get(id(v), 0) > 1 for v in layer.variables)
-
-
-def _graph(model) -> Any:
-    """The graph of a functional or sequential model; None of a sequential one that isn't built yet."""
-    return model._functional if isinstance(model, keras.Sequential) else model
-
-
-def _nodes(graph) -> list[Any]:
-    """The calls in a graph, from the inputs to the outputs."""
-    by_depth = graph._nodes_by_depth
-    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
 
 
 def takes_one_tensor(node) -> bool:

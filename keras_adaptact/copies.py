@@ -13,9 +13,18 @@ import keras
 import numpy as np
 
 from keras_adaptact.graphs import is_graph, keras_class
-from keras_adaptact.keras_private import config_of
+from keras_adaptact.keras_private import (
+    config_of,
+    flattened,
+    graph_of,
+    maker_of,
+    set_past_keras,
+    stand_ins,
+    track_again,
+    uncalled,
+)
 from keras_adaptact.mixtures import Mixture
-from keras_adaptact.states import build, carry_saved, numbers, paired, tie, track_again, variables_of_both
+from keras_adaptact.states import build, carry_saved, numbers, paired, tie, variables_of_both
 
 
 def copy_model(
@@ -30,7 +39,7 @@ def copy_model(
     that several layers have is one in the copy, too.
 
     Args:
-        values: what some variables of the original, by id, are worth in the copy.
+        values: the values in the copy of some variables of the original, by id.
         change: what else is done to the copies of layers, by the id of the original.
     """
     copier = _Copier(make, values or {})
@@ -51,7 +60,7 @@ def _inputs(model) -> Any:
     """The symbolic inputs of a graph, in its structure; None of a sequential model that isn't built."""
     if not isinstance(model, keras.Sequential):
         return model.input
-    return model.inputs[0] if model.built and model._functional is not None else None
+    return model.inputs[0] if model.built and graph_of(model) is not None else None
 
 
 class _Copier:
@@ -147,7 +156,7 @@ def _copy_graph(model, clone, call) -> keras.Model:
 
 def _fresh_input(tensor) -> keras.KerasTensor:
     """An input like another: the layer's name is in input specs, the tensor's in dicts of inputs and signatures."""
-    layer = getattr(tensor, "_keras_history", (None,))[0]
+    layer = maker_of(tensor)
     is_input = isinstance(layer, keras.layers.InputLayer)
     fresh = keras.KerasTensor(tensor.shape, tensor.dtype, tensor.sparse, ragged=tensor.ragged, name=tensor.name)
     name, optional = (layer.name, layer.optional) if is_input else (tensor.name, False)
@@ -164,7 +173,7 @@ def rebuilt(operation, **changes):
     is no layer has no state, and is copied as it is.
     """
     if not isinstance(operation, keras.layers.Layer):
-        return _again(operation)
+        return uncalled(operation)
     try:
         with _functions_by_name(operation) as restore:
             config = config_of(operation)
@@ -184,20 +193,13 @@ def rebuilt(operation, **changes):
 
 @contextmanager
 def _policy_of(layer) -> Iterator[None]:
-    """Has layers made of the dtype policy of one whose constructor isn't told it."""
+    """Has layers created with the dtype policy of one whose configuration lacks it."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(layer.dtype_policy)
     try:
         yield
     finally:
         keras.config.set_dtype_policy(before)
-
-
-def _again(operation):
-    """The same operation, called by nobody."""
-    made = object.__new__(type(operation))
-    made.__dict__.update(vars(operation) | {"_inbound_nodes": [], "_outbound_nodes": []})
-    return made
 
 
 def _first_line(error: Exception) -> str:
@@ -209,7 +211,6 @@ def _functions_by_name(layer) -> Iterator[Callable]:
     """While a configuration is written and read, functions that Keras couldn't find again go by names of their own."""
     functions: dict[str, Callable] = {}
     stands: dict[int, Callable] = {}
-    changed: list[tuple[Any, str, Any]] = []
 
     def named(value):
         if not _is_lost(value):
@@ -218,22 +219,21 @@ def _functions_by_name(layer) -> Iterator[Callable]:
         functions[stand_in.__name__], stands[id(stand_in)] = value, value
         return stand_in
 
-    try:
-        for part, name, value in _attributes(layer):
-            if (fresh := _exchanged(value, named)) is not value:
-                changed.append((part, name, value))
-                object.__setattr__(part, name, fresh)  # past Keras, which locks layers
-        with keras.saving.CustomObjectScope(functions):
-            yield lambda made: _put_back(made, stands)
-    finally:
-        for part, name, value in changed:
-            object.__setattr__(part, name, value)
+    with stand_ins(_changed(layer, named)), keras.saving.CustomObjectScope(functions):
+        yield lambda made: _put_back(made, stands)
+
+
+def _changed(layer, change: Callable[[Any], Any]) -> Iterator[tuple[Any, str, Any]]:
+    """Attributes of a layer, and of those in it, that a change makes others."""
+    for part, name, value in _attributes(layer):
+        if (fresh := _exchanged(value, change)) is not value:
+            yield part, name, fresh
 
 
 def _put_back(made, stands: dict[int, Callable]) -> None:
-    for part, name, value in _attributes(made):
-        if (fresh := _exchanged(value, lambda f: stands.get(id(f), f))) is not value:
-            object.__setattr__(part, name, fresh)
+    """Gives a layer the functions that are stood in for, where Keras would track or refuse them."""
+    for part, name, fresh in _changed(made, lambda f: stands.get(id(f), f)):
+        set_past_keras(part, name, fresh)
 
 
 def _exchanged(value, change: Callable[[Any], Any]):
@@ -254,8 +254,8 @@ def _exchanged(value, change: Callable[[Any], Any]):
 
 def _attributes(layer) -> list[tuple[Any, str, Any]]:
     """Attributes of a layer and of those in it, but for the methods that Keras wraps; also of a mixture's members."""
-    parts = layer._flatten_layers() if isinstance(layer, keras.layers.Layer) else []
-    members = [member.source for part in parts if isinstance(part, Mixture) for member in part._members]
+    parts = flattened(layer) if isinstance(layer, keras.layers.Layer) else []
+    members = [member.spec for part in parts if isinstance(part, Mixture) for member in part.members]
     hidden = [source for source in members if isinstance(source, keras.layers.Layer)]
     parts = [*parts, *hidden]
     return [(part, k, v) for part in parts for k, v in list(vars(part).items()) if not hasattr(type(part), k)]

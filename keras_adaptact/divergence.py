@@ -1,4 +1,4 @@
-"""What grew without bound when a loss stopped being finite."""
+"""Which parameter grew without bound when a loss became NaN or infinite."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -8,14 +8,14 @@ import numpy as np
 from keras import ops
 
 from keras_adaptact.graphs import activations_of
-from keras_adaptact.inspection import arguments, sites
+from keras_adaptact.inspection import sites
 
 
 class Divergence(NamedTuple):
     """Which parameter went first in a divergence; as text, two lines.
 
     Of all parameters it is the one that had grown most, against its start, when all were last finite; or, where only
-    some became NaN or infinite, the one of those that had. `value` and `start` are its largest number by magnitude,
+    some became NaN or infinite, the one of those that had. `value` and `start` are its largest value by magnitude,
     `start` when training began.
     """
 
@@ -136,7 +136,7 @@ def _magnitudes(model: keras.Model) -> Iterator[tuple[Where, float]]:
     for site, layer in sites(model).items():
         if layer.trainable_variables:
             read |= {id(v) for v in layer.trainable_variables}
-            for name, value in arguments(layer).items():
+            for name, value in layer.formula_parameters().items():
                 flat = np.ravel(value)
                 yield Where(site, name, True), float(flat[np.argmax(np.abs(flat))])  # the first NaN, if there is one
     slopes = {id(v) for layer in activations_of(model) for v in layer.trainable_variables}

@@ -70,12 +70,12 @@ def fold_activations(model: keras.Model) -> keras.Model:
       dropout and flattening where they commute. What is left is f: a plain Keras activation where all four went.
     * AReLU, ``max(a z + c, b z + d)``, is a shifted and scaled leaky ReLU, and goes the same way; so do Swish (SiLU),
       FReLU (ReLU) and PELU (ELU).
-    * A mixture loses members of weight 0, and keeps its weights as fixed numbers; one with a single member left is
+    * A mixture loses members of weight 0, and keeps its weights fixed; one with a single member left is
       that member.
 
     Only what is proven to be exact is done, between layers of Keras's own classes; `plan_folding` lists what stays,
     and why. Outputs in inference agree to 1e-5, relative to their size, in float32. What stays of the library's
-    layers is frozen. Regularizers of a kernel that was scaled see other numbers, should the copy be trained.
+    layers is frozen. Regularizers of a scaled kernel act on the scaled values if the copy is trained.
 
     ```python
     ka.fold_activations(model).export("model")
@@ -120,7 +120,7 @@ def plan_folding(model: keras.Model) -> Foldings:
 
 def _folded(site: Site, survey: Survey, weights: "_Weights") -> Folding:
     activation = site.activation
-    is_built = activation._shape is not None and survey.calls.of(site.layer)
+    is_built = activation.parameter_shape is not None and survey.calls.of(site.layer)
     if site.outer is not None:
         return _result(site, None, "", site.kept or f"inside a {type(site.outer).__name__}")
     if site.kept or not is_built:
@@ -129,7 +129,7 @@ def _folded(site: Site, survey: Survey, weights: "_Weights") -> Folding:
         return _result(site, frozen(activation), "", f"it computes in {activation.compute_dtype}")
     form = form_of(activation)
     if not isinstance(form, Form):
-        why = "a mixture" if form is not None else "its numbers or its formula can't be taken apart"
+        why = "a mixture" if form is not None else "its parameters or its formula can't be taken apart"
         return _result(site, form or frozen(activation), "", why)
     before = _Before(site, survey)
     form, into_before = before.take(form, weights)
@@ -215,10 +215,12 @@ class _Before:
         return form, f"{', '.join(went)} into {self.layer.name}" if went else ""
 
     def _is_aligned(self, weight) -> bool:
-        """Whether the numbers of each channel meet the same channel in the layer."""
+        """Whether the parameters of each channel meet the same channel in the layer."""
         rank = len(self.survey.calls.outputs(self.layer)[0].shape)
         axis = channel_axis(self.site.activation.data_format, rank)
-        return axis == _feature_axis(self.layer, rank) and self.site.activation._shape == tuple(weight.shape[-1:])
+        return axis == _feature_axis(self.layer, rank) and self.site.activation.parameter_shape == tuple(
+            weight.shape[-1:]
+        )
 
 
 class _After:
@@ -277,7 +279,7 @@ class _After:
         why = _unfit(layer, self.survey, (layer.kernel, layer.bias))
         if why is None and self.by_channel:
             aligned = axis == _feature_axis(layer, len(tensor.shape)) and getattr(layer, "groups", 1) == 1
-            if not aligned or self.site.activation._shape != tuple(layer.kernel.shape[-2:-1]):
+            if not aligned or self.site.activation.parameter_shape != tuple(layer.kernel.shape[-2:-1]):
                 why = f"{layer.name} has its channels on another axis, or in groups"
         self.pads |= getattr(layer, "padding", "valid") != "valid"
         return layer if why is None else why

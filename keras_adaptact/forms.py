@@ -20,7 +20,8 @@ from keras_adaptact.activations import (
 )
 from keras_adaptact.base import TrainableActivation
 from keras_adaptact.copies import rebuilt
-from keras_adaptact.mixtures import Method1, Method2, Mixture, layer_of
+from keras_adaptact.members import layer_of
+from keras_adaptact.mixtures import Method1, Method2, Mixture
 
 _FAR = 10.0  # a kink further from 0 than this would cost digits to move
 _CLOSE = 1e-2  # so would slopes that differ by less, relative to the larger
@@ -28,7 +29,7 @@ _CLOSE = 1e-2  # so would slopes that differ by less, relative to the larger
 
 @dataclass(frozen=True)
 class Form:
-    """``b f(a z + c) + d`` with NumPy numbers of shape () or (channels,); f is a leaky ReLU where it has a slope."""
+    """``b f(a z + c) + d`` with NumPy arrays of shape () or (channels,); f is a leaky ReLU where it has a slope."""
 
     function: Any
     a: np.ndarray
@@ -94,7 +95,7 @@ def layer_of_form(form: Form, site: TrainableActivation) -> keras.layers.Layer:
     if not rests and np.ndim(slope) == 0 and slope > 0:
         return keras_layers.LeakyReLU(negative_slope=float(slope), **named)
     channels = {"granularity": site.granularity, "data_format": site.data_format}
-    channels |= {"channels": site._shape[0]} if site._shape else {}
+    channels |= {"channels": site.parameter_shape[0]} if site.parameter_shape else {}
     if form.slope is not None:
         steep, flat = form.b, form.b * slope
         values = {"a": steep * form.a, "c": steep * form.c + form.d, "b": flat * form.a, "d": flat * form.c + form.d}
@@ -108,45 +109,35 @@ def _lean(mixture: Mixture) -> "keras.layers.Layer | Form | None":
     weights = mixture.mixing_weights
     values = mixture.get_parameters()
     kept = [i for i, weight in enumerate(weights) if np.any(weight != 0)] or [0]
-    own = [
-        {slot.name: values[name] for slot, name in zip(member.slots, _names(mixture, i), strict=True)}
-        for i, member in enumerate(mixture._members)
-    ]
+    own = [{name: values[named] for name, named in member.parameters.items()} for member in mixture.members]
     if len(kept) == 1:
         (i,) = kept
-        form = _member_form(mixture, mixture._members[i], own[i])
+        form = _member_form(mixture, mixture.members[i], own[i])
         if form is not None:
             weight = weights[i].astype("float64")
             return replace(form, b=form.b * weight, d=form.d * weight)
     channels = {"granularity": mixture.granularity, "data_format": mixture.data_format}
-    channels |= {"channels": mixture._shape[0]} if mixture._shape else {}
+    channels |= {"channels": mixture.parameter_shape[0]} if mixture.parameter_shape else {}
     named = {"name": mixture.name, "dtype": mixture.dtype_policy, "trainable": False}
-    members = [mixture._members[i].source for i in kept]
+    members = [mixture.members[i].spec for i in kept]
     fresh = Mixture(members, normalization="none", weights_trainable=False, **channels, **named)
     numbers: dict[str, np.ndarray] = {"weights": weights[kept]}
-    for place, i in enumerate(kept):
-        for name, value in zip(_names(fresh, place), own[i].values(), strict=True):
-            numbers[name] = value
+    for member, i in zip(fresh.members, kept, strict=True):
+        numbers |= {named: own[i][name] for name, named in member.parameters.items()}
     return _frozen(fresh, numbers)
 
 
-def _names(mixture: Mixture, index: int) -> list[str]:
-    """What the parameters of a member are called in its mixture."""
-    start = sum(len(member.slots) for member in mixture._members[:index])
-    return [slot.name for slot in mixture._slots[start : start + len(mixture._members[index].slots)]]
-
-
 def _member_form(mixture: Mixture, member, values: dict[str, np.ndarray]) -> Form | None:
-    if not member.slots:
-        one, zero = np.ones(mixture._shape or ()), np.zeros(mixture._shape or ())
-        return Form(member.source, one, one, zero, zero)
-    layer: Any = layer_of(member.source)
+    if not member.parameters:
+        one, zero = np.ones(mixture.parameter_shape or ()), np.zeros(mixture.parameter_shape or ())
+        return Form(member.spec, one, one, zero, zero)
+    layer: Any = layer_of(member.spec)
     return _form(layer, values)
 
 
 def frozen(site: TrainableActivation) -> TrainableActivation:
     """The same activation, which trains no more."""
-    channels = {"channels": site._shape[0]} if site._shape else {}
+    channels = {"channels": site.parameter_shape[0]} if site.parameter_shape else {}
     return _frozen(rebuilt(site, trainable=False, **channels), site.get_parameters())
 
 

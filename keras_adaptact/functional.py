@@ -13,27 +13,60 @@ from keras_adaptact.backends.common import is_portable
 
 
 def affine(function, z, a, b, c, d):
-    """``b f(a z + c) + d``"""
+    """``b f(a z + c) + d``, the formula of `ASigmoid`, `ATanh` and `AdaptiveActivation`.
+
+    Args:
+        function: f, an elementwise function in `keras.ops`.
+        z: pre-activation, of any shape and a floating dtype.
+        a, b, c, d: scalars, or values for each channel in a shape that broadcasts against z.
+
+    Returns: a tensor of z's shape.
+
+    Differentiable in z and all parameters where f is at ``a z + c``.
+    Reference: Hu et al., "Adaptively Customizing Activation Functions for Various Layers", 2021.
+    """
     return b * function(a * z + c) + d
 
 
 def weighted_affine(function, z, w, a, b, c, d):
-    """``w (b f(a z + c) + d)``, with w at the parameters: its own gradient needs no further sum over z."""
+    """``w (b f(a z + c) + d)``: `affine` as a member of a mixture.
+
+    Args:
+        function, z, a, b, c, d: as in `affine`.
+        w: the mixing weight, of the parameters' shape. It multiplies b and d, so that its gradient needs no further
+            sum over z.
+
+    Returns: a tensor of z's shape, differentiable where `affine` is, and in w.
+    """
     return affine(function, z, a, w * b, c, w * d)
 
 
 def arelu(z, a, b, c, d):
-    """``max(a z + c, b z + d)``
+    """``max(a z + c, b z + d)``, the formula of `AReLU`.
 
-    `ops.maximum` splits the gradient of a tie on some backends and not on others. Here a tie goes to the
-    second branch everywhere, as the slope of ReLU at 0 is 0.
+    Args:
+        z: pre-activation, of any shape and a floating dtype.
+        a, b, c, d: scalars, or values for each channel in a shape that broadcasts against z.
+
+    Returns: a tensor of z's shape.
+
+    Differentiable except where both branches are equal. There the gradient is that of the second branch on every
+    backend, as the slope of ReLU at 0 is 0; `ops.maximum` splits it on some.
+    Reference: Hu et al., "Adaptively Customizing Activation Functions for Various Layers", 2021.
     """
     first, second = a * z + c, b * z + d
     return ops.where(_is_larger(first, second), first, second)
 
 
 def weighted_arelu(z, w, a, b, c, d):
-    """``w max(a z + c, b z + d)``, with w at the parameters, as in `weighted_affine`"""
+    """``w max(a z + c, b z + d)``: `arelu` as a member of a mixture.
+
+    Args:
+        z, a, b, c, d: as in `arelu`.
+        w: the mixing weight, of the parameters' shape, which multiplies them as in `weighted_affine`.
+
+    Returns: a tensor of z's shape, differentiable where `arelu` is, and in w.
+    """
     return ops.where(_is_larger(a * z + c, b * z + d), (w * a) * z + w * c, (w * b) * z + w * d)
 
 
@@ -42,22 +75,48 @@ def _is_larger(first, second):
 
 
 def swish(z, beta):
-    """``z sigmoid(beta z)``"""
+    """``z sigmoid(beta z)``, the formula of `Swish`.
+
+    Args:
+        z: pre-activation, of any shape and a floating dtype.
+        beta: a scalar, or values for each channel in a shape that broadcasts against z.
+
+    Returns: a tensor of z's shape, differentiable everywhere, any number of times.
+
+    Reference: Ramachandran et al., "Searching for Activation Functions", 2017.
+    """
     return z * ops.sigmoid(beta * z)
 
 
 def frelu(z, b):
-    """``max(z, 0) + b``"""
+    """``max(z, 0) + b``, the formula of `FReLU`.
+
+    Args:
+        z: pre-activation, of any shape and a floating dtype.
+        b: a scalar, or values for each channel in a shape that broadcasts against z.
+
+    Returns: a tensor of z's shape.
+
+    Differentiable except at z = 0, where the slope is 0.
+    Reference: Qiu et al., "FReLU: Flexible Rectified Linear Units for Improving CNNs", 2018.
+    """
     return ops.where(z <= 0, ops.zeros_like(z), z) + b
 
 
 def pelu(z, a, b):
-    """``(a/b) z`` for z >= 0, ``a (exp(z/b) - 1)`` below
+    """``(a/b) z`` for z >= 0 and ``a (exp(z/b) - 1)`` below, the formula of `PELU`.
 
-    The exponential sees no positive z: an overflow in the branch not taken would make its gradient NaN.
+    Args:
+        z: pre-activation, of any shape and a floating dtype.
+        a, b: positive scalars, or values for each channel in a shape that broadcasts against z.
+
+    Returns: a tensor of z's shape.
+
+    Differentiable everywhere; the second derivative jumps at z = 0, where it is 0.
+    Reference: Trottier et al., "Parametric Exponential Linear Unit for Deep CNNs", 2017.
     """
     positive = z >= 0
-    below = ops.where(positive, ops.zeros_like(z), z)
+    below = ops.where(positive, ops.zeros_like(z), z)  # or exp would overflow, and make the gradient NaN
     return ops.where(positive, (a / b) * z, a * _expm1(below / b))
 
 
@@ -80,18 +139,35 @@ _PORTABLE = {keras.activations.celu: _celu, keras.activations.gelu: _gelu}
 
 
 def portable(function):
-    """A plain function, which other runtimes have all operations of where it is run for them.
+    """The same function, in operations that converters know while a model is exported.
 
     Converters have no operation for what TensorFlow makes of `celu` and `gelu`, and torch of `expm1`.
+
+    Args:
+        function: a plain elementwise function.
+
+    Returns: the function, or one of the same values.
     """
     return _PORTABLE.get(function, function)
 
 
 def normalize_sum(raw):
-    """``w_i = raw_i / (raw_1 + ... + raw_k)``, along the first axis"""
+    """``w_i = raw_i / (raw_1 + ... + raw_k)``: raw weights of a mixture as mixing weights.
+
+    Args:
+        raw: of shape (members,) or (members, channels), with a sum over members that isn't 0.
+
+    Returns: weights of the same shape, which sum to 1 over members. Differentiable everywhere.
+    """
     return raw / ops.sum(raw, axis=0, keepdims=True)
 
 
 def normalize_softmax(raw):
-    """``w_i = exp(raw_i) / (exp(raw_1) + ... + exp(raw_k))``, along the first axis"""
+    """``w_i = exp(raw_i) / (exp(raw_1) + ... + exp(raw_k))``: raw weights of a mixture as mixing weights.
+
+    Args:
+        raw: of shape (members,) or (members, channels).
+
+    Returns: positive weights of the same shape, which sum to 1 over members. Differentiable everywhere.
+    """
     return ops.softmax(raw, axis=0)

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_adaptact.base import TrainableActivation
+from keras_adaptact.keras_private import flattened
 from keras_adaptact.places import kept_in
 
 _LAYERS = ("Activation", "ReLU", "LeakyReLU", "ELU", "PReLU", "Softmax")  # of keras.layers: activations themselves
@@ -70,7 +71,7 @@ def every_layer(model: keras.Model) -> list[keras.layers.Layer]:
         TypeError: for what is neither.
     """
     require_layer(model)
-    return list(model._flatten_layers(include_self=False))
+    return flattened(model, itself=False)
 
 
 def inside(owner: keras.layers.Layer, path: str = "") -> Iterator[tuple[str, keras.layers.Layer]]:
@@ -92,7 +93,7 @@ def owned(owner: keras.layers.Layer, path: str = "") -> Iterator[tuple[str, kera
         for steps, layer in kept_in(owner):
             if not str(steps[0]).startswith("_"):
                 places.setdefault(id(layer), steps)
-        for layer in owner._flatten_layers(include_self=False, recursive=False):  # `Model.layers`, of any layer
+        for layer in flattened(owner, itself=False, recursive=False):  # `Model.layers`, of any layer
             if id(layer) not in seen:
                 seen.add(id(layer))
                 place = "/".join(filter(None, (path, *_named(owner, layer, places.get(id(layer), ())))))

@@ -1,4 +1,4 @@
-"""What may be wrong with a model's activations: numbers that exploded, sites that are dead, settings that harm."""
+"""What may be wrong with a model's activations: exploded parameters, dead sites, harmful settings."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +12,7 @@ from keras_adaptact import backends
 from keras_adaptact.activations import AReLU
 from keras_adaptact.base import TrainableActivation, channel_axis
 from keras_adaptact.graphs import activations_of, every_layer, function_at, inside, is_activation
+from keras_adaptact.keras_private import stand_ins
 from keras_adaptact.mixtures import Mixture
 from keras_adaptact.optimizers import decays, has_step_limit
 from keras_adaptact.parameters import constrained
@@ -33,11 +34,10 @@ class Finding(NamedTuple):
 def check(model: keras.Model, data: Any = None) -> list[Finding]:
     """Looks for what often goes wrong with trainable activations; an empty list says that nothing was found.
 
-    It finds parameters and mixing weights that are no numbers or beyond 100, and parameters that lie where their
-    constraints don't let them; an AReLU with a = b, which is a straight line; one layer at several sites of
-    `activation=`, which can't be loaded; weight decay or regularizers that pull on activation parameters; an optimizer
-    that doesn't limit their steps (see `optimizer_for`); and with data, sites whose output is the same number for all
-    of it.
+    It finds parameters and mixing weights that are NaN, infinite or beyond 100, and parameters outside their
+    constraints; an AReLU with a = b, which is a straight line; one layer at several sites of `activation=`, which can't
+    be loaded; weight decay or regularizers that pull on activation parameters; an optimizer that doesn't limit their
+    steps (see `optimizer_for`); and with data, sites whose output is constant.
 
     ```python
     for finding in ka.check(model, x_train[:256]):
@@ -104,8 +104,11 @@ def _numbers(layer, site: str) -> Iterator[Finding]:
 
 def _outside(layer, site: str) -> Iterator[Finding]:
     """Parameters that Keras's optimizers would have brought back to where their constraints hold them."""
-    by_name = getattr(layer, "_by_name", lambda read: {v.name: ops.convert_to_numpy(read(v)) for v in layer.variables})
-    values, allowed = (by_name(read) if layer.variables else {} for read in (lambda v: v.value, constrained))
+    if isinstance(layer, TrainableActivation) and layer.variables:
+        values, allowed = layer.get_parameters(), layer.constrained_parameters()
+    else:  # Keras's PReLU
+        values = {v.name: ops.convert_to_numpy(v.value) for v in layer.variables}
+        allowed = {v.name: ops.convert_to_numpy(constrained(v)) for v in layer.variables}
     for name, value in values.items():
         off = ~np.isclose(value, allowed[name], rtol=1e-5, equal_nan=True)
         if np.any(off):
@@ -122,7 +125,7 @@ def _arelus(layer) -> list[str]:
     if isinstance(layer, AReLU):
         return [""]
     if isinstance(layer, Mixture):
-        return [f"{m.name}_" for m in layer._members if m.formula == AReLU.formula]
+        return [f"{m.name}_" for m in layer.members if m.formula == AReLU.formula]
     return []
 
 
@@ -177,13 +180,9 @@ def _recorded(model) -> Iterator[list[tuple[str, list]]]:
     sites = [layer for layer in layers if function_at(layer, "activation") is not None and id(layer) not in owned]
     paths = _paths(model)
     outputs: list[tuple[str, list]] = [(paths[id(layer)], []) for layer in sites]
-    try:
-        for layer, (_, parts) in zip(sites, outputs, strict=True):
-            object.__setattr__(layer, "call", _recording(layer, parts))  # past Keras, which tracks attributes
+    recording = [(layer, "call", _recording(layer, parts)) for layer, (_, parts) in zip(sites, outputs, strict=True)]
+    with stand_ins(recording):
         yield outputs
-    finally:
-        for layer in sites:
-            layer.__dict__.pop("call", None)
 
 
 def _recording(layer, parts: list) -> Callable:

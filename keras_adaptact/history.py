@@ -9,11 +9,11 @@ import keras
 import numpy as np
 
 from keras_adaptact.files import write_whole
-from keras_adaptact.inspection import Record, activation_table, arguments, sites
+from keras_adaptact.inspection import Record, activation_table, sites
 
 
 class ActivationHistory(keras.callbacks.Callback):
-    """Keeps the numbers of a model's trainable activations after each epoch, and before the first one.
+    """Records the parameters of a model's trainable activations before training and after each epoch.
 
     ```python
     history = ka.ActivationHistory("activations.csv")
@@ -33,19 +33,19 @@ class ActivationHistory(keras.callbacks.Callback):
 
     `records` has the rows of `activation_table` with their `epoch`: parameters, and mixing weights (X, Y, Z) as
     `weight[tanh]` and so on. Epoch 0 is the state before training, or `initial_epoch` is where `fit` is given one.
-    A further `fit` with the same callback goes on counting. A model whose activations are replaced in between needs a
-    new one.
+    A further `fit` with the same callback continues the count. A model whose activations were replaced in between needs
+    a new callback.
 
     Args:
         path: a CSV file for the records, written whole after each epoch. None by default.
-        log_dir: a folder for TensorBoard, which shows each number of a layer, and of numbers for each channel the
-            smallest, the mean and the largest. None by default.
+        log_dir: a folder for TensorBoard, which shows each parameter of a layer; of parameters by channel the minimum,
+            mean and maximum. None by default.
         log: whether to put the same into the logs of each epoch, as `conv1/a`, for the callbacks after this one: those
             of Weights & Biases, MLflow and trackio, `CSVLogger`, and `fit`'s own history. Default: False.
 
     Raises:
         ImportError: for a `log_dir` without the package tensorboard.
-        TypeError: for a `path` that is none.
+        TypeError: for a `path` that is not one.
         ValueError: when training starts, where the model has no trainable activation.
     """
 
@@ -70,7 +70,7 @@ class ActivationHistory(keras.callbacks.Callback):
             logs.update(_scalars(self.snapshots[step]))
 
     def record(self, model: keras.Model, step: int):
-        """Keeps the numbers of a model's activations as they are now, under `step`, which stands in place of an epoch.
+        """Records the current parameters of a model's activations under `step`, in place of an epoch.
 
         Args:
             model: the same at each step.
@@ -84,7 +84,7 @@ class ActivationHistory(keras.callbacks.Callback):
             above = "" if last is None else f" above {last}, the last one"
             raise ValueError(f"`step` must be an integer{above}. Received: {step!r}")
         step = int(step)
-        found = {site: arguments(layer) for site, layer in sites(model).items()}
+        found = {site: layer.formula_parameters() for site, layer in sites(model).items()}
         if not found:
             raise ValueError(f"ActivationHistory needs a model with trainable activations. Received: {model.name}")
         self.snapshots[step] = found
@@ -108,7 +108,7 @@ class ActivationHistory(keras.callbacks.Callback):
 
 
 def _scalars(found: dict[str, dict[str, np.ndarray]]) -> dict[str, float]:
-    """Each number of a layer, and of numbers for each channel the smallest, the mean and the largest."""
+    """Each parameter of a layer; of parameters by channel the minimum, mean and maximum."""
     scalars = {}
     for site, values in found.items():
         for name, value in values.items():

@@ -7,11 +7,10 @@ from typing import Any
 import keras
 
 from keras_adaptact.graphs import every_layer, is_graph
-from keras_adaptact.keras_private import config_of
+from keras_adaptact.keras_private import become, config_of, is_default, track_again
 from keras_adaptact.owncode import WRAPPERS, attribute_kept, is_own
 from keras_adaptact.places import at, everywhere, kept_in, put
 from keras_adaptact.sites import Site, Survey
-from keras_adaptact.states import track_again
 
 
 def fixed(site: Site, survey: Survey) -> str | None:
@@ -41,7 +40,7 @@ def change(root: keras.layers.Layer, changes: Iterable[tuple[Any, str, keras.lay
     for keeper in _keepers(root):
         if any(_is_marked(layer) for _, layer in everywhere(keeper)):
             kind: Any = type(keeper)
-            object.__setattr__(keeper, "__class__", _changed_class(kind))
+            become(keeper, _changed_class(kind))
     for layer in [root, *every_layer(root)]:
         if isinstance(layer, keras.Model):
             _forget(layer)
@@ -57,7 +56,7 @@ def _forget(model: keras.Model) -> None:
 
 
 def _mark(activation) -> None:
-    object.__setattr__(activation, "_replaced_in_place", True)
+    activation._replaced_in_place = True
 
 
 def _is_marked(layer) -> bool:
@@ -96,12 +95,12 @@ def _changed_class(kind: Any) -> type:
 def _get_config(self):
     """The configuration of the layer as it was made, and the activations that it got since."""
     changed = type(self)
-    object.__setattr__(self, "__class__", changed._unchanged)
+    become(self, changed._unchanged)  # Keras writes down a class as it finds it
     try:
         config = keras.saving.serialize_keras_object(self)
         config["config"] = {key: config["config"][key] for key in config_of(self)}
     finally:
-        object.__setattr__(self, "__class__", changed)
+        become(self, changed)
     config.pop("compile_config", None)  # which is that of all of it
     activations = [
         {"place": list(steps), "activation": keras.saving.serialize_keras_object(layer)}
@@ -116,7 +115,7 @@ def _from_config(cls, config):
     build_config = made.pop("build_config", None)
     layer = keras.saving.deserialize_keras_object(made)
     layer.name = config["name"]
-    if build_config and not getattr(type(layer).build, "_is_default", False):  # which may make layers
+    if build_config and not is_default(type(layer).build):  # which may make layers
         layer.build_from_config(build_config)
         layer.built = True
     found = []

@@ -11,6 +11,7 @@ from keras import ops
 from keras_adaptact import backends
 from keras_adaptact.base import TrainableActivation, channel_axis
 from keras_adaptact.graphs import inside, require_layer
+from keras_adaptact.keras_private import stand_ins
 from keras_adaptact.mixtures import Mixture
 
 Record = dict[str, Any]
@@ -49,7 +50,7 @@ def mixing_weights(model: keras.layers.Layer) -> list[Record]:
 
 
 def activation_table(model: keras.layers.Layer) -> list[Record]:
-    """Every number in the formulas of a model's trainable activations: a row for each site, parameter and channel.
+    """Every parameter of a model's trainable activations: a row for each site, parameter and channel.
 
     ```python
     table = pandas.DataFrame(ka.activation_table(model))
@@ -64,16 +65,16 @@ def activation_table(model: keras.layers.Layer) -> list[Record]:
         model: a model or layer.
 
     Returns: dicts of `site`, `activation` (its class), `parameter`, `channel` (None where the layer has one set of
-        numbers), `value`, and `trained`: whether training changes it.
+        parameters), `value`, and `trained`: whether training changes it.
 
     Raises:
         ValueError: where a layer has no parameters yet, as the number of its channels is unknown.
     """
     return [
         {"site": site, "activation": type(layer).__name__, "parameter": name, "channel": channel}
-        | {"value": value, "trained": trained(layer)[name]}
+        | {"value": value, "trained": layer.trained_parameters()[name]}
         for site, layer in sites(model).items()
-        for name, values in arguments(layer).items()
+        for name, values in layer.formula_parameters().items()
         for channel, value in _by_channel(values)
     ]
 
@@ -94,7 +95,7 @@ def observe(
         model: a model that takes `data`.
         data: an array, or a list, tuple or dict of them for several inputs, of which batches are made; or an iterable
             of batches (a dataset, a loader), where of a tuple the first element is the input, as in `fit`.
-        samples: how many numbers are kept of each site, each of them as likely as any other.
+        samples: how many inputs are kept of each site, drawn uniformly.
         batch_size: how many rows of arrays are one batch.
 
     Returns: for each site (named as in `activation_table`) that was called, float32 of shape (n,), or (n, channels)
@@ -108,20 +109,15 @@ def observe(
             raise ValueError(f"`{name}` must be an integer of 1 or more. Received: {value!r}")
     layers = sites(model)
     found = {site: _Sample(layer, samples) for site, layer in layers.items()}
-    try:
-        for site, layer in layers.items():
-            object.__setattr__(layer, "call", found[site].watch(layer.call))  # past Keras, which tracks attributes
+    with stand_ins([(layer, "call", found[site].watch(layer.call)) for site, layer in layers.items()]):
         for batch in _batches(data, batch_size):
             model(batch, training=False)
         backends.wait()
-    finally:
-        for layer in layers.values():
-            layer.__dict__.pop("call", None)
     return {site: sample.rows for site, sample in found.items() if len(sample.rows)}
 
 
 def nearest(layer: TrainableActivation, inputs: Any = None, affine: bool = False) -> list[Record]:
-    """The known functions, by how far a learned shape lies from them over the inputs that it really sees.
+    """The known functions, by how far a learned shape lies from them over the inputs that it sees.
 
     The distance from f is the root of the mean square of `layer(z) - f(z)` over the inputs; with `affine=True` of
     `layer(z) - (scale f(z) + shift)`, with the scale and shift of least squares: they don't change what a network can
@@ -135,7 +131,7 @@ def nearest(layer: TrainableActivation, inputs: Any = None, affine: bool = False
     Args:
         layer: a trainable activation.
         inputs: what it sees, of shape (n,), or (n, channels) where it has parameters for each channel (and then (n,)
-            for the same in each); 1001 numbers from -5 to 5 by default. `observe` collects the real ones.
+            for the same in each); 1001 points from -5 to 5 by default. `observe` collects the real ones.
         affine: whether f may be scaled and shifted.
 
     Returns: dicts of `channel` (None where there is one set of parameters), `function` (of `keras.activations`),
@@ -143,7 +139,7 @@ def nearest(layer: TrainableActivation, inputs: Any = None, affine: bool = False
         better than a constant), `scale` and `shift`; for each channel the nearest first.
 
     Raises:
-        ValueError: for no inputs, inputs that aren't finite, or such of another shape.
+        ValueError: for inputs that are empty, not finite, or of another shape.
     """
     if not isinstance(layer, TrainableActivation):
         raise TypeError(f"`nearest` takes a trainable activation. Received: {layer!r}")
@@ -151,11 +147,11 @@ def nearest(layer: TrainableActivation, inputs: Any = None, affine: bool = False
     z = np.linspace(-5, 5, 1001) if inputs is None else np.asarray(inputs, "float32")
     if not z.size or not np.all(np.isfinite(z)) or (z.ndim != 1 and z.shape[1:] != shape):
         raise ValueError(
-            f"`inputs` of {layer.name} must be one or more finite numbers, of shape {('n',)} or {('n', *shape)}. "
+            f"`inputs` of {layer.name} must be finite and not empty, of shape {('n',)} or {('n', *shape)}. "
             f"Received: an array of shape {z.shape}"
         )
     z = np.broadcast_to(z if z.ndim == 1 + len(shape) else z[:, None], (len(z), *shape)).reshape(len(z), -1)
-    y = evaluate(layer, z if shape else z[:, 0]).reshape(z.shape).astype("float64")
+    y = layer.evaluate(z if shape else z[:, 0]).reshape(z.shape).astype("float64")
     spread = y.std(axis=0)
     records = []
     for name in KNOWN:
@@ -180,37 +176,9 @@ def sites(model: keras.layers.Layer) -> dict[str, TrainableActivation]:
     return {path: layer for path, layer in inside(model) if isinstance(layer, TrainableActivation)}
 
 
-def arguments(layer: TrainableActivation) -> dict[str, np.ndarray]:
-    """What a layer's formula takes after z, by name and in order: its parameters, then its mixing weights."""
-    values = layer.get_parameters()
-    if isinstance(layer, Mixture):
-        del values["weights"]
-        values |= {
-            f"weight[{name}]": weight for name, weight in zip(layer.member_names, layer.mixing_weights, strict=True)
-        }
-    return values
-
-
-def trained(layer: TrainableActivation) -> dict[str, bool]:
-    """Whether each of these is trained, as things are now."""
-    trains = {id(variable) for variable in layer.trainable_variables}
-    found = {slot.name: slot.trainable and id(layer._packed) in trains for slot in layer._slots}
-    if isinstance(layer, Mixture):
-        found |= {f"weight[{name}]": id(layer._raw_weights) in trains for name in layer.member_names}
-    return found
-
-
-def evaluate(layer: TrainableActivation, z: np.ndarray, values: dict[str, np.ndarray] | None = None) -> np.ndarray:
-    """A layer's formula over z in float32, whatever the layer computes in; with other values than it has now."""
-    values = arguments(layer) if values is None else values
-    tensors = [ops.convert_to_tensor(np.asarray(v, "float32")) for v in (z, *values.values())]
-    return ops.convert_to_numpy(layer.formula(*tensors))
-
-
 def _shape(layer: TrainableActivation) -> tuple[int, ...]:
-    """Of one of its parameters: () or (channels,)."""
-    layer._require_variables()
-    return layer._shape or ()
+    layer.get_parameters()  # which says why, where there are none yet
+    return layer.parameter_shape or ()
 
 
 def _by_channel(values: np.ndarray) -> list[tuple[int | None, float]]:

@@ -111,13 +111,13 @@ def parameter_groups(
 
 @dataclass(frozen=True)
 class _Multiple:
-    """Of a learning rate that isn't known yet; no optimizer can take it for a number."""
+    """A multiple of a learning rate that isn't known yet; no optimizer can take it for a number."""
 
     factor: float
 
 
 class _Group(dict):
-    """A group that hears of its optimizer's learning rate when the optimizer fills it up with what it lacks."""
+    """A group that learns its optimizer's rate when the optimizer fills in its defaults."""
 
     def setdefault(self, key, default=None):
         if key == "lr" and isinstance(self[key], _Multiple):

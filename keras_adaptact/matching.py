@@ -50,7 +50,7 @@ def same(function: Callable, other: Callable) -> bool:
 
 
 def compared(function: Callable, other: Callable, channels: int = 2, gaps: bool = False) -> tuple[bool, bool]:
-    """Whether two activations give the same numbers from 1e-30 to 3e38 on both sides: to the bit, and to 1e-5.
+    """Whether two activations compute the same from 1e-30 to 3e38 on both sides: to the bit, and to 1e-5.
 
     The end of a tensor counts, and on request tensors with gaps, which are parts of others: torch computes both by
     other instructions than the rest.
@@ -86,7 +86,7 @@ def _equal(first: np.ndarray, second: np.ndarray) -> bool:
 
 
 def _in_float32(function: Callable) -> Callable:
-    """An activation of low precision as it is in float32, if it has no numbers of its own."""
+    """An activation of low precision as it is in float32, if it has no parameters."""
     if isinstance(function, keras.layers.Layer) and not function.variables and function.compute_dtype != "float32":
         return rebuilt(function, dtype="float32")
     return function

@@ -1,22 +1,23 @@
 """Mixtures of activations, with weights that are learned or held fixed."""
 
-import functools
-import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
 from keras import ops
 
 from keras_adaptact import functional
-from keras_adaptact.activations import plain_function, serialize_function
-from keras_adaptact.base import TrainableActivation
+from keras_adaptact.base import DataFormat, Granularity, TrainableActivation
+from keras_adaptact.members import Member, WeightedSum, numbered
 from keras_adaptact.parameters import SETTINGS, Between, Slot, hold_others
-from keras_adaptact.registry import get, lookup, register
+from keras_adaptact.registry import register
 
 _serializable = keras.saving.register_keras_serializable(package="keras_adaptact")
+
+Weights = Literal["learned"] | Sequence[float]
+NormalizationName = Literal["sum", "softmax", "none"]
 
 
 @dataclass(frozen=True)
@@ -33,79 +34,6 @@ NORMALIZATIONS = {
     "softmax": Normalization(functional.normalize_softmax, lambda k: 0.0),
     "none": Normalization(lambda raw: raw, lambda k: 1 / k),
 }
-
-
-@dataclass(frozen=True)
-class Member:
-    """A term of a mixture: its formula and its parameters, which the mixture keeps for it."""
-
-    name: str
-    formula: Callable
-    slots: tuple[Slot, ...]
-    source: Any  # the name, function or layer that it was made of
-
-    @classmethod
-    def make(cls, spec, granularity: str) -> "Member":
-        if isinstance(spec, dict) and spec.keys() == {"name"}:
-            spec = spec["name"]
-        layer = layer_of(spec)
-        if layer is None:
-            function = plain_function(spec)
-            name = spec if isinstance(spec, str) else getattr(function, "__name__", type(function).__name__).strip("<>")
-            return cls(name, function, (), spec if isinstance(spec, str) else function)
-        if isinstance(layer, Mixture) or not isinstance(layer, TrainableActivation):
-            raise ValueError(
-                "A member of a mixture is a plain function or one of the library's trainable activations, not "
-                f"another mixture or layer. Received: {spec!r}"
-            )
-        if layer.granularity == "channel" and granularity == "layer":
-            raise ValueError(
-                f'A member can\'t have granularity="channel" in a mixture of granularity="layer". Received: {spec!r}'
-            )
-        slots = tuple(slot if layer.trainable else replace(slot, trainable=False) for slot in layer._slots)
-        return cls(type(layer).__name__.lower(), layer.formula, slots, spec if isinstance(spec, str) else layer)
-
-    def written(self) -> Any:
-        """What a configuration says of it."""
-        is_layer = isinstance(self.source, keras.layers.Layer)
-        return keras.saving.serialize_keras_object(self.source) if is_layer else serialize_function(self.source)
-
-
-@dataclass(frozen=True)
-class WeightedSum:
-    """The formula of a mixture: of the members' parameters in order, then the weights.
-
-    A member that is linear in some of its parameters takes its weight there (`weighted`), which spares the backward
-    pass sums: method 1 has eleven different ones left, of fifteen parameters.
-    """
-
-    members: tuple[tuple[Callable, int], ...]  # each formula, and how many parameters it takes
-
-    def __call__(self, z, *values):
-        parameters, weights = iter(values[: -len(self.members)]), values[-len(self.members) :]
-        terms = []
-        for (formula, count), weight in zip(self.members, weights, strict=True):
-            own = [next(parameters) for _ in range(count)]
-            weighted = getattr(formula, "weighted", None)
-            terms.append(weighted(z, weight, *own) if weighted else weight * functional.portable(formula)(z, *own))
-        return functools.reduce(operator.add, terms)
-
-
-def layer_of(spec) -> keras.layers.Layer | None:
-    """The layer that a member's spec stands for, or None where it stands for a function."""
-    if isinstance(spec, dict) and "class_name" in spec:
-        spec = keras.saving.deserialize_keras_object(spec)
-    if isinstance(spec, keras.layers.Layer):
-        return spec
-    if isinstance(spec, str) and not isinstance(lookup(spec), type | Mapping | keras.layers.Layer):
-        return None
-    is_function = callable(spec) and not isinstance(spec, type)
-    return None if is_function else get(spec, name="member")
-
-
-def numbered(names: Sequence[str]) -> list[str]:
-    """Makes names unique: tanh, tanh_2, tanh_3."""
-    return [name if (n := names[:i].count(name)) == 0 else f"{name}_{n + 1}" for i, name in enumerate(names)]
 
 
 @register("mixture")
@@ -144,17 +72,18 @@ class Mixture(TrainableActivation):
     """
 
     _raw_weights: Any = None
+    _is_open = True  # settings of members' parameters: `atanh_a_initializer`
 
     def __init__(
         self,
-        members,
-        weights="learned",
-        normalization="sum",
-        weights_trainable=None,
-        granularity="layer",
-        channels=None,
-        data_format=None,
-        **kwargs,
+        members: Sequence[Any],
+        weights: Weights = "learned",
+        normalization: NormalizationName = "sum",
+        weights_trainable: bool | None = None,
+        granularity: Granularity = "layer",
+        channels: int | None = None,
+        data_format: DataFormat | None = None,
+        **kwargs: Any,
     ):
         if isinstance(members, str) or not isinstance(members, Sequence) or len(members) == 0:
             raise ValueError(f"`members` must be a list of activations. Received: {members!r}")
@@ -166,7 +95,7 @@ class Mixture(TrainableActivation):
         names = numbered([member.name for member in found])
         members = tuple(replace(member, name=name) for member, name in zip(found, names, strict=True))
         weight_settings = {s: kwargs.pop(f"weights_{s}", None) for s in SETTINGS if s != "trainable"}
-        slots = [slot.renamed(f"{m.name}_{slot.name}", kwargs) for m in members for slot in m.slots]
+        slots = [slot.renamed(m.parameters[slot.name], kwargs) for m in members for slot in m.slots]
         trained = kwargs.pop("trainable_parameters", None)
         if trained is not None:
             *slots, weights_slot = hold_others([*slots, Slot.make("weights", 0.0)], trained)
@@ -191,8 +120,13 @@ class Mixture(TrainableActivation):
         self._create_if_known()
 
     @classmethod
-    def settings(cls) -> list[str]:
-        return [f"weights_{setting}" for setting in SETTINGS]
+    def settings(cls) -> dict[str, Any]:
+        return dict.fromkeys(f"weights_{setting}" for setting in SETTINGS)
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """What is mixed, in order."""
+        return self._members
 
     @property
     def member_names(self) -> list[str]:
@@ -268,6 +202,16 @@ class Mixture(TrainableActivation):
 
     # Access
 
+    def formula_parameters(self) -> dict[str, np.ndarray]:
+        """The members' parameters, then the mixing weights: `weight[tanh]` and so on."""
+        values = self.get_parameters()
+        del values["weights"]
+        return values | {f"weight[{n}]": w for n, w in zip(self.member_names, self.mixing_weights, strict=True)}
+
+    def trained_parameters(self) -> dict[str, bool]:
+        is_trained = any(variable is self._raw_weights for variable in self.trainable_variables)
+        return super().trained_parameters() | {f"weight[{name}]": is_trained for name in self.member_names}
+
     @property
     def mixing_weights(self) -> np.ndarray:
         """What the members are mixed with (X, Y, Z), as NumPy, of shape (members,) or (members, channels)."""
@@ -313,10 +257,16 @@ class Mixture(TrainableActivation):
 class _NamedMixture(Mixture):
     """A mixture whose members its class says."""
 
-    members: tuple[str, ...]
+    _made_of: tuple[str, ...]
 
-    def __init__(self, weights="learned", normalization="sum", weights_trainable=None, **kwargs):
-        super().__init__(self.members, weights, normalization, weights_trainable, **kwargs)
+    def __init__(
+        self,
+        weights: Weights = "learned",
+        normalization: NormalizationName = "sum",
+        weights_trainable: bool | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(self._made_of, weights, normalization, weights_trainable, **kwargs)
 
     def get_config(self):
         config = super().get_config()
@@ -336,7 +286,7 @@ class Method1(_NamedMixture):
     ```
     """
 
-    members = ("atanh", "asigmoid", "arelu")
+    _made_of = ("atanh", "asigmoid", "arelu")
 
 
 @register("method2")
@@ -351,7 +301,7 @@ class Method2(_NamedMixture):
     ```
     """
 
-    members = ("tanh", "sigmoid", "relu")
+    _made_of = ("tanh", "sigmoid", "relu")
 
 
 def _numbers(argument: str, values, names: Sequence[str]) -> tuple[float, ...]:

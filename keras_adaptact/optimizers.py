@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_adaptact.keras_private import part_for, takes_decay
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -134,7 +136,7 @@ class ActivationRates(keras.optimizers.Optimizer):
 
     def _decay_of_others(self, leaf, decay: Callable) -> Callable:
         def decay_of_others(variables):
-            others = [v for v in variables if not self._is_chosen(v) and leaf._use_weight_decay(v)]
+            others = [v for v in variables if not self._is_chosen(v) and takes_decay(leaf, v)]
             if others:  # torch refuses an empty list
                 decay(others)
 
@@ -283,6 +285,6 @@ def decays(optimizer, variable) -> bool:
     if inner := getattr(optimizer, "inner_optimizer", None):
         return decays(inner, variable)
     if isinstance(optimizer, keras.optimizers.MultiOptimizer):
-        return decays(optimizer._optimizer_map(variable), variable)
+        return decays(part_for(optimizer, variable), variable)
     decay = optimizer.weight_decay or getattr(optimizer, "adam_weight_decay", None)
-    return bool(decay) and optimizer._use_weight_decay(variable)
+    return bool(decay) and takes_decay(optimizer, variable)

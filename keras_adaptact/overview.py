@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_adaptact.base import TrainableActivation
-from keras_adaptact.inspection import nearest, observe, trained
+from keras_adaptact.inspection import nearest, observe
 from keras_adaptact.sites import Site, Sites, Survey
 
 
@@ -19,7 +19,7 @@ class Described(Site):
 
     Attributes:
         granularity: `"layer"` or `"channel"`; None for a plain function, and so are those below.
-        parameters: how many numbers it has.
+        parameters: how many scalar parameters it has.
         trained: the names of the parameters that are trained; of a mixture's weights too.
         held: those of the others.
         nearest: the known function that it lies nearest to; of channels, that of most of them.
@@ -114,7 +114,7 @@ def _described(site: Site, inputs) -> Described:
     found = {name: getattr(site, name) for name in Site.__dataclass_fields__}
     activation = site.activation
     if isinstance(activation, TrainableActivation):
-        names = trained(activation)
+        names = activation.trained_parameters()
         found |= _near(activation, inputs) | {"granularity": activation.granularity}
         found |= {"trained": tuple(name for name, yes in names.items() if yes)}
         found |= {"held": tuple(name for name, yes in names.items() if not yes)}

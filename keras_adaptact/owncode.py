@@ -8,8 +8,9 @@ from typing import Any
 import keras
 
 from keras_adaptact.graphs import function_at, is_activation, is_graph, owned, walk
+from keras_adaptact.keras_private import stand_ins
 from keras_adaptact.places import holder_of
-from keras_adaptact.traces import call_symbolically, common, stand_ins
+from keras_adaptact.traces import call_symbolically, common
 
 # Of keras.layers: they call one layer, which takes one tensor and which is in their configuration.
 WRAPPERS = (keras.layers.TimeDistributed, keras.layers.RNN, keras.layers.StackedRNNCells)
@@ -41,7 +42,7 @@ def hidden_in(outer: keras.layers.Layer, path: str, node=None) -> Iterator[Hidde
     found = list(owned(outer, path))
     seen = _Trace(outer, [layer for _, layer, _ in found], node)
     closed: dict[int, str | None] = {id(outer): _closed(outer)}
-    told = {id(getattr(part, "activation", None)) for part in (outer, *(layer for _, layer, _ in found))}
+    activations = {id(getattr(part, "activation", None)) for part in (outer, *(layer for _, layer, _ in found))}
     for place, layer, owner in found:
         kept = closed[id(owner)]
         if layer is getattr(owner, "recurrent_activation", None):
@@ -50,7 +51,7 @@ def hidden_in(outer: keras.layers.Layer, path: str, node=None) -> Iterator[Hidde
             kept = kept or _step_of(owner)
         closed[id(layer)] = closed[id(owner)] or _closed(layer)
         function = function_at(layer, "activation")
-        if function is None or id(layer) in told or _is_cell(layer, owner):
+        if function is None or id(layer) in activations or _is_cell(layer, owner):
             continue
         attribute = "" if is_activation(layer) else "activation"
         kept = kept or (_attribute_kept(layer, seen) if attribute else seen.kept(layer))

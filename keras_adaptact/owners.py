@@ -28,11 +28,11 @@ def _build_activations(owner: keras.layers.Layer):
     """Builds the library's layers in `activation=` of one of Keras's, for what they will see."""
     for name in ("activation", "recurrent_activation"):
         activation: Any = getattr(owner, name, None)
-        if hasattr(type(activation), "_build_for") and not activation.built:
+        if hasattr(type(activation), "build_for") and not activation.built:
             shape = _seen_by_activations(owner, name)
             if shape is not None:
                 with scope_of(owner):
-                    activation._build_for(owner, shape)
+                    activation.build_for(owner, shape)
 
 
 def _seen_by_activations(owner: keras.layers.Layer, name: str) -> tuple[int | None, ...] | None:

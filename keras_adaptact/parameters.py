@@ -1,4 +1,4 @@
-"""The trainable numbers of an activation: how a class declares them, and what Keras does to each."""
+"""The parameters of an activation: how a class declares them, and what Keras does to each."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,9 +13,9 @@ SUFFIXES = tuple(f"_{setting}" for setting in SETTINGS)
 
 
 class Parameter:
-    """Declares a trainable number of an activation class: ``a = Parameter(1.0)``.
+    """Declares a trainable parameter of an activation class: ``a = Parameter(1.0)``.
 
-    On a layer it reads as a NumPy value, of shape () or (channels,), and assigning to it stores one.
+    On a layer it reads as a NumPy array of shape () or (channels,), and can be assigned to.
 
     Args:
         initial: the value that it starts with, unless the layer is given an initializer for it.
@@ -37,7 +37,7 @@ class Parameter:
 
 @keras.saving.register_keras_serializable(package="keras_adaptact")
 class Between(keras.constraints.Constraint):
-    """Constraint ``w <- min(max(w, minimum), maximum)``; a NaN stays one, as it tells of a divergence."""
+    """Constraint ``w <- min(max(w, minimum), maximum)``; a NaN stays NaN, so that a divergence shows."""
 
     def __init__(self, minimum: float, maximum: float = 1e4):
         self.minimum, self.maximum = minimum, maximum
@@ -45,6 +45,9 @@ class Between(keras.constraints.Constraint):
     def __call__(self, w):
         w = ops.convert_to_tensor(w)
         return ops.where(ops.isnan(w), w, ops.clip(w, self.minimum, self.maximum))
+
+    def __repr__(self):
+        return f"Between({self.minimum:g}, {self.maximum:g})"
 
     def get_config(self):
         return {"minimum": self.minimum, "maximum": self.maximum}

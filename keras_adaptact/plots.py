@@ -11,7 +11,7 @@ import numpy as np
 from keras_adaptact.base import TrainableActivation
 from keras_adaptact.files import write_whole
 from keras_adaptact.history import ActivationHistory
-from keras_adaptact.inspection import evaluate, observe, sites
+from keras_adaptact.inspection import observe, sites
 
 CURVE, SLOPE, START, INPUTS = "#0072B2", "#D55E00", "#666666", "#56B4E9"
 CHANNELS = 16  # drawn at most of one layer
@@ -31,7 +31,7 @@ def plot_activations(model: keras.layers.Layer, data: Any = None, columns: int =
 
     Args:
         model: a model or layer.
-        data: what the model is to see, as `observe` takes it; or what `observe` returned for the model.
+        data: inputs of the model, as `observe` takes them, or what `observe` returned for it.
         columns: how many panels a row has.
 
     Returns: a matplotlib `Figure`, which needs no display; a notebook shows it.
@@ -71,7 +71,7 @@ def animate_activations(
     The file is written whole or not at all. The shape at the first epoch stays as a dotted line.
 
     Args:
-        history: a callback that has seen an epoch or more, with its model as it was then.
+        history: a callback with one epoch or more, whose model still has the same activations.
         path: the file.
         frames: how many epochs are shown at most, spread evenly, the first and the last among them.
         milliseconds: how long each is shown; the last one ten times as long.
@@ -79,7 +79,7 @@ def animate_activations(
 
     Raises:
         ImportError: without matplotlib or Pillow.
-        ValueError: for a history that has seen nothing, fewer than 2 `frames`, or numbers below 1.
+        ValueError: for an empty history, fewer than 2 `frames`, or a `milliseconds` or `columns` below 1.
     """
     if not isinstance(history, ActivationHistory):
         raise TypeError(f"`history` must be an ActivationHistory. Received: {history!r}")
@@ -155,17 +155,18 @@ def _draw(axes, layer: TrainableActivation, inputs: np.ndarray) -> None:
 
 def _values(layer: TrainableActivation, z: np.ndarray, values: dict[str, np.ndarray] | None = None) -> np.ndarray:
     """Curves over z of shape (points, curves): one, or those of some channels."""
-    y = evaluate(layer, z[:, None], values)
+    y = layer.evaluate(z[:, None], **(values or {}))
     return y[:, _spread(range(y.shape[1]), CHANNELS)]
 
 
 def _start(layer: TrainableActivation) -> TrainableActivation | None:
     """A fresh layer of the same settings, unless their start is random."""
-    if not all(isinstance(slot.initializer, keras.initializers.Constant) for slot in layer._written_slots()):
-        return None
     config = layer.get_config()
-    if layer._shape:
-        config["channels"] = layer._shape[0]
+    starts = [value for name, value in config.items() if name.endswith("_initializer")]
+    if any(start["class_name"] != "Constant" for start in starts):
+        return None
+    if layer.parameter_shape:
+        config["channels"] = layer.parameter_shape[0]
     return type(layer).from_config(config)
 
 
@@ -187,7 +188,7 @@ def _width(y: np.ndarray) -> float:
 
 
 def _title(site: str, layer: TrainableActivation) -> str:
-    channels = layer._shape[0] if layer._shape else 1
+    channels = layer.parameter_shape[0] if layer.parameter_shape else 1
     some = f", {CHANNELS} of {channels} channels" if channels > CHANNELS else ""
     return f"{site}\n{type(layer).__name__}{some}"
 

@@ -158,18 +158,15 @@ def _check_options(key: str, options: dict, known: dict[str, inspect.Parameter])
 
 
 def _options_of(cls: type) -> dict[str, inspect.Parameter]:
-    """The options of a layer class: its constructor's own arguments, and those that it hands on."""
-
-    def arguments(of: Any):
-        _, *found = inspect.signature(of.__init__).parameters.values()  # of a class it is its metaclass's under flax
-        return {p.name: p for p in found if p.kind is not p.VAR_KEYWORD}
-
-    known = arguments(cls)
-    handed_on = ["dtype", "trainable"]
+    """The options of a layer class: its constructor's arguments, and those that it hands on."""
     if issubclass(cls, TrainableActivation):
-        known |= arguments(TrainableActivation)
-        handed_on = [*cls.settings(), "trainable_parameters", *handed_on]
-    return known | {o: inspect.Parameter(o, inspect.Parameter.KEYWORD_ONLY, default=None) for o in handed_on}
+        known = dict(inspect.signature(cls).parameters)
+        known.pop("name", None)  # of the layer; in a spec it is that of the activation
+    else:
+        _, *found = inspect.signature(cls.__init__).parameters.values()
+        handed_on = [inspect.Parameter(o, inspect.Parameter.KEYWORD_ONLY, default=None) for o in ("dtype", "trainable")]
+        known = {p.name: p for p in (*found, *handed_on)}
+    return {name: p for name, p in known.items() if p.kind is not p.VAR_KEYWORD}
 
 
 def _nearest(name: str, known) -> str:

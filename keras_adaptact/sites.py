@@ -7,6 +7,7 @@ import keras
 
 from keras_adaptact.calls import Calls, Layout, plain_calls
 from keras_adaptact.graphs import function_at, inside, is_activation, is_graph, require_layer, walk
+from keras_adaptact.keras_private import has_mask
 from keras_adaptact.owncode import Hidden, hidden_in, is_own, own_attribute
 
 # Of keras.layers: in these alone `activation=` is the last step, applied to all of what they give.
@@ -213,7 +214,7 @@ def _kept(name, layer, function, why: str, attribute: str = "") -> Site:
 
 
 def _has_mask(node) -> bool:
-    return any(getattr(tensor, "_keras_mask", None) is not None for tensor in node.input_tensors)
+    return any(map(has_mask, node.input_tensors))
 
 
 def _takes_activation(layer) -> bool:

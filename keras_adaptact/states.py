@@ -10,8 +10,13 @@ import numpy as np
 from keras import ops
 
 from keras_adaptact.graphs import is_activation
-
-_BOOKKEEPING = ("_trainable_variables", "_non_trainable_variables", "_layers", "_metrics", "_seed_generators")
+from keras_adaptact.keras_private import (
+    BOOKKEEPING,
+    exchange_variable,
+    is_default,
+    tracked_layers,
+    tracked_variables,
+)
 
 
 def build(old, new) -> None:
@@ -19,7 +24,7 @@ def build(old, new) -> None:
     overridden = type(old).build_from_config is not keras.layers.Layer.build_from_config
     if not old.built or new.built or isinstance(old, keras.Model):
         return
-    if getattr(type(old).build, "_is_default", False) and not overridden:
+    if is_default(type(old).build) and not overridden:
         return
     config = old.get_build_config()
     if config and type(old) is type(new):
@@ -39,7 +44,7 @@ def paired(old, new, changed: bool, seen: set | None = None) -> Iterator[tuple[A
     yield old, new
     build(old, new)
     before, after = (
-        [inner for inner in layer._layers if not (changed and inner is getattr(layer, "activation", None))]
+        [inner for inner in tracked_layers(layer) if not (changed and inner is getattr(layer, "activation", None))]
         for layer in (old, new)
     )
     if [type(layer) for layer in before] != [type(layer) for layer in after]:
@@ -81,7 +86,7 @@ def _held(layer) -> dict[tuple, Any]:
     """The variables that a layer itself has, by where: an attribute, or a place in a list."""
     found: dict[tuple, Any] = {}
     for name, value in vars(layer).items():
-        if name in _BOOKKEEPING or name.startswith("_self_"):  # as TensorFlow calls its own
+        if name in BOOKKEEPING or name.startswith("_self_"):  # as TensorFlow calls its own
             continue
         if isinstance(value, keras.random.SeedGenerator):
             found[name, "state"] = value.state
@@ -116,7 +121,7 @@ def variables_of_both(old, new) -> list[tuple[Any, Any]]:
 
 
 def _own(layer, held: dict[tuple, Any]) -> list:
-    tracked = [*layer._trainable_variables, *layer._non_trainable_variables, *held.values()]
+    tracked = [*tracked_variables(layer), *held.values()]
     return list({id(v): v for v in tracked}.values())
 
 
@@ -128,18 +133,6 @@ def tie(layer, own, shared) -> None:
     """Gives a layer the variable of another in the place of its own."""
     for (name, *path), variable in _held(layer).items():
         if variable is own and not path:
-            was_locked = layer._tracker.locked
-            layer._untrack_variable(own)
-            layer._tracker.unlock()
-            setattr(layer, name, shared)
-            if was_locked:
-                layer._tracker.lock()
+            exchange_variable(layer, name, own, shared)
             return
     raise ValueError(f"{layer.name} shares a variable with another layer, not as an attribute. Received: {own.path}")
-
-
-def track_again(model) -> None:
-    """Tells torch which parameters there are, now that layers share some."""
-    for layer in model._flatten_layers():
-        if hasattr(layer, "_torch_params"):
-            layer._track_variables()

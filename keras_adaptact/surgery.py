@@ -10,11 +10,11 @@ from keras_adaptact.base import TrainableActivation, channel_axis
 from keras_adaptact.copies import copy_model, rebuilt
 from keras_adaptact.graphs import require_graph, walk
 from keras_adaptact.inplace import bound, change, fixed
+from keras_adaptact.keras_private import is_default, track_again
 from keras_adaptact.matching import compared, matcher, same
 from keras_adaptact.places import at, everywhere
 from keras_adaptact.registry import Spec, get
 from keras_adaptact.sites import Site, Sites, Survey
-from keras_adaptact.states import track_again
 
 _GATES = ("sigmoid", "hard_sigmoid", "softmax")  # what gates and heads are made of
 _MULTIPLY = ("Multiply", "Dot", "Matmul", "Einsum")
@@ -287,7 +287,7 @@ def _fresh(site: Site, spec: Spec, **changes) -> keras.layers.Layer:
             changes = {"channels": shape and shape[channel_axis(data_format, len(shape))]} | changes
     made = type(made).from_config(made.get_config() | changes)
     is_alone = not site.attribute and not (site.outer is not None and site.outer.built)  # and built when it is called
-    if not is_alone and not made.built and not getattr(type(made).build, "_is_default", False):
+    if not is_alone and not made.built and not is_default(type(made).build):
         if shape is None:
             raise _Unknown("what its own code gives an activation isn't known, and this one has weights for a shape")
         made.build(shape)  # the layer that it will be in won't

@@ -1,12 +1,10 @@
 """What a layer's own code does with its activations, seen in a symbolic call."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import keras
 
-from keras_adaptact.keras_private import build_shapes
+from keras_adaptact.keras_private import build_shapes, stand_ins
 
 
 def call_symbolically(layer: keras.layers.Layer, node=None) -> None:
@@ -30,23 +28,6 @@ def _arguments(layer, node) -> tuple[tuple, dict]:
         for name, shape in shapes.items()
     }
     return (tuple(tensors.values()), {}) if len(tensors) == 1 else ((), tensors)
-
-
-@contextmanager
-def stand_ins(functions: Iterable[tuple[keras.layers.Layer, str, Callable]]) -> Iterator[None]:
-    """Inside, attributes of layers are other functions; past Keras, which locks and tracks them."""
-    before = []
-    try:
-        for layer, name, function in functions:
-            before.append((layer, name, vars(layer).get(name)))
-            object.__setattr__(layer, name, function)
-        yield
-    finally:
-        for layer, name, value in before:
-            if value is None:
-                vars(layer).pop(name)
-            else:
-                object.__setattr__(layer, name, value)
 
 
 def shape_given(owner: keras.layers.Layer, attribute: str) -> tuple[int | None, ...] | None:

@@ -59,8 +59,8 @@ def only_activations(model: keras.Model) -> Iterator[keras.Model]:
     model.fit(x, y, epochs=20)
     ```
 
-    Layers such as `BatchNormalization` and `Dropout` go on as in any training, or as frozen ones where they are frozen;
-    only weights are held.
+    Layers such as `BatchNormalization` and `Dropout` behave as in any training, or as frozen layers where they are
+    frozen; only weights are held.
 
     Raises:
         ValueError: for a model that isn't built, one without trainable activations, and one whose activations hold

@@ -11,10 +11,11 @@ try:
 except ImportError as error:
     raise ImportError("keras_adaptact.tuning needs KerasTuner: pip install 'keras-adaptact[tuning]'") from error
 
-from keras_adaptact.activations import PReLU
 from keras_adaptact.base import TrainableActivation
 from keras_adaptact.graphs import is_activation
-from keras_adaptact.mixtures import NORMALIZATIONS, Mixture, numbered
+from keras_adaptact.members import numbered
+from keras_adaptact.mixtures import NORMALIZATIONS, Mixture
+from keras_adaptact.prelu import PReLU
 from keras_adaptact.registry import get, lookup
 
 

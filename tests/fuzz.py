@@ -134,7 +134,7 @@ def one_step(model: keras.Model, x: np.ndarray, **rule) -> keras.Model:
 def shake(model: keras.Model, rng: np.random.Generator) -> None:
     """Gives every activation and bias numbers of its own, and every statistic."""
     for layer in model._flatten_layers(include_self=False):
-        if isinstance(layer, ka.TrainableActivation) and layer.variables and layer._shape is not None:
+        if isinstance(layer, ka.TrainableActivation) and layer.variables and layer.parameter_shape is not None:
             low = 0.3 if isinstance(layer, ka.PELU | ka.Swish | ka.Mixture) else -1.5
             values = layer.get_parameters()
             fresh = {name: rng.uniform(low, 1.5, value.shape) for name, value in values.items() if rng.random() < 0.8}

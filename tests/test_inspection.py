@@ -247,7 +247,7 @@ def test_nearest_by_channel():
 
 @pytest.mark.parametrize("inputs", [[], [np.nan, 1.0], np.ones((4, 3))], ids=["none", "nan", "shape"])
 def test_unusable_inputs(inputs):
-    with pytest.raises(ValueError, match=r"must be one or more finite numbers.*Received: an array of shape"):
+    with pytest.raises(ValueError, match=r"must be finite and not empty.*Received: an array of shape"):
         ka.nearest(ka.AReLU(granularity="channel", channels=2), inputs)
 
 

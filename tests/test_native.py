@@ -211,6 +211,25 @@ class OfItsObject(ka.TrainableActivation):
         return a * self.slope * z
 
 
+class OfItsObjectIfThere(ka.TrainableActivation):
+    """Swallows what tracing raises."""
+
+    a = ka.Parameter(1.0)
+    slope = 2.0
+
+    def formula(self, z, a):
+        try:
+            slope = self.slope
+        except Exception:
+            slope = 1.0
+        return a * slope * z
+
+
+class OfItsParent(OfItsObject):
+    def formula(self, z, a):
+        return super().formula(z, a)
+
+
 class OfAVariable(ka.TrainableActivation):
     a = ka.Parameter(1.0)
     other = keras.Variable(2.0)
@@ -238,7 +257,7 @@ class OfAnotherLayer(ka.TrainableActivation):
 WITH_VARIABLES = [OfAVariable, OfAnotherLayer] if BACKEND != "tensorflow" else []
 
 
-@pytest.mark.parametrize("kind", [OfItsObject, NotElementwise, *WITH_VARIABLES])
+@pytest.mark.parametrize("kind", [OfItsObject, OfItsObjectIfThere, OfItsParent, NotElementwise, *WITH_VARIABLES])
 def test_what_a_kernel_would_get_wrong_has_none(kind, built, monkeypatch):
     monkeypatch.setattr(backend, "LARGE", 2**40)
     z = RNG.normal(size=(3, 4)).astype("float32")
@@ -247,11 +266,22 @@ def test_what_a_kernel_would_get_wrong_has_none(kind, built, monkeypatch):
     assert built[0] is False
     expected = {
         OfItsObject: 2 * z,
+        OfItsObjectIfThere: 2 * z,
+        OfItsParent: 2 * z,
         OfAVariable: 2 * z,
         NotElementwise: z * z.sum(),
         OfAnotherLayer: z * expit(z),
     }
     np.testing.assert_allclose(y, expected[kind], rtol=1e-5, atol=1e-6)
+
+
+def test_tracing_a_formula_leaves_the_names_of_later_layers():
+    """What a thread of its own is for: Keras counts the operations of each by thread."""
+    form = backends.Form(lambda z, a: a * z + z, backends.Rows(), "float32")
+    before = layers.Add().name, ops.add(keras.KerasTensor((1,)), 1.0).name
+    keras.utils.clear_session()
+    native.source(form, (1,))
+    assert (layers.Add().name, ops.add(keras.KerasTensor((1,)), 1.0).name) == before
 
 
 class Bounded(ka.TrainableActivation):

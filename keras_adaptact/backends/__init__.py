@@ -51,7 +51,7 @@ def tell(take, z) -> None:
 
 
 def wait() -> None:
-    """Until everything told has been taken."""
+    """Waits until every tensor given to `tell` has been taken."""
     _of_backend("wait")()
 
 

@@ -96,6 +96,8 @@ def portably(function: Callable, *inputs):
         _thread.is_portable = before
 
 
+_COSTS = {"jax_jet": "`jax.experimental.jet` has no rules for activations"}  # of a module that is missing
+
 FOUND: dict[str, ModuleType | None] = {}  # a dict, as `torch.compile` follows a look into one, and no cache or import
 
 
@@ -110,10 +112,9 @@ def _imported(name: str) -> ModuleType | None:
     try:
         return importlib.import_module(f"keras_adaptact.backends.{name}")
     except (ImportError, AttributeError) as error:
+        costs = _COSTS.get(name, "activations are slower than they need be")
         warnings.warn(
-            f"keras_adaptact can't use its {name} with this version of the backend ({error}); activations are slower "
-            "than they need be.",
-            stacklevel=2,
+            f"keras_adaptact can't use its {name} with this version of the backend ({error}); {costs}.", stacklevel=2
         )
         return None
 
@@ -129,4 +130,4 @@ def tell(take: Callable, z) -> None:
 
 
 def wait() -> None:
-    """Until everything told has been taken."""
+    """Waits until every tensor given to `tell` has been taken."""

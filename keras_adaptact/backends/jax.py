@@ -14,7 +14,6 @@ import numpy as np
 from jax import lax
 
 from keras_adaptact.backends.common import canonical, optional, plain
-from keras_adaptact.backends.jax_jet import teach_checkpoint
 
 NATIVE = 0  # elements from which the kernels pay
 CHUNK = 2**17  # elements; measured best of 2**16 to 2**19, by benchmarks/activations.py
@@ -49,7 +48,8 @@ def _has_kernels(form, z, variables) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def _checkpointed(formula, dtype):
-    teach_checkpoint()
+    if (jet := optional("jax_jet")) is not None:
+        jet.teach_checkpoint()
     return jax.jit(jax.checkpoint(plain(formula, dtype)))
 
 

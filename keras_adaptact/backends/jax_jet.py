@@ -3,8 +3,10 @@
 import inspect
 
 import jax
-from jax.experimental import jet
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+
+from keras_adaptact.backends import jax_private
+
+jet, function_of = jax_private.series()
 
 # Rules are given coefficients as they are; what users call takes derivatives, in newer versions of JAX.
 _AS_GIVEN = {"factorial_scaled": False} if "factorial_scaled" in inspect.signature(jet.jet).parameters else {}
@@ -21,4 +23,4 @@ def teach(primitive, function) -> None:
 
 def teach_checkpoint() -> None:
     (traced,) = jax.make_jaxpr(jax.checkpoint(lambda x: x + 1))(1.0).eqns
-    teach(traced.primitive, lambda *inputs, jaxpr, **_: jaxpr_as_fun(ClosedJaxpr(jaxpr, ()))(*inputs))
+    teach(traced.primitive, lambda *inputs, jaxpr, **_: function_of(jaxpr)(*inputs))

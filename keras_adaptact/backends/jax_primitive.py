@@ -2,17 +2,17 @@
 
 Three of them, each with all of JAX's rules: the value, its tangent, which is linear, and the gradients, which are what
 the tangent's transpose is. So z alone is kept, and every transformation works: those that no rule here is written for
-(batches, derivatives of the gradients, Taylor series) go on with the formula.
+(batches, derivatives of the gradients, Taylor series) use the formula.
 """
 
 import functools
 
 import jax
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 
-from keras_adaptact.backends import native
-from keras_adaptact.backends.jax_jet import teach
+from keras_adaptact.backends import jax_private, native
+from keras_adaptact.backends.common import optional
+
+Primitive, ad, batching, mlir = jax_private.primitives()
 
 
 def _value(z, *variables, form, training):
@@ -49,7 +49,8 @@ def _primitive(name, function, lower=None):
     primitive.def_abstract_eval(shapes)
     batching.primitive_batchers[primitive] = batch
     ad.primitive_jvps[primitive] = derive
-    teach(primitive, function)
+    if (jet := optional("jax_jet")) is not None:
+        jet.teach(primitive, function)
     as_it_stands = mlir.lower_fun(function, multiple_results=True)
     mlir.register_lowering(primitive, as_it_stands)
     if lower:

@@ -9,7 +9,6 @@ The C is a fifth of a second's work for the compiler, once: what it makes is kep
 
 import contextlib
 import ctypes
-import dis
 import functools
 import hashlib
 import inspect
@@ -22,6 +21,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -74,19 +74,35 @@ def build(form, shapes, flags: tuple[str, ...] = (), load: Callable = ctypes.CDL
     """
     if is_tracing():
         raise Unknown("another activation")
-    if form.dtype != "float32" or any(len(shape) != 1 for shape in shapes) or _has_a_state(form.formula):
+    if form.dtype != "float32" or any(len(shape) != 1 for shape in shapes):
         return None
+    if inspect.ismethod(form.formula):
+        form = replace(form, formula=Detached(form.formula.__func__))
     with _lock:
         return _build(form, tuple(size for (size,) in shapes), flags, load)
 
 
-def _has_a_state(formula) -> bool:
-    """Whether a formula is a method that looks at its object, where what a kernel takes for constant may change."""
-    if not inspect.ismethod(formula):
-        return False
-    code = formula.__func__.__code__
-    own = code.co_varnames[0]
-    return own in code.co_cellvars or any(step.argval == own for step in dis.get_instructions(code))
+@dataclass(frozen=True)
+class Detached:
+    """A method without its object. One that looks at it has no kernel, which would take what it finds for constant.
+
+    Equal for equal methods: all layers of a class share what is compiled.
+    """
+
+    method: Callable
+
+    def __call__(self, z, *parameters):
+        looked_at: list[str] = []
+
+        class Nobody:
+            def __getattribute__(self, name):
+                looked_at.append(name)
+                raise Unknown(f"`{name}` of its object")
+
+        y = self.method(Nobody(), z, *parameters)
+        if looked_at:  # and went on without it
+            raise Unknown(f"`{looked_at[0]}` of its object")
+        return y
 
 
 @functools.lru_cache(maxsize=256)

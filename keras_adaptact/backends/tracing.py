@@ -11,6 +11,8 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
+from keras_adaptact.keras_private import call_of
+
 
 class Unknown(Exception):
     """An operation without a place in a graph; says which."""
@@ -158,7 +160,8 @@ def trace(function: Callable, sizes: tuple[int, ...]) -> tuple[Node, Node, list[
         except Exception as error:  # whatever a formula of a user's does with a tensor that has no values
             traced.append(error)
 
-    # Keras counts operations for their names, and has scopes that change them, both by thread.
+    # Keras counts operations for their names, and has scopes that change them and what they do, all by thread and with
+    # no public way to put them back: traced here, a formula would give the user's next layers other names.
     thread = threading.Thread(target=call)
     thread.start()
     thread.join()
@@ -184,8 +187,10 @@ def _value(x, known: dict[int, np.ndarray]):
     if not isinstance(x, keras.KerasTensor):
         raise Unknown(f"a value of its own, {type(x).__name__}")  # which may change, or want a gradient
     if id(x) not in known:
-        operation, index, _ = x._keras_history
-        call = operation._inbound_nodes[index]
+        try:
+            operation, call = call_of(x)
+        except LookupError as error:
+            raise Unknown(str(error)) from error
         name = type(operation).__name__
         if any(value is not None for value in call.arguments.kwargs.values()):
             raise Unknown(f"{name} with options")

@@ -1,0 +1,43 @@
+"""Private names of others: each in one module, and none that the library can't do without."""
+
+import ast
+import subprocess
+import sys
+
+import keras
+from private import LIBRARY, groups, is_foreign, is_private
+from test_readme import ROOT
+
+BACKEND = keras.config.backend()
+# One by one on torch, which compiles nothing; else all of Keras's at once.
+MODULES = ["keras_private.py" if BACKEND == "torch" else "+keras_private.py", f"{BACKEND}_private.py"]
+# An optimizer around others replaces their methods that take steps, as a subclass of them would.
+ALLOWED = {"optimizers.py": {"_apply_weight_decay", "_parallel_update_step", "_u_product"}}
+
+
+def test_without_a_private_name_the_library_is_imported_and_trains():
+    names = set().union(*(some for module in MODULES for some in groups(module)))
+    command = [sys.executable, str(ROOT / "tests" / "private.py"), *MODULES]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert {name for line in ran.stdout.splitlines() for name in line.split()[1:]} == names and len(names) > 20
+
+
+def test_private_names_are_used_in_those_modules_alone():
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in LIBRARY.rglob("*.py")}
+    nodes = {path: list(ast.walk(tree)) for path, tree in trees.items()}
+    own = {n.name for found in nodes.values() for n in found if isinstance(n, ast.FunctionDef)}
+    for found in nodes.values():  # and attributes that the library's objects are given
+        own |= {n.attr for n in found if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
+        own |= {n.target.id for n in found if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)}
+        own |= {t.id for n in found if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)}
+    own |= {"_unchanged"}
+    for path, found in nodes.items():
+        if path.name.endswith("_private.py"):
+            continue
+        modules = [n.module or "" for n in found if isinstance(n, ast.ImportFrom)]
+        modules += [alias.name for n in found if isinstance(n, ast.Import) for alias in n.names]
+        assert not [module for module in modules if is_private(module)], path
+        attributes = {n.attr for n in found if isinstance(n, ast.Attribute) and is_foreign(n)}
+        private = {name for name in attributes if name.startswith("_") and not name.startswith("__")}
+        assert private <= own | ALLOWED.get(path.name, set()), path
