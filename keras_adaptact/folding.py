@@ -178,17 +178,17 @@ class _Before:
         site: Any = self.site
         calls = self.survey.calls
         if site.place == "inside":
-            return f"where a {site.kind} computes it isn't known"
+            return f"where {site.kind} applies it isn't known"
         layer: Any = site.layer
         if site.place == "itself":
             makers = calls.makers(layer)
             if len(calls.of(layer)) != 1 or len(makers) != 1:
-                return "it is called more than once" if makers else "nothing is before it"
+                return "it is called more than once" if makers else "no layer comes before it"
             layer = makers[0]
             if not isinstance(layer, keras_layers.Layer) or function_at(layer, "activation") is not None:
-                return f"{layer.name} before it takes no scale"
+                return f"{layer.name} before it can't take a scale"
             if len(calls.users(layer)) != 1 or calls.leaves(layer):
-                return f"others use what {layer.name} gives"
+                return f"the output of {layer.name} is used elsewhere"
         self.weights = _weights_before(layer)
         return layer if (why := _unfit(layer, self.survey, self.weights)) is None else why
 
@@ -243,7 +243,7 @@ class _After:
         while True:
             users = calls.users(layer)
             if len(calls.of(layer)) != 1 or len(users) != 1 or calls.leaves(layer):
-                return "what it gives is an output of the model, or used elsewhere"
+                return "its output is an output of the model, or used elsewhere"
             node, before = users[0], layer
             layer = node.operation
             if not takes_one_tensor(node):
@@ -258,14 +258,14 @@ class _After:
         """Why b and d don't commute with a layer, if so, and on which axis the channels are behind it."""
         kind: Any = type(layer)
         if getattr(layer, "compute_dtype", "float32") not in _PRECISE:
-            return f"{layer.name} computes in {layer.compute_dtype}, which would round anew", axis
+            return f"{layer.name} computes in {layer.compute_dtype}, which would round again", axis
         if kind in _SAME:
             return "", axis
         if kind in _MOVED:
             return (f"{layer.name} moves the channels" if self.by_channel else ""), axis
         pool = _POOLS.get(kind) or _GLOBAL_POOLS.get(kind)
         if pool is None:
-            return f"{layer.name} after it is no layer that they go through", axis
+            return f"{layer.name} after it can't be moved through", axis
         if pool == "Max" and np.any(form.b <= 0):
             return f"a negative scale doesn't go through {layer.name}", axis
         if self.by_channel and axis != _feature_axis(layer, rank):
@@ -316,7 +316,7 @@ def _weights_before(layer) -> tuple[Any, Any] | None:
 def _unfit(layer, survey: Survey, weights: tuple[Any, Any] | None) -> str | None:
     """Why the weights of a layer must stay what they are, if so."""
     if weights is None:
-        return f"a {type(layer).__name__} takes no scale"
+        return f"a {type(layer).__name__} can't take a scale"
     if survey.calls.is_shared(layer):
         return f"{layer.name} is used elsewhere"
     if not all(takes_one_tensor(node) for node in survey.calls.of(layer)):
@@ -324,7 +324,7 @@ def _unfit(layer, survey: Survey, weights: tuple[Any, Any] | None) -> str | None
     if layer.quantization_mode is not None or not all(w is None or isinstance(w, keras.Variable) for w in weights):
         return f"{layer.name} has no plain weights: it is quantized, or has LoRA's"
     if layer.compute_dtype not in _PRECISE or layer.compute_dtype != layer.variable_dtype:
-        return f"{layer.name} computes in {layer.compute_dtype}, which would round anew"
+        return f"{layer.name} computes in {layer.compute_dtype}, which would round again"
     return None
 
 

@@ -166,10 +166,10 @@ def _dead(model, data) -> Iterator[Finding]:
         constant = np.all([low == high for low, high in parts], axis=0)
         if np.all(constant):
             values = {float(low.flat[0]) for low, _ in parts if np.all(low == low.flat[0])}
-            number = f"{values.pop():.4g}" if len(values) == 1 else "the same numbers"
-            yield Finding(name, f"is dead: it puts out {number} for all of the data", again)
+            number = f"{values.pop():.4g}" if len(values) == 1 else "the same for each channel"
+            yield Finding(name, f"is dead: its output is {number} for all of the data", again)
         elif np.any(constant):
-            yield Finding(name, f"{constant.sum()} of {constant.size} channels put out one number each", again)
+            yield Finding(name, f"{constant.sum()} of {constant.size} channels have a constant output", again)
 
 
 @contextmanager

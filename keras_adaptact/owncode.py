@@ -100,7 +100,7 @@ def _attribute_kept(layer, seen: "_Trace") -> str | None:
     if not is_own(layer):
         return None
     if seen.calls is not None and not seen.calls[id(layer)]:
-        return "its code has an `activation`, and doesn't call it"
+        return "its code has an `activation` and doesn't call it"
     return seen.kept(layer)
 
 
@@ -152,7 +152,7 @@ class _Trace:
         if self.calls is None:
             is_softmax = isinstance(layer, keras.layers.Softmax)
             return "it may be called with a mask, which can't be seen" if is_softmax else None
-        return None if all(plain for plain, _ in self.calls[id(layer)]) else "its call has other arguments"
+        return None if all(plain for plain, _ in self.calls[id(layer)]) else "it is called with other arguments"
 
     def shape(self, layer) -> tuple[int | None, ...] | None:
         """Of what an activation is given, where it is known, and so is on which axis its channels are."""

@@ -151,7 +151,7 @@ class Survey:
                 self.called_in[id(layer)] = name
             if is_own(layer) and type(layer) not in self._kinds and function_at(layer, "activation") is None:
                 self._kinds.add(type(layer))
-                why = "what its own code calls can't be seen"
+                why = "what its own code calls can't be inspected"
                 self.sites.append(_kept(path or layer.name, layer, "?", why))
 
 
@@ -165,9 +165,9 @@ def _seen(name, layer, function, survey: Survey) -> Site:
     shapes = {tuple(tensor.shape) for tensor in made}
     kept = None
     if place == "itself" and not all(plain_calls(calls, layer)):
-        kept = "its call has other arguments"
+        kept = "it is called with other arguments"
     elif not isinstance(layer, keras.layers.Layer) and any(_has_mask(node) for node in calls.of(layer)):
-        kept = "a function, which drops the mask that a layer would hand on"
+        kept = "a function, which drops the mask that a layer would pass on"
     elif place != "itself" and not _takes_activation(layer):
         kept = "its configuration has no `activation`"
     return Site(

@@ -254,7 +254,7 @@ def _gate(site: Site, survey: Survey) -> str | None:
     if not any(same(site.activation, keras.activations.get(name)) for name in _GATES):
         return None
     if site.outer is not None:
-        return "a gate, for all that can be seen of its code"
+        return "it may be a gate: its code can't be inspected"
     calls, parent = survey.calls, survey.parents[id(site.layer)]
     carriers = [site.layer]  # of its output
     for carrier in carriers:
@@ -289,7 +289,7 @@ def _fresh(site: Site, spec: Spec, **changes) -> keras.layers.Layer:
     is_alone = not site.attribute and not (site.outer is not None and site.outer.built)  # and built when it is called
     if not is_alone and not made.built and not is_default(type(made).build):
         if shape is None:
-            raise _Unknown("what its own code gives an activation isn't known, and this one has weights for a shape")
+            raise _Unknown("the shape of what its code passes to an activation isn't known, and this one needs it")
         made.build(shape)  # the layer that it will be in won't
     return made
 

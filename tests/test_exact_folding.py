@@ -35,8 +35,8 @@ def test_what_a_wrapper_holds_stays(wrap):
 def test_the_kernel_of_a_subclass_stays():
     plan = folds(model_of((8, 8, 3), Standardized(4, 3), strong(), Standardized(4, 3, activation=strong())), IMAGES)
     assert [(site.moved, site.why) for site in plan] == [
-        ("", "a Standardized takes no scale; standardized_1 after it is no layer that they go through"),
-        ("", "where a Standardized computes it isn't known"),
+        ("", "a Standardized can't take a scale; standardized_1 after it can't be moved through"),
+        ("", "where Standardized applies it isn't known"),
     ]
 
 
@@ -120,7 +120,7 @@ def test_a_plan_of_folding_prints_as_a_table():
     model = model_of((6, 5), layers.LSTM(4, activation=strong()), layers.Dense(3, activation=strong()), layers.Dense(2))
     assert str(ka.plan_folding(model)).splitlines() == [
         "site   kind   function  becomes  moved                               why the rest stays",
-        "lstm   LSTM   ATanh     ATanh                                        where a LSTM computes it isn't known",
+        "lstm   LSTM   ATanh     ATanh                                        where LSTM applies it isn't known",
         "dense  Dense  ATanh     tanh     a, c into dense; b, d into dense_1",
         "1 of 2 folded into other layers",
     ]

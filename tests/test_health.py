@@ -58,7 +58,7 @@ def test_numbers_that_went_astray(values, what):
 def test_a_dead_site():
     model = network()
     model.get_layer("first").activation.set_parameters(a=0.0, b=0.0, c=0.0, d=-1.0)
-    sites = [site for site, what in found(model, X) if "is dead: it puts out 0" in what]
+    sites = [site for site, what in found(model, X) if "is dead: its output is 0" in what]
     assert "first" in sites
     assert not [what for _, what in found(network(), X) if "dead" in what]
 
@@ -88,7 +88,7 @@ def test_recurrent_layers():
     x = np.random.default_rng(0).normal(size=(16, 6, 3)).astype("float32")
     assert found(model, x) == []
     model.layers[0].cell.activation.set_parameters(b=0.0)
-    assert found(model, x) == [("lstm", "is dead: it puts out 0 for all of the data")]
+    assert found(model, x) == [("lstm", "is dead: its output is 0 for all of the data")]
     assert model(x).shape == (16, 2)
 
 
