@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_adaptact import functional
 from keras_adaptact.base import DataFormat, Granularity, TrainableActivation
+from keras_adaptact.functional import Tensor
 from keras_adaptact.parameters import Between, Parameter
 from keras_adaptact.registry import lookup, register
 from keras_adaptact.signatures import OfAB, OfABCD, OfB, OfBeta
@@ -170,10 +171,10 @@ class AdaptiveActivation(_Affine):
         self._resolved = resolved
 
     @property
-    def formula(self):
+    def formula(self) -> Affine:
         return Affine(self._resolved)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return super().get_config() | {"function": serialize_function(self.function)}
 
 
@@ -202,7 +203,7 @@ class Swish(TrainableActivation):
         super().__init__(granularity, channels, data_format, **kwargs)
 
     @staticmethod
-    def formula(z, beta):
+    def formula(z: Tensor, beta: Tensor) -> Tensor:
         return functional.swish(z, beta)
 
 
@@ -233,7 +234,7 @@ class FReLU(TrainableActivation):
         super().__init__(granularity, channels, data_format, **kwargs)
 
     @staticmethod
-    def formula(z, b):
+    def formula(z: Tensor, b: Tensor) -> Tensor:
         return functional.frelu(z, b)
 
 
@@ -266,7 +267,7 @@ class PELU(TrainableActivation):
         super().__init__(granularity, channels, data_format, **kwargs)
 
     @staticmethod
-    def formula(z, a, b):
+    def formula(z: Tensor, a: Tensor, b: Tensor) -> Tensor:
         return functional.pelu(z, a, b)
 
 

@@ -2,11 +2,12 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import ArrayLike
 
 from keras_adaptact import backends
 from keras_adaptact.owners import owner_of
@@ -125,7 +126,7 @@ class TrainableActivation(ParameterStorage):
             slots.append(Slot.make(name, parameter.initial, **{"constraint": parameter.constraint} | chosen))
         return tuple(slots)
 
-    def formula(self, z, *parameters):
+    def formula(self, z: Any, *parameters: Any) -> Any:
         """The activation of `z`, in `keras.ops`; one positional argument for each parameter."""
         raise NotImplementedError(f"{type(self).__name__} must define `formula(self, z, *parameters)`.")
 
@@ -140,7 +141,7 @@ class TrainableActivation(ParameterStorage):
             return
         self.built = True
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int | None]) -> None:
         if self.granularity == "channel" and self._shape is None:
             found = input_shape[channel_axis(self.data_format, len(input_shape))]
             owner = owner_of(self)
@@ -153,7 +154,7 @@ class TrainableActivation(ParameterStorage):
             self._create_variables((int(found),))
         self._check_channels(input_shape)
 
-    def build_for(self, owner: keras.layers.Layer, shape: tuple[int | None, ...]):
+    def build_for(self, owner: keras.layers.Layer, shape: tuple[int | None, ...]) -> None:
         """Makes the variables of what `owner`, which has been built, has as `activation=`; its input has `shape`."""
         if self._shape is not None:
             return
@@ -177,7 +178,7 @@ class TrainableActivation(ParameterStorage):
 
     # Computation
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Any, training: bool = False) -> Any:
         self._check_channels(inputs.shape)
         behind = 0
         if self.granularity == "channel":
@@ -187,7 +188,7 @@ class TrainableActivation(ParameterStorage):
         form = backends.Form(self.formula, rows, at_least_float32(self.compute_dtype))
         return backends.run(form, ops.cast(inputs, self.compute_dtype), self._variables(), training)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
         self._check_channels(input_shape)
         return input_shape
 
@@ -222,7 +223,7 @@ class TrainableActivation(ParameterStorage):
         self._require_variables()
         return self._by_name(constrained)
 
-    def set_parameters(self, **values):
+    def set_parameters(self, **values: ArrayLike) -> None:
         """Sets parameters by name: ``layer.set_parameters(a=1.3, c=0.1)``; the others stay.
 
         A value is a scalar or an array that broadcasts to the parameter's shape.
@@ -259,7 +260,7 @@ class TrainableActivation(ParameterStorage):
         is_trained = any(variable is self._packed for variable in self.trainable_variables)
         return {slot.name: slot.trainable and is_trained for slot in self._slots}
 
-    def evaluate(self, z, **parameters) -> np.ndarray:
+    def evaluate(self, z: ArrayLike, **parameters: ArrayLike) -> np.ndarray:
         """The formula over z in NumPy, whatever the layer's dtype: with its parameters, or with others.
 
         ```python
@@ -295,12 +296,12 @@ class TrainableActivation(ParameterStorage):
         return self.get_parameters()
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Self:
         if "data_format" in config and "storage" not in config:
             config = config | {"storage": "rows"}  # as it was in 0.1.0
         return super().from_config(config)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config.update(granularity=self.granularity, channels=self.channels, data_format=self.data_format)
         config["storage"] = self._storage

@@ -1,7 +1,7 @@
 """Which parameter grew without bound when a loss became NaN or infinite."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -55,6 +55,7 @@ class Where(NamedTuple):
 
 
 Magnitudes = dict[Where, float]
+Logs = dict[str, Any] | None
 
 
 class StopOnDivergence(keras.callbacks.Callback):
@@ -85,20 +86,20 @@ class StopOnDivergence(keras.callbacks.Callback):
         self.every, self.verbose = every, verbose
         self.divergence: Divergence | None = None
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs = None) -> None:
         self.divergence = None
         self._start = self._last = self._magnitudes()
         self._last_step = self._step = self._before = 0  # looked at, ended, and ended before this epoch
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         self._before = self._step
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
         before, self._step = self._step, self._before + batch + 1
         if before // self.every < self._step // self.every:
             self._look(logs)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         if self._last_step < self._step:
             self._look(logs)
 

@@ -5,14 +5,19 @@ broadcasts against `z`. A NaN in `z` comes out as NaN.
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import ops
 
 from keras_adaptact.backends.common import is_portable
 
+Tensor = Any  # of the backend, of Keras, or what `keras.ops` makes one of
+Function = Callable[[Tensor], Tensor]
 
-def affine(function, z, a, b, c, d):
+
+def affine(function: Function, z: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
     """``b f(a z + c) + d``, the formula of `ASigmoid`, `ATanh` and `AdaptiveActivation`.
 
     Args:
@@ -28,7 +33,7 @@ def affine(function, z, a, b, c, d):
     return b * function(a * z + c) + d
 
 
-def weighted_affine(function, z, w, a, b, c, d):
+def weighted_affine(function: Function, z: Tensor, w: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
     """``w (b f(a z + c) + d)``: `affine` as a member of a mixture.
 
     Args:
@@ -41,7 +46,7 @@ def weighted_affine(function, z, w, a, b, c, d):
     return affine(function, z, a, w * b, c, w * d)
 
 
-def arelu(z, a, b, c, d):
+def arelu(z: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
     """``max(a z + c, b z + d)``, the formula of `AReLU`.
 
     Args:
@@ -58,7 +63,7 @@ def arelu(z, a, b, c, d):
     return ops.where(_is_larger(first, second), first, second)
 
 
-def weighted_arelu(z, w, a, b, c, d):
+def weighted_arelu(z: Tensor, w: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
     """``w max(a z + c, b z + d)``: `arelu` as a member of a mixture.
 
     Args:
@@ -74,7 +79,7 @@ def _is_larger(first, second):
     return ops.logical_or(first > second, first != first)  # isnan, which torch.compile has no vector instruction for
 
 
-def swish(z, beta):
+def swish(z: Tensor, beta: Tensor) -> Tensor:
     """``z sigmoid(beta z)``, the formula of `Swish`.
 
     Args:
@@ -88,7 +93,7 @@ def swish(z, beta):
     return z * ops.sigmoid(beta * z)
 
 
-def frelu(z, b):
+def frelu(z: Tensor, b: Tensor) -> Tensor:
     """``max(z, 0) + b``, the formula of `FReLU`.
 
     Args:
@@ -103,7 +108,7 @@ def frelu(z, b):
     return ops.where(z <= 0, ops.zeros_like(z), z) + b
 
 
-def pelu(z, a, b):
+def pelu(z: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """``(a/b) z`` for z >= 0 and ``a (exp(z/b) - 1)`` below, the formula of `PELU`.
 
     Args:
@@ -138,7 +143,7 @@ def _gelu(z):
 _PORTABLE = {keras.activations.celu: _celu, keras.activations.gelu: _gelu}
 
 
-def portable(function):
+def portable(function: Function) -> Function:
     """The same function, in operations that converters know while a model is exported.
 
     Converters have no operation for what TensorFlow makes of `celu` and `gelu`, and torch of `expm1`.
@@ -151,7 +156,7 @@ def portable(function):
     return _PORTABLE.get(function, function)
 
 
-def normalize_sum(raw):
+def normalize_sum(raw: Tensor) -> Tensor:
     """``w_i = raw_i / (raw_1 + ... + raw_k)``: raw weights of a mixture as mixing weights.
 
     Args:
@@ -162,7 +167,7 @@ def normalize_sum(raw):
     return raw / ops.sum(raw, axis=0, keepdims=True)
 
 
-def normalize_softmax(raw):
+def normalize_softmax(raw: Tensor) -> Tensor:
     """``w_i = exp(raw_i) / (exp(raw_1) + ... + exp(raw_k))``: raw weights of a mixture as mixing weights.
 
     Args:

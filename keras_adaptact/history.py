@@ -11,6 +11,8 @@ import numpy as np
 from keras_adaptact.files import write_whole
 from keras_adaptact.inspection import Record, activation_table, sites
 
+Logs = dict[str, Any] | None
+
 
 class ActivationHistory(keras.callbacks.Callback):
     """Records the parameters of a model's trainable activations before training and after each epoch.
@@ -59,17 +61,17 @@ class ActivationHistory(keras.callbacks.Callback):
         self._log = log
         self._writer = None if log_dir is None else _tensorboard(log_dir)
 
-    def on_epoch_begin(self, epoch: int, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         if not self.snapshots:
             self.record(self.model, epoch)
 
-    def on_epoch_end(self, epoch: int, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         step = max(self.snapshots, default=epoch) + 1
         self.record(self.model, step)
         if self._log and logs is not None:
             logs.update(_scalars(self.snapshots[step]))
 
-    def record(self, model: keras.Model, step: int):
+    def record(self, model: keras.Model, step: int) -> None:
         """Records the current parameters of a model's activations under `step`, in place of an epoch.
 
         Args:

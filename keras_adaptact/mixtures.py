@@ -190,7 +190,7 @@ class Mixture(TrainableActivation):
     # Computation
 
     @property
-    def formula(self):
+    def formula(self) -> WeightedSum:
         return WeightedSum(tuple((member.formula, len(member.slots)) for member in self._members))
 
     @property
@@ -242,7 +242,7 @@ class Mixture(TrainableActivation):
     def _written_slots(self):
         return (*self._slots, self._weights_slot)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         if self._fixed:
             del config["weights_initializer"]
@@ -268,7 +268,7 @@ class _NamedMixture(Mixture):
     ):
         super().__init__(self._made_of, weights, normalization, weights_trainable, **kwargs)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         del config["members"]
         return config

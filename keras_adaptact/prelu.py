@@ -1,5 +1,6 @@
 """Keras's PReLU with the axes that alpha is shared over chosen right."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -54,7 +55,7 @@ class PReLU(keras.layers.PReLU):
         self.granularity = granularity
         self.data_format = keras.config.image_data_format() if data_format is None else data_format
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[int | None]) -> None:
         rank = len(input_shape)
         own = {channel_axis(self.data_format, rank)} if self.granularity == "channel" else set()
         further = int(rank == 3 and self._storage == "flat")  # an axis of size 1, so that no optimizer sees a matrix
@@ -63,19 +64,19 @@ class PReLU(keras.layers.PReLU):
         self.input_spec = keras.layers.InputSpec(ndim=rank, axes={axis: input_shape[axis] for axis in own})
         make_path_unique(self.alpha)
 
-    def build_for(self, owner, shape):
+    def build_for(self, owner: keras.layers.Layer, shape: tuple[int | None, ...]) -> None:
         self.build(shape)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         alpha, shape = np.asarray(store["0"]), tuple(self.alpha.shape)
         fits = alpha.size == np.prod(shape)  # a file of 0.1.0 may have another number of axes
         super().load_own_variables({"0": alpha.reshape(shape) if fits else alpha})
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> "PReLU":
         return super().from_config({"storage": "rows"} | config)  # as it was in 0.1.0, which said nothing of it
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config() | {"granularity": self.granularity, "data_format": self.data_format}
         del config["shared_axes"]
         return config | {"storage": self._storage}

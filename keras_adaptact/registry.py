@@ -42,7 +42,7 @@ _FUNCTIONS: dict[str, Callable] = {
 } | {name: _named(name, getattr(ops, name)) for name in _ELEMENTWISE}
 
 
-def register(name: str, spec: Spec = None):
+def register(name: str, spec: Spec = None) -> Any:
     """Makes `get(name)` mean `get(spec)`.
 
     `spec` is a layer class (which then takes the options of a dict spec), a function of a tensor, a layer, or

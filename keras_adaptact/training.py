@@ -83,8 +83,11 @@ def only_activations(model: keras.Model) -> Iterator[keras.Model]:
 
 
 def optimizer_for(
-    model: keras.Model, optimizer="adam", learning_rate_factor: float = 1.0, step_limit: float | None = None
-):
+    model: keras.Model,
+    optimizer: str | keras.optimizers.Optimizer = "adam",
+    learning_rate_factor: float = 1.0,
+    step_limit: float | None = None,
+) -> keras.optimizers.Optimizer:
     """An optimizer that treats a model's activation parameters apart: own rate, no weight decay, limited steps.
 
     With a `step_limit` the gradient g of a layer's activation parameters becomes, for SGD,

@@ -154,3 +154,40 @@ def test_a_class_of_ones_own_shows_its_arguments():
     shown = inspect.signature(Snake).parameters
     assert next(iter(shown)) == "power" and shown["a_initializer"].default == 2.0 and "granularity" in shown
     assert "kwargs" not in shown
+
+
+def public_functions():
+    """What the library's public names are called by, and public methods of its classes."""
+    for name in (n for n in dir(ka) if not n.startswith("_")):
+        value = getattr(ka, name)
+        if inspect.isclass(value):
+            for method, found in vars(value).items():
+                found = found.fget if isinstance(found, property) else getattr(found, "__func__", found)
+                if inspect.isfunction(found) and (method == "__init__" or not method.startswith("_")):
+                    yield f"{name}.{method}", getattr(found, "__wrapped__", found)
+        elif inspect.isfunction(value):
+            yield name, value
+    yield from ((n, f) for n, f in vars(ka.functional).items() if inspect.isfunction(f) and not n.startswith("_"))
+
+
+def test_the_public_api_is_typed():
+    found = dict(public_functions())
+    for name, function in found.items():
+        shown = inspect.signature(function)
+        untyped = [
+            p.name for p in shown.parameters.values() if p.annotation is p.empty and p.name not in ("self", "cls")
+        ]
+        assert not untyped, f"{name}: {untyped}"
+        assert name.endswith("__init__") or shown.return_annotation is not shown.empty, name
+    assert len(found) > 60
+
+
+@pytest.mark.parametrize("name", [n for n, f in vars(ka.functional).items() if inspect.isfunction(f) and n[0] != "_"])
+def test_a_formula_documents_its_arguments(name):
+    function = getattr(ka.functional, name)
+    if function.__module__ == ka.functional.__name__:
+        documented = function.__doc__.split("Args:")[1].split("Returns:")[0]
+        lines = [line.split(":")[0].strip() for line in documented.splitlines() if ":" in line]
+        assert {argument for line in lines for argument in line.split(", ")} >= set(
+            inspect.signature(function).parameters
+        )
