@@ -67,12 +67,12 @@ class StopOnDivergence(keras.callbacks.Callback):
     print(watch.divergence)  # None, if all went well
     ```
 
-    After a step it reads the loss and the largest magnitude of each trainable parameter, which costs the time of a
-    few reductions and a wait for the device.
+    A check reads the loss and the largest magnitude of each trainable parameter, which costs a few reductions and a
+    synchronization with the device.
 
     Args:
-        every: looks after every so many steps, and at the end of an epoch: a larger number costs less, and is less
-            exact about the step.
+        every: how many steps lie between two checks; the end of an epoch is always checked. Larger values cost less
+            and locate the step less exactly.
         verbose: 1 prints the two lines of the `divergence`, 0 doesn't.
 
     Raises:

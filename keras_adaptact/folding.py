@@ -1,4 +1,4 @@
-"""A trained model for shipping: what its activations learned goes into the layers around them where that is exact."""
+"""Folds what activations learned into the layers around them, where that is exact, to ship a trained model."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -65,17 +65,17 @@ class Foldings(Sites[Folding]):
 def fold_activations(model: keras.Model) -> keras.Model:
     """A copy of a trained model that computes the same with fewer operations, for shipping.
 
-    * In ``b f(a z + c) + d`` a and c go into the layer before (a dense layer or convolution, or a batch
-      normalization, that nothing else uses), b and d into the dense layer or convolution after, through pooling,
-      dropout and flattening where they commute. What is left is f: a plain Keras activation where all four went.
-    * AReLU, ``max(a z + c, b z + d)``, is a shifted and scaled leaky ReLU, and goes the same way; so do Swish (SiLU),
+    * In ``b f(a z + c) + d`` a and c move into the preceding layer (a dense layer, convolution or batch normalization
+      that nothing else uses), and b and d into the dense layer or convolution that follows, through pooling, dropout
+      and flattening where they commute. What remains is f, a plain Keras activation where all four moved.
+    * AReLU, ``max(a z + c, b z + d)``, is a shifted and scaled leaky ReLU, and is folded likewise; so are Swish (SiLU),
       FReLU (ReLU) and PELU (ELU).
     * A mixture loses members of weight 0, and keeps its weights fixed; one with a single member left is
       that member.
 
-    Only what is proven to be exact is done, between layers of Keras's own classes; `plan_folding` lists what stays,
-    and why. Outputs in inference agree to 1e-5, relative to their size, in float32. What stays of the library's
-    layers is frozen. Regularizers of a scaled kernel act on the scaled values if the copy is trained.
+    Only exact folds are made, between layers of Keras's own classes; `plan_folding` lists what stays, and why. Outputs
+    in inference agree to 1e-5, relative to their size, in float32. The library's layers that remain are frozen.
+    Regularizers of a scaled kernel act on the scaled values if the copy is trained.
 
     ```python
     ka.fold_activations(model).export("model")

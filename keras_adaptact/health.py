@@ -32,7 +32,7 @@ class Finding(NamedTuple):
 
 
 def check(model: keras.Model, data: Any = None) -> list[Finding]:
-    """Looks for what often goes wrong with trainable activations; an empty list says that nothing was found.
+    """Looks for common faults of trainable activations; the list is empty where there are none.
 
     It finds parameters and mixing weights that are NaN, infinite or beyond 100, and parameters outside their
     constraints; an AReLU with a = b, which is a straight line; one layer at several sites of `activation=`, which can't
@@ -45,8 +45,8 @@ def check(model: keras.Model, data: Any = None) -> list[Finding]:
     ```
 
     Args:
-        model: any Keras model; compiled, if its optimizer is to be looked at.
-        data: inputs, such as one batch, that the model is called on once; None leaves dead sites out.
+        model: any Keras model; its optimizer is checked if it is compiled.
+        data: inputs, such as one batch, on which the model is called once. Without them dead sites aren't looked for.
     """
     names = _site_names(model)
     judged = _numbers, _outside

@@ -1,4 +1,4 @@
-"""Activations replaced in a model or layer itself, where there is no graph to copy; and how it is saved."""
+"""Replaces activations in a model itself, where there is no graph to copy, and makes the change part of its files."""
 
 import functools
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""What the activations of a model have learned, as tables; and which inputs they see."""
+"""Tables of what the activations of a model have learned, and samples of their inputs."""
 
 import math
 from collections.abc import Iterator
@@ -82,14 +82,14 @@ def activation_table(model: keras.layers.Layer) -> list[Record]:
 def observe(
     model: keras.layers.Layer, data: Any, samples: int = 100_000, batch_size: int = 256
 ) -> dict[str, np.ndarray]:
-    """A random sample of what each trainable activation of a model is given, when the model sees some data.
+    """A random sample of the inputs of each trainable activation when a model is called on some data.
 
     ```python
     inputs = ka.observe(model, x_test[:1000])
     ka.nearest(model.get_layer("dense").activation, inputs["dense"])
     ```
 
-    The model is called as in inference, batch by batch and eagerly, and no weight changes.
+    The model is called in inference mode, batch by batch and eagerly; no weight changes.
 
     Args:
         model: a model that takes `data`.
@@ -117,7 +117,7 @@ def observe(
 
 
 def nearest(layer: TrainableActivation, inputs: Any = None, affine: bool = False) -> list[Record]:
-    """The known functions, by how far a learned shape lies from them over the inputs that it sees.
+    """The known functions, sorted by their distance from a learned shape over its inputs.
 
     The distance from f is the root of the mean square of `layer(z) - f(z)` over the inputs; with `affine=True` of
     `layer(z) - (scale f(z) + shift)`, with the scale and shift of least squares: they don't change what a network can

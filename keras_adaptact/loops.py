@@ -1,4 +1,4 @@
-"""What training loops other than Keras's need of a model: its constraints, and which parameters are activations'."""
+"""For training loops other than Keras's: constraints, and which parameters belong to activations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from keras_adaptact.training import activation_variables, check_factor
 
 
 def apply_constraints(model: keras.Model, values: Sequence[Any] | None = None) -> Sequence[Any] | None:
-    """Brings what is trained back into its bounds, as Keras's optimizers do after each step, and no others.
+    """Applies the constraints of trained variables, as only Keras's optimizers do by themselves.
 
     The raw weights of a mixture lie between 1e-3 and 1e4 with `normalization="sum"`, a and b of PELU between 0.1 and
     1e4; beyond, their formulas divide by 0 or grow without limit. Kernels with a `kernel_constraint` count, too.
@@ -22,8 +22,7 @@ def apply_constraints(model: keras.Model, values: Sequence[Any] | None = None) -
     ka.apply_constraints(model)
     ```
 
-    With `values` it is a pure function, which stores nothing and can be compiled, for loops that hold a model's state
-    themselves:
+    With `values` it is a pure function that can be compiled, for loops that hold a model's state themselves:
 
     ```python
     values = ka.apply_constraints(model, optax.apply_updates(values, updates))

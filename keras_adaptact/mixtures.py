@@ -56,7 +56,7 @@ class Mixture(TrainableActivation):
             `apply_constraints` does); `"softmax"`; or `"none"`. All start as equal weights, 1/k. Fixed weights are
             not normalized.
         weights_trainable: whether the raw weights are trained; by default, whether they are learned. Can also be
-            set later (then compile the model again): freezing or freeing them leaves the mixture as it is.
+            set later (then compile the model again), which doesn't change the weights.
         weights_initializer, weights_regularizer, weights_constraint: of each raw weight, as for other parameters.
             With `"sum"`, the bounds hold beside a constraint of yours.
 
@@ -64,9 +64,9 @@ class Mixture(TrainableActivation):
     `granularity="channel"` each channel has its own mixing weights, and its own parameters of the members.
     The parameters of the members are named after them (`atanh_a`; of a second one `atanh_2_a`), and take settings as
     all do (`atanh_a_initializer`). The raw weights are named `weights`, of shape (members,) or (members, channels),
-    and lie in a variable of their own, the same whether learned or fixed. A file's raw weights are read as what the
-    layer makes of them: to hold what another run learned with `"sum"`, freeze a learned mixture with
-    `weights_trainable=False`, or give its `mixing_weights` as fixed `weights`.
+    and lie in a variable of their own, the same whether learned or fixed. The raw weights of a
+    file are interpreted by the layer that loads them, and a mixture with fixed weights uses them unnormalized: to keep what another run learned with `"sum"`, freeze a
+    learned mixture with `weights_trainable=False`, or pass its `mixing_weights` as fixed `weights`.
 
     Reference: Hu et al., "Adaptively Customizing Activation Functions for Various Layers", 2021.
     """

@@ -1,4 +1,4 @@
-"""The sites of any model by name, and what its activations are and have become, in a table."""
+"""The sites of any model by name, and a table of its activations."""
 
 import difflib
 import math
@@ -76,7 +76,7 @@ def summary(model: keras.layers.Layer, data: Any = None) -> Summary:
         A list, with an element for each site, that prints as a table.
 
     Raises:
-        TypeError: for what is no model or layer.
+        TypeError: for something other than a model or layer.
     """
     sites = _known(model)
     inputs = {} if data is None else observe(model, data)
@@ -96,7 +96,7 @@ def site(model: keras.layers.Layer, name: str) -> Site:
 
     Raises:
         ValueError: for an unknown name; the nearest one is suggested.
-        TypeError: for what is no model or layer.
+        TypeError: for something other than a model or layer.
     """
     known = {site.name: site for site in _known(model)}
     if name not in known:

@@ -1,4 +1,4 @@
-"""Pictures of what activations have learned. Colours are those of Okabe and Ito, which the colour-blind tell apart."""
+"""Plots of what activations have learned, in the colour-blind safe palette of Okabe and Ito."""
 
 import io
 import os
@@ -19,7 +19,7 @@ RANGE, POINTS = (-5.0, 5.0), 401  # of z
 
 
 def plot_activations(model: keras.layers.Layer, data: Any = None, columns: int = 4) -> Any:
-    """The shape that each trainable activation of a model has learned, its slope, and the inputs that it sees.
+    """Plots the shape that each trainable activation of a model has learned, its slope and its inputs.
 
     ```python
     ka.plot_activations(model, x_test[:1000]).savefig("activations.png", dpi=150)
@@ -60,7 +60,7 @@ def plot_activations(model: keras.layers.Layer, data: Any = None, columns: int =
 def animate_activations(
     history: ActivationHistory, path: str | os.PathLike, frames: int = 60, milliseconds: int = 120, columns: int = 4
 ) -> None:
-    """Writes how the shapes of a model's activations changed in training, as a GIF.
+    """Writes a GIF of how the shapes of a model's activations changed in training.
 
     ```python
     history = ka.ActivationHistory()

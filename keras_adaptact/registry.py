@@ -55,7 +55,7 @@ def register(name: str, spec: Spec = None) -> Any:
     ```
 
     Raises:
-        ValueError: where the name is taken already.
+        ValueError: for a name that is taken.
     """
     if not isinstance(name, str) or not name:
         raise ValueError(f"An activation's name must be a string that isn't empty. Received: {name!r}")
@@ -88,7 +88,7 @@ def lookup(name: str) -> Spec:
 
 
 def get(spec: Spec, name: str | None = None) -> keras.layers.Layer:
-    """A fresh layer of a spec, on every call; no two calls share weights.
+    """A new layer from a spec on every call; no two calls share weights.
 
     ```python
     ka.get("arelu")

@@ -1,4 +1,4 @@
-"""The state of a layer: what it has beside its configuration, carried over to another one like it."""
+"""The state of a layer beside its configuration, and how it is copied to another layer like it."""
 
 import contextlib
 import tempfile

@@ -70,10 +70,10 @@ def replace_activations(
 ) -> keras.Model:
     """A copy of a model with other activations and the same weights; or the model itself, changed in place.
 
-    Each site gets a fresh layer of its own; one that the model calls several times stays one. Layers keep their
-    names. Where the new activation starts as the old one, the copy computes the same to the bit; but for tensors so
-    large that a backend compiles for them (2**18 elements on CPU): there each site is the same to rounding, and so it
-    is on torch in a slice of a tensor, which it computes by other instructions.
+    Each site gets a new layer of its own; a layer that the model calls several times gets one. Layers keep their
+    names. Where the new activation starts as the old one, the copy's outputs are equal to the bit. Two cases are equal
+    to rounding only: tensors so large that a backend compiles for them (2**18 elements on CPU), and slices of tensors
+    on torch, which computes them with other instructions.
 
     ```python
     model = ka.replace_activations(keras.applications.ResNet50(), "relu", "arelu")
@@ -82,13 +82,13 @@ def replace_activations(
     ka.replace_activations(my_subclassed_model, "relu", "arelu", in_place=True)
     ```
 
-    In layers whose code calls others (blocks of one's own, wrappers, subclassed models) sites are those of their
-    sublayers: their `activation`, and the layers that are activations. What such code calls without a layer
-    (`keras.ops.relu`, a plain function) can't be reached, and is listed by `plan_replacement`.
+    In layers whose code calls others (blocks of one's own, wrappers, subclassed models) the sites are those of
+    their sublayers: each `activation`, and each layer that is an activation. Functions that such code calls itself
+    (`keras.ops.relu`) can't be replaced, and are listed by `plan_replacement`.
 
     Args:
-        model: a functional or sequential model, with what is nested in it; with `in_place` any model or layer, built
-            or not: all of what will be saved, since its file says what was replaced in it.
+        model: a functional or sequential model, with the models nested in it; with `in_place` any model or layer,
+            built or not. Pass the whole model that will be saved, since its file records what was replaced in it.
         source: what is replaced: the name of an activation, a function, or a layer (`ReLU(6.0)` is not "relu"). A
             site matches that computes the same, wherever it is: in `activation=`, in a layer such as `Activation`
             or `ReLU`, or in a function called on a Keras tensor. A class of trainable activations, or its name,
@@ -97,20 +97,20 @@ def replace_activations(
         new: a spec for `get`: a name, a dict, a class, or a layer whose configuration is taken.
         layers: a pattern of layer names such as `"conv5_*"`, or several; all by default. Gates and heads of
             sigmoid, hard sigmoid and softmax, whose output is multiplied or the model's own, must be named so; and so
-            must those in code that can't be seen.
+            must those in code that can't be inspected.
         choose: a function of a layer that returns a spec, or None to keep it; instead of the three above.
-        in_place: changes the model itself, and returns it; a subclassed model can't be changed otherwise. A model that
-            was compiled must be compiled again. Activations that are steps of a functional model stay. Default: False.
+        in_place: whether to change the model itself and return it, the only way for a subclassed model. Compile it
+            again afterwards. Activations that are steps of a functional model are kept. Default: False.
         verbose: whether to print what `plan_replacement` returns.
 
     Returns:
-        A new model, not compiled. Its layers have the dtype policy, and are trainable, as they were. Of a functional
-        model of a class of its own the copy is a plain one, without that class's methods; a warning says so.
+        A new model, not compiled. Its layers have the dtype policy, and are trainable, as they were. The copy of a
+        subclass of a functional model is a plain functional model, without the subclass's methods, with a warning.
 
     Raises:
         ValueError: for a subclassed model without `in_place`, a layer that can't be rebuilt from its configuration, an
             unknown name, or where no site matches.
-        TypeError: for what is no model, or an argument of another type.
+        TypeError: for something other than a model, or an argument of another type.
     """
     sites = plan_replacement(model, source, new, layers=layers, choose=choose, in_place=in_place)
     if verbose:

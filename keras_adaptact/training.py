@@ -1,4 +1,4 @@
-"""Training a model's activations: frozen, alone, or with a learning rate of their own."""
+"""Training of a model's activations: frozen, alone, or with their own learning rate."""
 
 import math
 from collections.abc import Iterator
@@ -13,9 +13,9 @@ from keras_adaptact.optimizers import Chosen, around
 
 
 def freeze_activations(model: keras.Model) -> keras.Model:
-    """Holds the parameters of every trainable activation of a model as they are, and returns the model.
+    """Freezes the parameters of every trainable activation of a model, and returns the model.
 
-    Reaches those in nested models and in `activation=` too. Compile the model again before it is trained.
+    Includes those in nested models and in `activation=`. Compile the model again before training.
 
     Raises:
         ValueError: for a model without trainable activations.
@@ -29,7 +29,7 @@ def unfreeze_activations(model: keras.Model) -> keras.Model:
     """Trains the parameters of every trainable activation, and returns the model.
 
     Undoes `freeze_activations`. In a model that is frozen itself (`model.trainable = False`) they are trained alone;
-    a parameter that is held by a setting of its own, such as `a_trainable=False`, stays held.
+    a parameter with a setting of its own, such as `a_trainable=False`, stays frozen.
 
     Raises:
         ValueError: for a model without trainable activations.
@@ -47,8 +47,8 @@ def unfreeze_activations(model: keras.Model) -> keras.Model:
 def only_activations(model: keras.Model) -> Iterator[keras.Model]:
     """Trains nothing but the activations inside a `with`, to warm them up; afterwards what was trained before.
 
-    They are trained whether they, or the model, were frozen before or not, as in transfer learning; but not a parameter
-    that is held by a setting of its own, such as `a_trainable=False`. Keras decides what is trained when a model is
+    They are trained whether or not they, or the model, were frozen before, as in transfer learning; a parameter with a
+    setting of its own, such as `a_trainable=False`, stays frozen. Keras decides what is trained when a model is
     compiled, so compile it inside and again after:
 
     ```python
@@ -88,7 +88,7 @@ def optimizer_for(
     learning_rate_factor: float = 1.0,
     step_limit: float | None = None,
 ) -> keras.optimizers.Optimizer:
-    """An optimizer that treats a model's activation parameters apart: own rate, no weight decay, limited steps.
+    """An optimizer that treats activation parameters separately: own rate, no weight decay, limited steps.
 
     With a `step_limit` the gradient g of a layer's activation parameters becomes, for SGD,
 
@@ -100,7 +100,7 @@ def optimizer_for(
         s * min(1, step_limit / ||s||)
 
     The gradient sums over every position and channel, and feeds back into itself by `a z`: without a limit activations
-    diverge at rates that the network itself stands. `benchmarks/stability.py` has the evidence for 0.003.
+    diverge at rates at which the network itself trains. `benchmarks/stability.py` has the evidence for 0.003.
 
     ```python
     model.compile(ka.optimizer_for(model, keras.optimizers.AdamW(1e-3), learning_rate_factor=10.0), "mse")
@@ -122,8 +122,8 @@ def optimizer_for(
         The optimizer, which is saved and loaded with the model.
 
     Raises:
-        ValueError: for a model without trainable activations, an optimizer in use, a negative factor or limit; and in
-            the first step, for an optimizer of one's own whose `apply` never calls `update_step`.
+        ValueError: for a model without trainable activations, an optimizer in use, or a negative factor or limit; and
+            in the first step, for a custom optimizer whose `apply` never calls `update_step`.
     """
     check_factor("learning_rate_factor", learning_rate_factor)
     if step_limit is not None and not (isinstance(step_limit, Real) and 0 < step_limit < math.inf):

@@ -5,8 +5,13 @@ import subprocess
 import sys
 
 import keras
+import numpy as np
+import pytest
+from keras import ops
 from private import LIBRARY, groups, is_foreign, is_private
 from test_readme import ROOT
+
+from keras_adaptact.keras_private import become, calling_layer, stand_ins
 
 BACKEND = keras.config.backend()
 # One by one on torch, which compiles nothing; else all of Keras's at once.
@@ -41,3 +46,43 @@ def test_private_names_are_used_in_those_modules_alone():
         attributes = {n.attr for n in found if isinstance(n, ast.Attribute) and is_foreign(n)}
         private = {name for name in attributes if name.startswith("_") and not name.startswith("__")}
         assert private <= own | ALLOWED.get(path.name, set()), path
+
+
+def test_attributes_of_a_built_layer_stand_in_and_come_back():
+    layer = keras.layers.Dense(2, activation="relu")
+    x = np.ones((1, 3), "float32")
+    before, tracked = ops.convert_to_numpy(layer(x)), list(layer.variables)
+    with (
+        pytest.raises(ZeroDivisionError),
+        stand_ins([(layer, "call", lambda inputs: inputs + 1), (layer, "more", [1])]),
+    ):
+        np.testing.assert_array_equal(ops.convert_to_numpy(layer(x)), x + 1)
+        assert type(layer.more) is list
+        raise ZeroDivisionError
+    np.testing.assert_array_equal(ops.convert_to_numpy(layer(x)), before)
+    assert not hasattr(layer, "more") and "call" not in vars(layer)
+    assert [id(v) for v in layer.variables] == [id(v) for v in tracked]
+
+
+def test_a_layer_becomes_one_of_another_class():
+    class Doubled(keras.layers.ReLU):
+        def call(self, inputs):
+            return 2 * super().call(inputs)
+
+    layer = keras.layers.ReLU()
+    become(layer, Doubled)
+    np.testing.assert_array_equal(ops.convert_to_numpy(layer(np.ones(3, "float32"))), 2 * np.ones(3))
+
+
+def test_a_layer_knows_its_caller():
+    found = []
+
+    class Inner(keras.layers.Layer):
+        def call(self, inputs):
+            found.append(calling_layer())
+            return inputs
+
+    inner = Inner()
+    outer = keras.layers.Dense(2, activation=inner)
+    outer(np.ones((1, 3), "float32"))
+    assert found[-1] is outer
