@@ -64,8 +64,8 @@ class Mixture(TrainableActivation):
     `granularity="channel"` each channel has its own mixing weights, and its own parameters of the members.
     The parameters of the members are named after them (`atanh_a`; of a second one `atanh_2_a`), and take settings as
     all do (`atanh_a_initializer`). The raw weights are named `weights`, of shape (members,) or (members, channels),
-    and lie in a variable of their own, the same whether learned or fixed. The raw weights of a
-    file are interpreted by the layer that loads them, and a mixture with fixed weights uses them unnormalized: to keep what another run learned with `"sum"`, freeze a
+    and have a variable of their own, the same whether learned or fixed. The layer that loads a file interprets its raw
+    weights, and one with fixed weights doesn't normalize them: to keep what another run learned with `"sum"`, freeze a
     learned mixture with `weights_trainable=False`, or pass its `mixing_weights` as fixed `weights`.
 
     Reference: Hu et al., "Adaptively Customizing Activation Functions for Various Layers", 2021.
