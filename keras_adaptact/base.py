@@ -19,6 +19,15 @@ Granularity = Literal["layer", "channel"]
 DataFormat = Literal["channels_last", "channels_first"]
 
 
+class ClassSignature:
+    """What `inspect.signature` shows of a class of activations; of a layer, which is called otherwise, nothing."""
+
+    def __get__(self, layer, cls) -> inspect.Signature:
+        if layer is not None:
+            raise AttributeError("__signature__")
+        return signature_of(cls, TrainableActivation, cls.settings(), cls._is_open)
+
+
 class TrainableActivation(ParameterStorage):
     """Base of the library's layers: an elementwise formula with a few trainable parameters.
 
@@ -60,13 +69,12 @@ class TrainableActivation(ParameterStorage):
 
     declared: ClassVar[dict[str, Parameter]] = {}
     _is_open: ClassVar[bool] = False  # whether its constructor takes settings of parameters beside `settings()`
-    __signature__: ClassVar[inspect.Signature]
+    __signature__ = ClassSignature()
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         own = {name: value for name, value in vars(cls).items() if isinstance(value, Parameter)}
         cls.declared = cls.declared | own
-        cls.__signature__ = signature_of(cls, TrainableActivation, cls.settings(), cls._is_open)
 
     def __init__(
         self,

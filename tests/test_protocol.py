@@ -144,6 +144,11 @@ def test_static_tools_see_the_same_settings():
             assert arguments.keys() <= inspect.signature(layer).parameters.keys()
 
 
+def test_the_signature_of_a_layer_is_that_of_its_call():
+    """Which `tf.function` and others read."""
+    assert inspect.signature(ka.AReLU()) == inspect.signature(keras.layers.ReLU())
+
+
 def test_a_class_of_ones_own_shows_its_arguments():
     class Snake(ka.TrainableActivation):
         a = ka.Parameter(2.0)

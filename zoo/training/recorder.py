@@ -64,14 +64,11 @@ class Recorder:
                             self.parameters.append((epoch, site, name, index if np.ndim(value) else "", float(number)))
 
     def _mixing_weights(self, model: keras.Model, epoch: int) -> None:
-        for layer in model.layers:
-            if isinstance(layer, ka.Mixture):
-                site = layer.name.removesuffix("_activation")
-                held = "learned" if layer.get_config()["weights"] == "learned" else "fixed"
-                for member, weights in zip(layer.member_names, layer.mixing_weights, strict=True):
-                    for channel, weight in enumerate(np.atleast_1d(weights)):
-                        where = channel if np.ndim(weights) else ""
-                        self.mixing.append((epoch, site, member, where, float(weight), held))
+        given = {layer.name: layer.get_config()["weights"] for layer in model.layers if isinstance(layer, ka.Mixture)}
+        for row in ka.mixing_weights(model):
+            site, channel = row["site"].removesuffix("_activation"), "" if row["channel"] is None else row["channel"]
+            held = "learned" if given[row["site"]] == "learned" else "fixed"
+            self.mixing.append((epoch, site, row["member"], channel, row["weight"], held))
 
     def write(self) -> None:
         if self.history:
