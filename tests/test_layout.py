@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("tuner", "zoo", "keras_adaptact")  # the highest first
 FLOORS = {  # of a package, the highest first; "commands" are the modules that `python -m` starts, "tools" the others
     "tuner": ("commands", "reports", "workers", "trials", "searches", "tools"),
-    "zoo": ("commands", "reports", "sweeps", "runs", "training", "models", "data", "config", "tools"),
+    "zoo": ("commands", "comparisons", "reports", "sweeps", "runs", "training", "models", "data", "config", "tools"),
 }
 
 

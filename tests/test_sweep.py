@@ -121,7 +121,7 @@ def test_it_stops_in_time_and_goes_on(described, tmp_path):
     "arguments, message",
     [
         (["--time-budget", "9"], "expected a time such as 90s, 9m or 2.5h; found '9'"),
-        (["--limit", "0"], "expected a number of runs, 1 or more; found '0'"),
+        (["--limit", "0"], "expected a whole number, 1 or more; found '0'"),
     ],
 )
 def test_bad_arguments(described, arguments, message, capsys):

@@ -1,6 +1,7 @@
 """How commands end: with an exit status, and one line if something is wrong."""
 
 import argparse
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -57,3 +58,18 @@ def _is_text(text: str) -> bool:
         return bool(text.encode())
     except UnicodeEncodeError:
         return False
+
+
+def seconds(text: str) -> float:
+    """An option's time such as 90s, 9m or 2.5h."""
+    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smh])", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"expected a time such as 90s, 9m or 2.5h; found {text!r}")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def count(text: str) -> int:
+    """An option's number of runs, seeds or epochs."""
+    if not (text.isascii() and text.isdecimal() and len(text) < 9) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number, 1 or more; found {text!r}")
+    return int(text)

@@ -68,6 +68,17 @@ class Sweep(Record):
     notes: str = ""
 
 
+class Comparison(Record):
+    """compare.json."""
+
+    schema_: Schema = Field(0, alias="schema")
+    question: dict[str, Any]
+    base: dict[str, Any]
+    backend: str
+    costs: dict[str, Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)]]
+    looks: list[int]
+
+
 class Failure(Record):
     """NAME.failed.json of a sweep."""
 
@@ -100,6 +111,7 @@ FILES: dict[str, type[Record]] = {
     "metrics.json": Metrics,
     "preprocessing.json": Preprocessing,
     "sweep.json": Sweep,
+    "compare.json": Comparison,
 }
 
 

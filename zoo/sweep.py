@@ -1,37 +1,20 @@
 """Trains the missing runs of a sweep: `python -m zoo.sweep configs/sweeps/quick.json --out results/quick`."""
 
 import argparse
-import re
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 from zoo import signals
-from zoo.command import run_command
+from zoo.command import count, run_command, seconds
 from zoo.environment import from_here
-from zoo.errors import UserError
 from zoo.sweeps import cluster
 from zoo.sweeps.costs import seconds_left, sum_of
 from zoo.sweeps.folder import SweepFolder
-from zoo.sweeps.work import work, work_on_ray
+from zoo.sweeps.work import TIME_TO_SAVE, train
 from zoo.training.progress import duration
 
 FAILED = 1  # exit status if a run failed
-TIME_TO_SAVE = 15.0  # seconds of the time budget for a run to save and stop
-
-
-def _seconds(text: str) -> float:
-    found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smh])", text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"expected a time such as 90s, 9m or 2.5h; found {text!r}")
-    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 9) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of runs, 1 or more; found {text!r}")
-    return int(text)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,9 +35,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="AXIS=LABEL",
         help="only these runs: --only model=lenet activation=relu,arelu",
     )
-    parser.add_argument("--limit", type=_count, metavar="N", help="train at most N runs")
+    parser.add_argument("--limit", type=count, metavar="N", help="train at most N runs")
     cluster.add_options(parser)
-    parser.add_argument("--time-budget", type=_seconds, metavar="TIME", help="stop cleanly after 90s, 9m or 2.5h")
+    parser.add_argument("--time-budget", type=seconds, metavar="TIME", help="stop cleanly after 90s, 9m or 2.5h")
     return parser
 
 
@@ -77,17 +60,7 @@ def _main(arguments: argparse.Namespace) -> int:
     )
     budget = arguments.time_budget
     deadline = began + max(0.0, budget - TIME_TO_SAVE) if budget else None
-    try:
-        with signals.raised():
-            if nodes:
-                work_on_ray(sweep, name, arguments.limit, deadline, nodes)
-            else:
-                work(sweep, name, arguments.limit, deadline)
-    except KeyboardInterrupt:
-        print(f"interrupted; the same command resumes the sweep in {out}", file=sys.stderr)
-        raise
-    except OSError as error:  # a log or a lock can't be written: a full disk, a read-only folder
-        raise UserError(f"{error.filename or out}: can't write it: {error.strerror}") from None
+    train(sweep, name, arguments.limit, deadline, nodes)
     left = sum(not sweep.is_done(run) for run in sweep.planned)
     print(f"{len(sweep.planned) - left} of {len(sweep.planned)} runs are done, in {out}")
     return FAILED if sweep.say_failures() else 0

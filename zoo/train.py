@@ -73,6 +73,24 @@ def run(
         return _train(trainer, dataset, out, environment, is_over, is_enough)
 
 
+def pace(config: "Config", data_dir: Path | None = None) -> tuple[float, float]:
+    """How many seconds an epoch of a run would take, and how many it took to find out, by steps that are forgotten.
+
+    Raises:
+        UserError: as `run` does.
+    """
+    from zoo import runs
+    from zoo.data import datasets
+    from zoo.training import memory
+    from zoo.training.trainer import CLASSES, Trainer
+
+    config = runs.hold_weights(config)
+    memory.check(config, CLASSES)
+    trainer = Trainer(config)
+    trainer.attach(datasets.load_for(config.dataset, data_dir))
+    return trainer.pace()
+
+
 def resume(
     folder: Path,
     data_dir: Path | None = None,
@@ -175,6 +193,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="folder with cifar-10-batches-bin/ or cifar-10-batches-py/",
     )
+    parser.add_argument("--dry-run", action="store_true", help="check everything, say how long it would take, and stop")
     return parser
 
 
@@ -185,6 +204,8 @@ def _main(arguments: argparse.Namespace) -> int:
 
     settings = config.load(arguments.config, arguments.overrides)
     name = backend.choose()
+    if arguments.dry_run:
+        return _say_pace(settings, name, arguments)
     stamp = time.strftime("%Y%m%d-%H%M%S")
     out = arguments.out or Path("runs") / f"{arguments.config.stem}-{name}-{stamp}"
     print(f"{arguments.config} on the {name} backend, results in {out}", flush=True)
@@ -198,11 +219,24 @@ def _main(arguments: argparse.Namespace) -> int:
     return _stoppable(out, train)
 
 
+def _say_pace(settings: "Config", name: str, arguments: argparse.Namespace) -> int:
+    from zoo import backend
+    from zoo.training.progress import Cost
+
+    began = time.monotonic()
+    backend.load()
+    epoch, measuring = pace(settings, arguments.data_dir)
+    training = settings.training
+    cost = Cost(time.monotonic() - began - measuring, epoch)
+    print(f"{arguments.config} on the {name} backend: {cost.said(training.epochs, len(training.seeds))}", flush=True)
+    return 0
+
+
 def _resume(arguments: argparse.Namespace) -> int:
     from zoo import backend, files  # neither imports Keras
 
-    if arguments.overrides or arguments.out:
-        raise UserError("--resume resumes a run as it was begun; --set and --out are for new runs")
+    if arguments.overrides or arguments.out or arguments.dry_run:
+        raise UserError("--resume resumes a run as it was begun; --set, --out and --dry-run are for new runs")
     begun_on = files.read_json(arguments.resume / "environment.json").get("backend")
     backend.choose(begun_on)
     print(f"{arguments.resume} on the {begun_on} backend", flush=True)

@@ -9,7 +9,7 @@ from zoo import files
 from zoo.reports import judge, verdicts
 from zoo.reports.document import Figure, Paragraph, Table
 from zoo.reports.judge import Arm, Comparison, Section
-from zoo.reports.verdicts import POINTS, Scale
+from zoo.reports.score import POINTS, Scale
 
 if TYPE_CHECKING:
     from tuner.reports.trials import SearchResults, Trial

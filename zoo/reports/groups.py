@@ -13,7 +13,7 @@ import numpy as np
 from zoo.errors import UserError
 from zoo.files import read_classes, read_history, read_json, read_table
 from zoo.records import is_later
-from zoo.reports import judge
+from zoo.reports import judge, score
 from zoo.sweeps.folder import state
 from zoo.sweeps.grid import Comparisons
 
@@ -165,6 +165,11 @@ class Group:
         return ", ".join(f"{count} {state}" for state, count in counted.items())
 
     @cached_property
+    def score(self) -> score.Score:
+        """What its runs are judged by."""
+        return score.measured(run.metrics for runs in self.runs.values() for run in runs)
+
+    @cached_property
     def plan(self) -> list[judge.Comparison]:
         """The comparisons that the sweep names; by default each activation with the baseline, then with its twin."""
         if pairs := self.comparisons.pairs:
@@ -179,16 +184,24 @@ class Group:
 
     @cached_property
     def section(self) -> judge.Section:
-        """Its accuracies on test images, for the judge."""
+        """Its scores on test images, for the judge."""
         arms = {name: self._arm(name) for name in self.planned}
         confounded = {each: why for each in self.plan if (why := self._unequal(*each[:2]))}
-        return judge.Section(arms, self.plan, self.baseline, CLASSES, self.comparisons.paired, confounded)
+        return judge.Section(arms, self.plan, self.baseline, self._classes(), self.comparisons.paired, confounded)
+
+    def _classes(self) -> int | None:
+        """How many a guess chooses from; None where runs aren't judged by their accuracy."""
+        if self.score != score.ACCURACY:
+            return None
+        each = (run.metrics.get("test_precision_per_class") for runs in self.runs.values() for run in runs)
+        counts = {len(classes) for classes in each if classes}
+        return counts.pop() if len(counts) == 1 else CLASSES
 
     def _arm(self, name: str) -> judge.Arm:
         runs = self.runs.get(name, [])
         losses = [run.metrics["test_loss"] for run in runs if "test_loss" in run.metrics]
         return judge.Arm(
-            {run.seed: run.metric("test_accuracy") for run in runs},
+            {run.seed: run.metric(self.score.of("test")) for run in runs},
             len(self.planned[name]),
             sum(run.state in LOST for run in self.planned[name]),
             float(np.mean(losses)) if losses else None,
@@ -196,9 +209,13 @@ class Group:
 
     def _unequal(self, name: str, reference: str) -> str:
         """What two activations differ in besides themselves: the values they were tuned over."""
-        if self.budget(name) == self.budget(reference):
+        if self.budget(name) == self.budget(reference) or self._was_chosen_before(name, reference):
             return ""
         return f"{name} was tuned over {self.budget(name)}, {reference} over {self.budget(reference)}"
+
+    def _was_chosen_before(self, *names: str) -> bool:
+        """Whether activations have one value each, chosen before this sweep as it says."""
+        return bool(self.comparisons.effort) and all(len(self.ladder.get(name, ())) == 1 for name in names)
 
     def budget(self, name: str) -> str:
         """What was tried to tune an activation."""
@@ -283,14 +300,16 @@ def _group(network: str, rest: str, runs: dict[str, list[Result]], plan: Compari
 
 
 def _best(values: dict[str, list[Result]]) -> list[Result]:
-    """The runs at the value with the best mean accuracy on validation images, of those with the fewest runs amiss."""
+    """The runs at the value with the best mean score on validation images, of those with the fewest runs amiss."""
     if len(values) == 1:
         return next(iter(values.values()))
+    ended = [run.metrics for runs in values.values() for run in runs if run.state == "finished"]
+    by = score.measured(ended)
 
     def merit(runs: list[Result]) -> tuple[int, float]:
         finished = [run for run in runs if run.state == "finished"]
-        accuracy = np.mean([run.metric("validation_accuracy") for run in finished]) if finished else 0.0
-        return len(finished) - len(runs), float(accuracy)
+        mean = np.mean([run.metric(by.of("validation")) for run in finished]) if finished else 0.0
+        return len(finished) - len(runs), float(mean if by.higher else -mean)
 
     return max(values.values(), key=merit)
 

@@ -26,6 +26,11 @@ def blocks(results: Results) -> Iterator[Paragraph | Table]:
     if not runs:
         return
     yield Paragraph(f"Made by `{_sweep(results, runs)}` and `{_command(results, runs)}`.")
+    yield from recorded(runs)
+
+
+def recorded(runs: list[Result]) -> Iterator[Paragraph | Table]:
+    """A table of what runs that ended recorded."""
     rows = [[what, _each(runs, value)] for what, value in RECORDED.items()]
     yield Table("provenance", "What the runs recorded of where they were made", ("", "value"), rows)
     now, then = {package: code(package) for package in CODE}, {json.dumps(run.environment.get("code")) for run in runs}

@@ -3,6 +3,7 @@
 NumPy and SciPy alone; `zoo/reports/judge.py` has the reasons and sources.
 """
 
+import bisect
 import functools
 import itertools
 import math
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 POWER = 0.8
 ARRANGEMENTS, DRAWN = 200_000, 99_999
@@ -31,7 +32,7 @@ class Difference(NamedTuple):
 def difference(x: np.ndarray, y: np.ndarray, level: float, paired: bool = False) -> Difference:
     """The difference of two means, with an interval at 1 - level; `paired` values are in the same order."""
     low, high, p = _inverted(x, y, level, paired)
-    detectable = _spread(x, y, paired) * _detectable(len(x), len(y), level, paired)
+    detectable = spread(x, y, paired) * _detectable(len(x), len(y), level, paired)
     return Difference(float(x.mean() - y.mean()), low, high, p, detectable)
 
 
@@ -40,7 +41,7 @@ def smallest_p(n: int, m: int, paired: bool = False) -> float:
     return min(1.0, 2 / (2**n if paired else math.comb(n + m, n)))
 
 
-def _spread(x: np.ndarray, y: np.ndarray, paired: bool) -> float:
+def spread(x: np.ndarray, y: np.ndarray, paired: bool) -> float:
     """The pooled standard deviation; of pairs, that of their differences."""
     if paired:
         return float(np.std(x - y, ddof=1)) if len(x) > 1 else math.nan
@@ -107,6 +108,27 @@ def _detectable(n: int, m: int, level: float, paired: bool) -> float:
         for _ in range(SIMULATED)
     ]
     return -float(np.quantile(lows, 1 - POWER, method="lower"))
+
+
+def power(effect: float, seeds: int, level: float) -> float:
+    """The probability that a t-test of two arms of so many seeds finds a true difference, in standard deviations.
+
+    With more seeds than a few the permutation test has the same, and no arrangements need be counted.
+    """
+    free = 2 * seeds - 2
+    return float(stats.nct.sf(stats.t.isf(level / 2, free), free, effect * math.sqrt(seeds / 2)))
+
+
+def visible(seeds: int, level: float) -> float:
+    """The true difference that this test finds with a probability of `POWER`, in standard deviations."""
+    return float(optimize.brentq(lambda effect: power(effect, seeds, level) - POWER, 0, 100))
+
+
+def seeds_to_see(effect: float, level: float, most: int = 10_000) -> int | None:
+    """The least number of seeds with which it finds a difference so often; None above `most`."""
+    if power(effect, most, level) < POWER:
+        return None
+    return 2 + bisect.bisect_left(range(2, most), True, key=lambda seeds: power(effect, seeds, level) >= POWER)
 
 
 def holm(probabilities: Sequence[float]) -> list[float]:

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from zoo.reports import figures, judge, statistics
 from zoo.reports.document import Figure, Paragraph, Table
 from zoo.reports.judge import Section, Verdict
+from zoo.reports.score import Scale
 
 STATES = {
     "above": "beyond chance above",
@@ -32,23 +32,6 @@ EXPLAINED = (
     "that the difference has because other test images would have given another one; more seeds don't make it smaller. "
     "`zoo/reports/judge.py` has the reasons and sources of these choices."
 )
-
-
-class Scale(NamedTuple):
-    """How scores are written: times a factor, with so many digits, in a unit."""
-
-    factor: float
-    digits: int
-    unit: str
-
-    def __call__(self, value: float) -> str:
-        return f"{self.factor * value:+.{self.digits}f}" if math.isfinite(value) else f"{value:+}".replace("inf", "∞")
-
-    def between(self, low: float, high: float) -> str:
-        return f"[{self(low)}, {self(high)}]"
-
-
-POINTS = Scale(100, 2, "points")
 
 
 def explained(sections: Mapping[str, Section], named: bool) -> Paragraph:
@@ -97,7 +80,7 @@ def _row(verdict: Verdict, scale: Scale, error: str) -> list[str]:
         return [name, "", "", "", f"{verdict.p:.2g}", "", "", "", _state(verdict)]
     judged = ["", "", ""]
     if verdict.status != "lost":  # survivors are a selection, which no interval is for
-        judged = [scale.between(found.low, found.high), f"{found.p:.2g}", scale(found.detectable).lstrip("+")]
+        judged = [scale.between(found.low, found.high), f"{found.p:.2g}", scale.plain(found.detectable)]
     lost = f"{scale(guessed.mean)} {scale.between(guessed.low, guessed.high)}, p = {guessed.p:.2g}" if guessed else ""
     between, exact, detectable = judged
     return [name, scale(found.mean), between, exact, f"{verdict.p:.2g}", detectable, error, lost, _state(verdict)]

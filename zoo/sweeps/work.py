@@ -1,10 +1,13 @@
 """Trains the missing runs of a sweep: one after another on this machine, or as tasks of a cluster."""
 
+import sys
 import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zoo import signals
+from zoo.errors import UserError
 from zoo.sweeps import cluster
 from zoo.sweeps.display import Display
 from zoo.sweeps.folder import SweepFolder
@@ -12,7 +15,29 @@ from zoo.sweeps.folder import SweepFolder
 if TYPE_CHECKING:
     from zoo.sweeps.grid import Planned
 
+TIME_TO_SAVE = 15.0  # seconds of the time budget for a run to save and stop
 WAIT = 2.0  # seconds before a run that another process trains is checked again
+
+
+def train(
+    sweep: SweepFolder, backend: str, limit: int | None, deadline: float | None, nodes: cluster.Cluster | None
+) -> None:
+    """Trains runs, here or on a cluster, until none is left, or `limit` were trained, or the deadline has come.
+
+    Raises:
+        UserError: if a log or a lock can't be written.
+    """
+    try:
+        with signals.raised():
+            if nodes:
+                work_on_ray(sweep, backend, limit, deadline, nodes)
+            else:
+                work(sweep, backend, limit, deadline)
+    except KeyboardInterrupt:
+        print(f"interrupted; the same command resumes the sweep in {sweep.out}", file=sys.stderr)
+        raise
+    except OSError as error:  # a log or a lock can't be written: a full disk, a read-only folder
+        raise UserError(f"{error.filename or sweep.out}: can't write it: {error.strerror}") from None
 
 
 def work(sweep: SweepFolder, backend: str, limit: int | None, deadline: float | None) -> None:

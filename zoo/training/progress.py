@@ -1,7 +1,8 @@
 """The progress of a run: a bar for the current epoch on a terminal, plain lines elsewhere."""
 
+import re
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 
 class Progress:
@@ -58,3 +59,24 @@ class Progress:
 def duration(seconds: float) -> str:
     minutes = round(seconds / 60)
     return f"{seconds:.0f} s" if seconds < 120 else f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+class Cost(NamedTuple):
+    """What a run takes, in seconds: to start, with all that is compiled, and for each epoch."""
+
+    start: float
+    epoch: float
+
+    def of(self, epochs: int) -> float:
+        return self.start + epochs * self.epoch
+
+    def said(self, epochs: int, seeds: int) -> str:
+        whole = duration(self.start + seeds * epochs * self.epoch)
+        times = f" for each of {seeds} seeds" if seeds > 1 else ""
+        return f"about {whole}: {self.start:.4g} s to start, {epochs} epochs of {self.epoch:.4g} s{times}"
+
+    @classmethod
+    def read(cls, line: str) -> "Cost | None":
+        """Of what `said` gave."""
+        found = re.search(r"([0-9.e+-]+) s to start, [0-9]+ epochs of ([0-9.e+-]+) s", line)
+        return cls(float(found[1]), float(found[2])) if found else None

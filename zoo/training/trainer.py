@@ -13,7 +13,7 @@ import keras_adaptact as ka
 from zoo import files, models
 from zoo.config.schema import Config
 from zoo.data import datasets
-from zoo.data.pipeline import Pipeline, fast_format, plan, steps_of_an_epoch
+from zoo.data.pipeline import Pipeline, Plan, fast_format, plan, steps_of_an_epoch
 from zoo.errors import ConfigError
 from zoo.training import checkpoint, memory, metrics, tensorboard
 from zoo.training.engine import Engine
@@ -23,6 +23,7 @@ from zoo.training.recorder import CROSS_ENTROPY, Recorder
 
 CLASSES = 10  # of both data sets
 LONG = 2.0  # seconds of a chunk of steps, between two looks at the clock
+ENOUGH = 2.0  # seconds of steps that their pace is measured on
 
 
 class Stopped(Exception):
@@ -175,6 +176,35 @@ class Trainer:
         seconds = before + time.perf_counter() - began
         recorder.epoch(row, seconds, before + trained - began, batches.parts[0].size)
         progress.epoch(row, seconds)
+
+    def pace(self) -> tuple[float, float]:
+        """How many seconds an epoch takes once everything is compiled, and how many it took to find out.
+
+        It trains for a while.
+        """
+        size, batch = len(self.dataset.train.labels), self.config.training.batch_size
+        batches = plan(size, batch, self.seed, 1)
+        first = min(self.engine.dispatch, batches.steps)
+        self._timed_steps(batches, 0, first)
+        began, step, done, seconds = time.perf_counter(), first % batches.steps, 0, 0.0
+        while seconds < ENOUGH:
+            stop = min(step + self.engine.dispatch, batches.steps)
+            seconds += self._timed_steps(batches, step, stop)
+            done, step = done + stop - step, stop % batches.steps
+        epoch = seconds / done * batches.steps
+        if self.dataset.validation is not None:
+            images = self.dataset.validation.images
+            self.engine.predict(images[:batch])
+            again = time.perf_counter()
+            self.engine.predict(images[:batch])
+            epoch += (time.perf_counter() - again) * len(images) / min(batch, len(images))
+        return epoch, time.perf_counter() - began
+
+    def _timed_steps(self, batches: Plan, start: int, stop: int) -> float:
+        began = time.perf_counter()
+        self.engine.train(batches, start, stop)
+        self.engine.wait()
+        return time.perf_counter() - began
 
     def _loss(self) -> float:
         """The mean over the epoch so far."""

@@ -14,11 +14,11 @@ BAND = "mean over seeds, and a band from the lowest to the highest; a cross is w
 
 def figure3(results: Results, output: str) -> Iterator[Figure]:
     for column, what, groups in _by_loss(results, output):
-        curves = _curves(groups, column)
+        curves = by_epoch(groups, column)
         if not curves:
             continue
         name = f"{output}-with-penalty" if any(map(has_penalty, groups)) else output
-        drawing = figures.against_epoch(curves, what, lost=_lost(groups, column))
+        drawing = figures.against_epoch(curves, what, lost=lost_by_epoch(groups, column))
         yield Figure(name, f"{what.capitalize()} against epoch: {BAND}.", drawing)
         areas = {
             title: {label: [area(run) for run in runs] for label, runs in found.items()}
@@ -34,11 +34,11 @@ def figure4(results: Results, output: str) -> Iterator[Figure]:
     only = ("method1", "method2", BASELINE)
     measure = ("report_precision", "precision on 64 test images", results.groups(output))
     for column, what, groups in (*_by_loss(results, output), measure):
-        curves = _curves(groups, column, only)
+        curves = by_epoch(groups, column, only)
         if curves:
             name = f"{output}-{column}"
             caption = f"{what.capitalize()} against epoch, both methods and ReLU: {BAND}."
-            drawing = figures.against_epoch(curves, what, lost=_lost(groups, column, only))
+            drawing = figures.against_epoch(curves, what, lost=lost_by_epoch(groups, column, only))
             yield Figure(name, caption, drawing)
 
 
@@ -50,7 +50,7 @@ def _by_loss(results: Results, output: str) -> list[tuple[str, str, list[Group]]
     return [(column, what, groups) for (column, what), groups in found.items()]
 
 
-def _curves(groups: list[Group], column: str, only: tuple[str, ...] = ()) -> dict[str, dict[str, np.ndarray]]:
+def by_epoch(groups: list[Group], column: str, only: tuple[str, ...] = ()) -> dict[str, dict[str, np.ndarray]]:
     """For each group and activation a column of the histories (seeds, epochs), where runs have it."""
     found = {
         group.title: {name: stacked(runs, column) for name, runs in group.runs.items() if not only or name in only}
@@ -60,7 +60,9 @@ def _curves(groups: list[Group], column: str, only: tuple[str, ...] = ()) -> dic
     return {title: each for title, each in found.items() if each}
 
 
-def _lost(groups: list[Group], column: str, only: tuple[str, ...] = ()) -> dict[str, dict[str, list[np.ndarray]]]:
+def lost_by_epoch(
+    groups: list[Group], column: str, only: tuple[str, ...] = ()
+) -> dict[str, dict[str, list[np.ndarray]]]:
     """The same column of the runs that diverged."""
     found: dict[str, dict[str, list[np.ndarray]]] = {}
     for group in groups:

@@ -10,7 +10,7 @@ from scipy import integrate
 from zoo.reports import comparable, figures, judge, statistics, verdicts
 from zoo.reports.document import Figure, Heading, Paragraph, Table
 from zoo.reports.groups import CLASSES, ENDED, LOST, Group, Result, Results
-from zoo.reports.verdicts import POINTS
+from zoo.reports.score import POINTS
 
 EXPLAINED = (
     "After the last epoch, on all test images, which take part in no choice. Mean and standard deviation over the "
@@ -40,7 +40,7 @@ def blocks(results: Results, found: Verdicts) -> Iterator[Heading | Paragraph | 
     yield verdicts.explained(judged, any(group.comparisons.pairs for group in groups))
     for group in groups:
         yield Heading(group.title, 3)
-        told, errors = found[group.title], verdicts.image_errors(group.section, group.right, POINTS, _images(group))
+        told, errors = found[group.title], verdicts.image_errors(group.section, group.right, POINTS, images(group))
         yield from verdicts.blocks(group.slug, group.title, group.section, told, POINTS, errors, "test accuracy")
         times = comparable.same_machine([run for runs in group.runs.values() for run in runs])
         yield _table(group, times)
@@ -48,7 +48,7 @@ def blocks(results: Results, found: Verdicts) -> Iterator[Heading | Paragraph | 
         yield from _effort(group)
 
 
-def _images(group: Group) -> int | None:
+def images(group: Group) -> int | None:
     """How many test images its runs were measured on, where they say so."""
     counts = {run.environment.get("images", {}).get("test") for runs in group.runs.values() for run in runs}
     return counts.pop() if len(counts) == 1 else None
@@ -99,7 +99,7 @@ def _lost(planned: list[Result]) -> str:
 
 
 def _cells(group: Group, runs: list[Result], base: list[Result] | None, times: bool) -> list[str]:
-    column, step = loss_column(group), _pace(runs)
+    column, step = loss_column(group), pace(runs)
     loss, reached = stacked(runs, column).mean(axis=0), ""
     if base and not has_penalty(group):
         reached = str(epochs_to_reach(loss, stacked(base, column).mean(axis=0)[-1]) or "never")
@@ -111,12 +111,12 @@ def _cells(group: Group, runs: list[Result], base: list[Result] | None, times: b
         f"{area(loss):.2f}",
         reached,
         f"{step:.1f}",
-        f"{step / _pace(base):.2f}" if base and times else "",
+        f"{step / pace(base):.2f}" if base and times else "",
         f"{median(run.metric('peak_memory_mb') for run in runs):.0f}",
     ]
 
 
-def _pace(runs: list[Result]) -> float:
+def pace(runs: list[Result]) -> float:
     return median(run.milliseconds_a_step() for run in runs)
 
 
@@ -176,7 +176,7 @@ def _convergence(group: Group, others: dict[str, list[Result]], base: list[Resul
 def _cost(others: dict[str, list[Result]], base: list[Result], times: bool) -> str:
     if not times:
         return "Runs were made on machines that differ, so that times aren't compared"
-    timed = sorted((_pace(runs) / _pace(base), name) for name, runs in others.items())
+    timed = sorted((pace(runs) / pace(base), name) for name, runs in others.items())
     (low, cheapest), (high, dearest) = timed[0], timed[-1]
     return f"A step takes from {low:.2f} ({cheapest}) to {high:.2f} ({dearest}) times as long as the baseline's"
 

@@ -1,0 +1,269 @@
+"""The answer of a comparison: a sentence, and a page of tables and figures that it rests on."""
+
+import shlex
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import numpy as np
+
+from zoo import files, manifest
+from zoo.comparisons import more, words
+from zoo.comparisons.folder import RATES, SEEDS, Folder
+from zoo.environment import from_here
+from zoo.reports import comparable, document, figures, judge, provenance, verdicts
+from zoo.reports.document import Figure, Heading, Paragraph, Table
+from zoo.reports.groups import ENDED, Result, Results
+from zoo.reports.sections import curves, sound
+
+Block = Heading | Paragraph | Table | Figure
+JSON = "answer.json"
+HEADER = ("learning rate", "runs", "difference [95 %]", "p (Holm)", "times the training time", "times the memory", "")
+COSTS = ("activation", "ms a step", "times", "seconds a run", "peak MB", "times", "parameters")
+BEFORE = (
+    "Mind: this comparison was looked at with {before} seeds before it got {now}. To add seeds until a difference "
+    "shows finds one where there is none more often than 5 % of the time; the p-values are those of a single look."
+)
+
+
+class Answer:
+    """What the runs of a comparison say.
+
+    Args:
+        folder: of the comparison, all of whose runs ended.
+        mixed: whether runs that differ in more than they should are reported all the same, and that is said.
+
+    Raises:
+        UserError: for runs that aren't those of the comparison, or differ in data, backend, config or code.
+    """
+
+    def __init__(self, folder: Folder, mixed: bool = False):
+        self.folder, self.question = folder, folder.question
+        results = Results(folder.out / SEEDS)
+        self.banners = comparable.check(results, mixed)
+        (group,) = results.groups()
+        tuned = [] if len(self.question.rates) == 1 else [Results(folder.out / RATES)]
+        for each in tuned:
+            self.banners += comparable.check(each, mixed)
+        ladder = next((each.groups()[0].ladder for each in tuned), group.ladder)
+        self.chosen, self.group = {name: group.chosen(name) for name in group.planned}, replace(group, ladder=ladder)
+        self.verdicts = judge.judge({"": self.group.section})[""]
+        self.score = self.group.score
+
+    @cached_property
+    def runs(self) -> list[Result]:
+        return [run for runs in self.group.planned.values() for run in runs if run.state in ENDED]
+
+    @cached_property
+    def times(self) -> dict[str, float]:
+        """How many times as long as the first activation's a step of each takes, where machines allow to compare."""
+        return self._ratios(sound.pace) if comparable.same_machine(self.runs) else {}
+
+    @cached_property
+    def memory(self) -> dict[str, float]:
+        return self._ratios(_peak) if comparable.same_machine(self.runs) else {}
+
+    def _ratios(self, of: Callable[[list[Result]], float]) -> dict[str, float]:
+        base = self.group.runs.get(self.group.baseline)
+        return {name: of(runs) / of(base) for name, runs in self.group.runs.items()} if base else {}
+
+    @cached_property
+    def sentence(self) -> str:
+        return words.sentence(self.verdicts, self.score, len(self.question.seeds), self.times)
+
+    def scores(self, name: str) -> list[float]:
+        return list(self.group.section.arms[name].scores.values())
+
+    def content(self) -> dict[str, Any]:
+        """Everything as JSON holds it."""
+        arms = self.group.section.arms
+        return {
+            "sentence": self.sentence,
+            "score": self.score.name,
+            "higher_is_better": self.score.higher,
+            "baseline": self.group.baseline,
+            "activations": {
+                name: {
+                    "activation": self.question.activations[name],
+                    "learning_rate": float(self.chosen[name]),
+                    "scores": dict(arm.scores),
+                    "planned": arm.planned,
+                    "lost": arm.lost,
+                    "mean": fmean(self.scores(name)) if arm.scores else None,
+                    "times_the_training_time": self.times.get(name),
+                    "times_the_memory": self.memory.get(name),
+                }
+                for name, arm in arms.items()
+            },
+            "comparisons": [
+                {"activation": each.comparison.arm, "verdict": each.status, "reason": each.reason, "p_holm": each.p}
+                | {"difference": each.found._asdict() if each.found else None}
+                for each in self.verdicts
+            ],
+        }
+
+    @property
+    def page(self) -> Path:
+        return self.folder.out / "report" / "report.html"
+
+    def write(self, command: Sequence[str]) -> None:
+        """The page, as report.html and report.md, its tables and figures as files, and all of it as answer.json.
+
+        Args:
+            command: that the page says it was made by.
+
+        Raises:
+            UserError: where files of others are in their place.
+        """
+        out = document.folder(None, self.folder.out)
+        manifest.check([out / JSON])
+        blocks = list(self.blocks(shlex.join(map(from_here, command))))
+        document.write(out, f"Comparison {self.folder.out.resolve().name}", blocks)
+        files.write_json(out / JSON, self.content(), manifest.claim)
+
+    def blocks(self, command: str) -> Iterator[Block]:
+        yield Paragraph(self.sentence)
+        yield from (Paragraph(f"Mind: {banner}") for banner in self.banners)
+        if before := self.folder.looked():
+            counts = ", ".join(map(str, before))
+            yield Paragraph(BEFORE.format(before=counts, now=len(self.question.seeds)))
+        yield from self._edges()
+        yield self._table()
+        yield Paragraph(self._how())
+        yield Heading("The differences")
+        yield from self._differences()
+        yield Heading("What more seeds would show")
+        yield from more.blocks(self.verdicts, self.group.section, self.score, self._seconds_a_seed())
+        if len(self.question.rates) > 1:
+            yield Heading("Learning rates")
+            yield self._rates()
+        yield Heading("Training")
+        yield from self._training()
+        yield Heading("What it costs")
+        yield self._costs()
+        yield Heading("Where these runs were made")
+        if command:
+            yield Paragraph(f"Made by `{command}`.")
+        yield from provenance.recorded(self.runs)
+
+    def _edges(self) -> Iterator[Paragraph]:
+        """An activation that is best at the end of the ladder may be better beyond it."""
+        ends = [str(self.question.rates[0]), str(self.question.rates[-1])]
+        names = [f"{name} ({rate})" for name, rate in self.chosen.items() if rate in ends]
+        if len(self.question.rates) > 2 and names:
+            yield Paragraph(
+                f"Mind: the best learning rate of {', '.join(names)} is the lowest or the highest that was tried, so "
+                "that a better one may lie beyond: --rates takes a list of others."
+            )
+
+    def _table(self) -> Table:
+        told = {verdict.comparison.arm: verdict for verdict in self.verdicts}
+        scale = self.score.scale
+        factor = "%" if scale.factor == 100 else scale.unit
+        rows = []
+        for name, planned in self.group.planned.items():
+            found, verdict = self.scores(name), told.get(name)
+            cells = ["", "", "what the others are compared with"]
+            if verdict:
+                difference = verdict.found
+                known = difference and verdict.status in words.JUDGED
+                interval = f" {scale.between(difference.low, difference.high)}" if difference and known else ""
+                cells = [
+                    scale(difference.mean) + interval if difference else "",
+                    f"{verdict.p:.2g}",
+                    self._verdict(verdict.status),
+                ]
+            absent = self.group.absent(name)
+            rows.append(
+                [
+                    name,
+                    sound.spread(found, scale.factor, scale.digits) if found else "",
+                    self.chosen[name],
+                    f"{len(found)} of {len(planned)}" + (f", {absent}" if absent else ""),
+                    *cells[:2],
+                    *(f"{each[name]:.2f}" if name in each else "" for each in (self.times, self.memory)),
+                    cells[2],
+                ]
+            )
+        measured = f"test {self.score.title}{f', {factor}' if factor else ''}"
+        caption = f"Mean and standard deviation over seeds, and differences from {self.group.baseline} in {scale.unit}"
+        return Table("activations", caption.removesuffix(" in "), ("activation", measured, *HEADER), rows)
+
+    def _verdict(self, status: str) -> str:
+        if status in ("above", "below"):
+            return "better" if self.score.better(status) else "worse"
+        return "no difference seen" if status == "open" else verdicts.STATES[status]
+
+    def _how(self) -> str:
+        asked = self.question
+        epochs = self.folder.config.training.epochs
+        return (
+            f"How: {asked.effort()}. Then each was trained for {epochs} epochs with {len(asked.seeds)} fresh seeds, "
+            "the same for all, and measured once, on test data that had a part in no choice."
+        )
+
+    def _differences(self) -> Iterator[Block]:
+        section, score = self.group.section, self.score
+        yield verdicts.explained({"": section}, named=True)
+        errors = verdicts.image_errors(section, self.group.right, score.scale, sound.images(self.group))
+        title, what = self.group.title, f"test {score.title}"
+        yield from verdicts.blocks("activations", title, section, self.verdicts, score.scale, errors, what)
+
+    def _rates(self) -> Figure:
+        key, factor = self.score.of("validation"), self.score.scale.factor
+        arms = {
+            name: {
+                float(rate): np.array([factor * run.metric(key) if run.state == "finished" else np.nan for run in runs])
+                for rate, runs in values.items()
+            }
+            for name, values in self.group.ladder.items()
+        }
+        known = np.concatenate([each for values in arms.values() for each in values.values()])
+        worst = np.nanmin(known) if self.score.higher else np.nanmax(known)
+        what = f"validation {self.score.title}"
+        drawing = figures.against_rate({self.group.title: arms}, "learning rate", what, float(worst))
+        caption = (
+            f"{what.capitalize()} after {self.question.rate_epochs} epochs against the learning rate; a cross, at "
+        )
+        return Figure("rates", f"{caption}the worst that was measured, is a run that did not finish.", drawing)
+
+    def _training(self) -> Iterator[Figure]:
+        group, score = self.group, self.score
+        for column, what in (
+            (sound.loss_column(group), sound.loss_name(group)),
+            (f"val_{score.name}", f"validation {score.title}"),
+        ):
+            if found := curves.by_epoch([group], column):
+                lost = curves.lost_by_epoch([group], column)
+                drawing = figures.against_epoch(found, what, lost=lost)
+                yield Figure(f"training-{column}", f"{what.capitalize()} against epoch: {curves.BAND}.", drawing)
+
+    def _costs(self) -> Table:
+        rows = [
+            [
+                name,
+                f"{sound.pace(runs):.2f}",
+                f"{self.times[name]:.2f}" if name in self.times else "",
+                f"{median(run.metric('seconds') for run in runs):.1f}",
+                f"{_peak(runs):.0f}",
+                f"{self.memory[name]:.2f}" if name in self.memory else "",
+                f"{runs[0].metric('parameters'):,}",
+            ]
+            for name, runs in self.group.runs.items()
+        ]
+        caption = (
+            f"Medians over the runs that finished; times are those of {self.group.baseline}. Memory is that of the "
+            "process on a CPU, of the device on a GPU. Times hold for the machine as it was, whatever else ran on it"
+        )
+        return Table("costs", caption, COSTS, rows)
+
+    def _seconds_a_seed(self) -> float:
+        """Of a run with each activation."""
+        return sum(median(run.metric("seconds") for run in runs) for runs in self.group.runs.values())
+
+
+def _peak(runs: list[Result]) -> float:
+    return median(run.metric("peak_memory_mb") for run in runs)

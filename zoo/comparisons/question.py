@@ -1,0 +1,190 @@
+"""What a comparison asks, and the two sweeps that answer it: of learning rates, then of seeds."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from zoo.config.schema import Activation, Config, Count, Positive, Strict
+from zoo.errors import ConfigError, UserError
+from zoo.reports.groups import TWINS
+
+RATE = "training.optimizer.learning_rate"
+RATES, SEEDS = 5, 10  # how many of each by default
+STEP = 10**0.5  # between two rates
+ADAPTIVE = ("prelu", "swish", "method1")  # compared by default, beside the adaptive twin of the first
+Spec = dict[str, Any] | list[dict[str, Any]]
+
+
+class Question(Strict):
+    """Which activations are compared in one network, and how.
+
+    Attributes:
+        activations: what a config has as its activation, by label; the first is what the others are compared with.
+        rates: learning rates that each is tried with, rising.
+        rate_epochs: of the runs that choose the rate.
+        rate_seed: of these runs.
+        seeds: of the runs that are judged.
+    """
+
+    activations: dict[str, Spec] = Field(min_length=2)
+    rates: list[Positive] = Field(min_length=1)
+    rate_epochs: Count
+    rate_seed: int
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _folders_differ(self):
+        names = [_file_name(label) for label in self.activations]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"two activations are called {twice}")
+        return self
+
+    @property
+    def baseline(self) -> str:
+        return next(iter(self.activations))
+
+    @property
+    def others(self) -> list[str]:
+        return list(self.activations)[1:]
+
+    def sweep_of_rates(self, base: str) -> dict[str, Any]:
+        """Each activation at each rate, without a look at test data."""
+        fixed = {"training.epochs": self.rate_epochs, "training.seeds": [self.rate_seed]}
+        return self._sweep(
+            base,
+            fixed | {"metrics.report_batch": None, "metrics.test": False},
+            {"activation": self._choices(), RATE: self.rates},
+        )
+
+    def sweep_of_seeds(self, base: str, chosen: Mapping[str, str]) -> dict[str, Any]:
+        """Each activation at the rate that was chosen for it, by its label."""
+        rates = [rate for rate in self.rates if str(rate) in chosen.values()]
+        others = {label: [str(rate) for rate in rates if str(rate) != chosen[label]] for label in self.activations}
+        exclude = [{"activation": [label], RATE: each} for label, each in others.items() if each]
+        axes: dict[str, list[Any]] = {"activation": self._choices(), RATE: rates, "seed": self.seeds}
+        return self._sweep(base, {"metrics.report_batch": None}, axes) | {"outputs": ["sound"], "exclude": exclude}
+
+    def _sweep(self, base: str, fixed: dict[str, Any], axes: dict[str, list[Any]]) -> dict[str, Any]:
+        pairs = [[label, self.baseline] for label in self.others]
+        plan = {"secondary": pairs, "baseline": self.baseline, "tuned": RATE, "effort": self.effort()}
+        return {"base": base, "set": fixed, "axes": axes, "comparisons": plan}
+
+    def _choices(self) -> list[dict[str, Any]]:
+        return [{"label": label, "value": value} for label, value in self.activations.items()]
+
+    def effort(self) -> str:
+        """How the rate of each activation is chosen."""
+        if len(self.rates) == 1:
+            return f"all activations have the same learning rate, {self.rates[0]:g}"
+        return (
+            f"each activation was tried with the same {len(self.rates)} learning rates "
+            f"({', '.join(f'{rate:g}' for rate in self.rates)}), one run of {_counted(self.rate_epochs, 'epoch')} "
+            "each, and has the one that was best on validation data"
+        )
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
+
+
+def _file_name(label: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", label)
+
+
+def ask(
+    config: Config,
+    activations: Iterable[str | Mapping[str, Any]] | Mapping[str, Any] | None = None,
+    rates: int | Sequence[float] = RATES,
+    rate_epochs: int | None = None,
+    seeds: int = SEEDS,
+) -> Question:
+    """The question, with defaults where nothing is said.
+
+    Args:
+        config: the network, its data and how it is trained.
+        activations: names, specs with a name, or specs by label; by default the config's own, or ReLU, and
+            adaptive ones.
+        rates: how many learning rates around the config's, half a decade apart, or which.
+        rate_epochs: of a run that chooses the rate; by default half of the config's, or all where its schedule counts
+            epochs.
+        seeds: how many fresh ones.
+
+    Raises:
+        UserError: for too few activations, two of one name, or rates without validation data.
+    """
+    named = dict(default(config) if activations is None else _labelled(activations))
+    if len(named) < 2:
+        raise UserError(f"a comparison needs two activations or more; found {', '.join(named) or 'none'}")
+    tried = ladder(config.training.optimizer.learning_rate, rates) if isinstance(rates, int) else sorted(set(rates))
+    if len(tried) > 1 and not config.dataset.validation:
+        raise ConfigError("dataset.validation: 0 leaves no data to choose learning rates on; a share such as 0.1 does")
+    training = config.training
+    half = training.epochs if training.schedule.name == "steps" else (training.epochs + 1) // 2
+    first, fresh = training.seeds[0], (seed for seed in range(2**32) if seed != training.seeds[0])
+    chosen = [next(fresh) for _ in range(seeds)]
+    try:
+        return Question(activations=named, rates=tried, rate_epochs=rate_epochs or half, rate_seed=first, seeds=chosen)
+    except ValueError as error:
+        raise UserError(_first_of(error)) from None
+
+
+def _first_of(error: ValueError) -> str:
+    """What pydantic found first."""
+    found = getattr(error, "errors", lambda: [{"loc": (), "msg": str(error)}])()[0]
+    where = ".".join(map(str, found["loc"]))
+    return f"{where}: {found['msg']}".removeprefix(": ").replace("Value error, ", "")
+
+
+def ladder(rate: float, count: int) -> list[float]:
+    """So many rates around one, half a decade apart; above it, where there is an odd one out."""
+    steps = range(-((count - 1) // 2), count // 2 + 1)
+    return [rate if step == 0 else float(f"{rate * STEP**step:.3g}") for step in steps]
+
+
+def default(config: Config) -> dict[str, Spec]:
+    """The config's own activation, its adaptive twin, and others; ReLU first where its own is adaptive already."""
+    own = {"configured": config.resolved()["activation"]}
+    name = "configured"
+    if isinstance(config.activation, Activation):
+        name = config.activation.name
+        own = {name: config.activation.options()}
+    adaptive = {*TWINS, *ADAPTIVE, "method2", "mixture", "adaptive", "configured"}
+    if name in adaptive:
+        return (
+            {"relu": {"name": "relu"}} | own | {each: {"name": each} for each in ("arelu", *ADAPTIVE) if each != name}
+        )
+    twin = next((twin for twin, fixed in TWINS.items() if fixed == name), None)
+    twins = {twin: {"name": twin}} if twin else {f"adaptive {name}": {"name": "adaptive", "function": name}}
+    return own | twins | {each: {"name": each} for each in ADAPTIVE}
+
+
+def _labelled(activations: Iterable[str | Mapping[str, Any]] | Mapping[str, Any]) -> Iterable[tuple[str, Spec]]:
+    if isinstance(activations, Mapping):
+        for label, spec in activations.items():
+            yield str(label), {"name": spec} if isinstance(spec, str) else spec
+        return
+    seen: list[str] = []
+    for each in activations:
+        label, spec = _of_word(each) if isinstance(each, str) else (str(each.get("name")), dict(each))
+        if label in seen:
+            raise UserError(f"two activations are called {label}; give one a label: LABEL={label}")
+        seen.append(label)
+        yield label, spec
+
+
+def _of_word(word: str) -> tuple[str, Spec]:
+    """Of NAME, LABEL=NAME or LABEL=JSON."""
+    label, equals, text = word.partition("=")
+    if not equals:
+        return word, {"name": word}
+    if not label or not text:
+        raise UserError(f"{word[:80]!r}: expected an activation as NAME, LABEL=NAME or LABEL=JSON")
+    if not text.startswith(("{", "[")):
+        return label, {"name": text}
+    try:
+        return label, json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{word[:80]!r}: not valid JSON: {error}") from None
