@@ -55,7 +55,7 @@ def made_up(monkeypatch):
         validation = 0.7 - abs(np.log(rate / BEST.get(label, 0.05))) / 10
         found[f"validation_{metric['name']}"] = float(validation)
         if planned.config.metrics.test:
-            noise = np.random.default_rng([seed, len(label)]).normal(0, 0.007)
+            noise = np.random.default_rng([seed, len(label), 2]).normal(0, 0.007)
             found |= {f"test_{metric['name']}": float(0.8 + ABOVE[label] + noise), "test_loss": 1.0}
         if (label, seed) in metric["lost"]:
             found = {"status": "diverged", "seed": seed, "epochs": epochs}

@@ -21,6 +21,7 @@ COMMANDS = {
     "zoo.predict": [OLD / "finished", "x.png"],
     "zoo.report": [OLD / "sweep"],
     "zoo.sweep": ["configs/sweeps/quick.json"],
+    "zoo.compare": ["configs/quickstart.json"],
     "zoo.config": [],
     "zoo.pack": [OLD / "sweep", "packed"],
     "tuner.search": ["configs/search/quick.json"],

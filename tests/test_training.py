@@ -302,7 +302,7 @@ def test_what_cannot_be_resumed_says_so(tmp_path, capsys):
         return line
 
     assert "environment.json: no such file" in refusal("--resume", str(tmp_path))
-    assert "--set and --out are for new runs" in refusal("--resume", str(tmp_path), "--out", "x")
+    assert "--set, --out and --dry-run are for new runs" in refusal("--resume", str(tmp_path), "--out", "x")
     out = tmp_path / "run"
     run(config.load(QUICK, small("training.epochs=1")), out)
     (out / "metrics.json").unlink()

@@ -106,6 +106,8 @@ class Result:
         if not path.exists():
             return None
         found = read_classes(path)
+        if "test" not in found:  # it was told not to measure there
+            return None
         try:
             return found["test"] == found["test_labels"]
         except (ValueError, KeyError) as error:
