@@ -21,7 +21,10 @@ from zoo.reports.sections import curves, sound
 
 Block = Heading | Paragraph | Table | Figure
 JSON = "answer.json"
-HEADER = ("learning rate", "runs", "difference [95 %]", "p (Holm)", "times the training time", "times the memory", "verdict")
+HEADER = (
+    *("learning rate", "runs", "difference [95 %]", "p (Holm)", "times the training time", "times the memory"),
+    "verdict",
+)
 COSTS = ("activation", "ms a step", "times", "seconds a run", "peak MB", "times", "parameters")
 BEFORE = (
     "Mind: this comparison was looked at with {before} seeds before it got {now}. To add seeds until a difference "

@@ -13,7 +13,8 @@ from zoo.errors import UserError
 
 NOTE = "note.txt"
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a;
+  overflow-wrap: break-word; }
 table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; font-size: 0.875rem; }
 td { font-variant-numeric: tabular-nums; white-space: nowrap; }
 th, td { border-bottom: 1px solid #ccc; padding: 0.25rem 0.6rem; text-align: right; }
@@ -85,6 +86,7 @@ def write(out: Path, title: str, blocks: Sequence[Heading | Paragraph | Table | 
     files.write_text(
         out / "report.html",
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n",
         manifest.claim,
     )
