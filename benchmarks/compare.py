@@ -1,0 +1,103 @@
+"""Whether `zoo.compare` finds a difference where there is none: the same activation under two names, again and again.
+
+    KERAS_BACKEND=torch python benchmarks/compare.py --out benchmarks/results/compare.json
+
+Each repetition is a whole comparison of LeNet on few digits with ReLU as "relu" and as "again": two learning rates,
+then ten seeds of each. Seeds are the same for all activations, and the same activation with the same seed is the same
+network; so that chance has its part, the runs of "again" are trained with other seeds than the comparison says. Runs
+are trained in this process.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from zoo import backend
+
+backend.choose()
+
+from zoo import config, files, train
+from zoo.comparisons.folder import Folder
+from zoo.comparisons.page import Answer
+from zoo.comparisons.question import Question
+from zoo.environment import describe_environment
+from zoo.sweeps.folder import SweepFolder
+from zoo.training.progress import Cost
+
+APART = 10**6  # between the seeds of both names
+NETWORK = {
+    "dataset": {"name": "digits", "limit": 300, "test_limit": 200, "validation": 0.2},
+    "training": {"epochs": 4, "batch_size": 32},
+}
+
+
+def run(sweep, planned, lock, deadline, show) -> str:
+    """Trains a run here, one of "again" with another seed, and writes down the one that the sweep says."""
+    folder, seed = sweep.folder(planned), planned.config.training.seeds[0]
+    shifted = seed + APART if planned.labels["activation"] == "again" else seed
+    train.run(planned.config.with_seed(shifted), folder)
+    for name, field in (("config.json", "training"), ("metrics.json", None)):
+        content = files.read_json(folder / name)
+        (content[field] if field else content).update({"seeds": [seed]} if field else {"seed": seed})
+        files.write_json(folder / name, content)
+    return sweep.state(planned)
+
+
+def repetition(number: int, seeds: int, place: Path) -> dict:
+    """The verdict of a comparison whose seeds no other one has."""
+    network = place / "network.json"
+    network.write_text(json.dumps(NETWORK))
+    first = 1000 * number
+    question = Question(
+        activations={"relu": {"name": "relu"}, "again": {"name": "relu"}},
+        rates=[0.02, 0.05],
+        rate_epochs=4,
+        rate_seed=first,
+        seeds=list(range(first + 1, first + 1 + seeds)),
+    )
+    folder = Folder(place / "out", config.load(network), question, os.environ["KERAS_BACKEND"])
+    folder.begin(dict.fromkeys(question.activations, Cost(0, 0)))
+    folder.train(None, None, None)
+    answer = Answer(folder)
+    (verdict,) = answer.verdicts
+    found = verdict.found
+    return {
+        "repetition": number,
+        "rates": answer.chosen,
+        "verdict": verdict.status,
+        "reason": verdict.reason,
+        "p": verdict.p,
+        "difference": found.mean if found else None,
+        "interval": [found.low, found.high] if found else None,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repetitions", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--out", type=Path, metavar="FILE")
+    arguments = parser.parse_args()
+    SweepFolder.run = run  # type: ignore[method-assign]
+    rows = []
+    for number in range(arguments.repetitions):
+        with tempfile.TemporaryDirectory() as place:
+            rows.append(repetition(number, arguments.seeds, Path(place)))
+        print(rows[-1], flush=True)
+        if arguments.out:
+            told = sum(row["verdict"] in ("above", "below") for row in rows)
+            environment = describe_environment("digits", ["python", *sys.argv])
+            files.write_json(
+                arguments.out,
+                {"environment": environment, "told_apart": told, "of": len(rows), "rows": rows},
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
