@@ -73,5 +73,5 @@ def test_mixing_is_confounded(tmp_path):
     text = (folder / "report" / "report.md").read_text()
     assert "Summary. mixing: of 3 planned comparisons 3 no verdict: confounded." in text
     assert "unequal effort: 8 trials for searched and 13 for learned, median rate 0.00597 and 0.0651" in text
-    assert "judged on the validation images that chose (500 images, a standard error of 2.2 points)" in text
+    assert "judged on the validation images used to choose (500 images, a standard error of 2.2 points)" in text
     assert "their best trials differ in method, granularity as well" in text

@@ -67,7 +67,7 @@ def test_the_first_that_finishes_is_handed_over(begun, capsys):
     best = json.loads(folder.best.read_text())
     assert best["training"]["optimizer"]["learning_rate"] == 0.02 and "Trial 0000" in best["notes"]
     assert trained == ["0002", "0000"] and weights(folder) == ["0000"]
-    assert "trial 0002 is passed over: it diverged, NaN loss in epoch 1" in capsys.readouterr().out
+    assert "trial 0002 is not confirmed: diverged, NaN loss in epoch 1" in capsys.readouterr().out
 
 
 def test_no_best_json_where_none_of_three_finishes(begun, capsys):

@@ -63,7 +63,7 @@ def test_mistakes_are_one_line(finished, tmp_path, capsys):
     for command, arguments, words in [
         (evaluate, [str(tmp_path)], "environment.json: no such file"),
         (evaluate, [str(broken)], "its weights don't fit the network"),
-        (predict, [str(finished), str(tmp_path / "text.png")], "can't read it as a picture"),
+        (predict, [str(finished), str(tmp_path / "text.png")], "can't be read as a picture"),
         (predict, [str(finished), str(tmp_path / "none.png")], "no such file"),
         (predict, [str(finished), str(tmp_path / "text.png"), "--top", "0"], "--top 0"),
     ]:

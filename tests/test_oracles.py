@@ -163,7 +163,7 @@ def test_a_changed_journal_is_refused(tmp_path):
     event["values"]["x"] = 0.5
     lines[3] = json.dumps(event)
     journal.write_text("\n".join(lines) + "\n")
-    with pytest.raises(UserError, match="can't be begun again"):
+    with pytest.raises(UserError, match="can't be replayed"):
         Study(journal)
 
 

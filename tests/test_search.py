@@ -60,7 +60,7 @@ def events_of(out):
 
 def test_every_trial_ends_once_though_a_worker_is_killed(searched):
     out, said = searched
-    assert "worker tuner0 died, killed by SIGKILL; started again" in said
+    assert "worker tuner0 died, killed by SIGKILL; restarted" in said
     assert not (ROOT / "untitled_project").exists()
     events = events_of(out)
     ended = [event["trial"] for event in events if event["event"] == "ended"]
@@ -105,7 +105,7 @@ def test_the_best_config_runs_as_it_is(searched, tmp_path):
 def test_a_folder_in_use_needs_resume_and_the_same_search(described, searched, capsys):
     out, _ = searched
     assert search.main([str(described), "--out", str(out)]) == 2
-    assert "--resume goes on with it" in capsys.readouterr().err
+    assert "use --resume to resume it" in capsys.readouterr().err
     other = described.parent / "other.json"
     other.write_text(described.read_text().replace('"limit": 200', '"limit": 150'))
     assert search.main([str(other), "--out", str(out), "--resume"]) == 2

@@ -88,7 +88,9 @@ def test_labels_are_judged_on_test_images(tmp_path, runs):
 def test_the_images_that_chose_do_not_judge(tmp_path, runs):
     """As version 0.1.0 had it: the objective of the search, on its validation images."""
     _, rows, words = read(made_up(tmp_path, runs))
-    assert rows["b minus a"][-1] == "no verdict: confounded" and "judged on the validation images that chose" in words
+    assert (
+        rows["b minus a"][-1] == "no verdict: confounded" and "judged on the validation images used to choose" in words
+    )
     assert words.endswith("Against a: b, c without a verdict.")
     _, rows, words = read(made_up(tmp_path / "loss", runs, "val_loss"))
     assert rows["b minus a"][1] == f"{(runs['b'] - runs['a']).mean():+.4f}"

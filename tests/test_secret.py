@@ -68,7 +68,7 @@ def test_refusals_are_logged_in_one_line(chief, capsys):
 def test_a_chief_that_others_can_reach_needs_a_secret(monkeypatch, tmp_path):
     monkeypatch.delenv(secret.SECRET, raising=False)
     for host in ("0.0.0.0", "192.0.2.1", "[::]", "no.such.host.invalid"):
-        with pytest.raises(UserError, match="asks its workers for a secret: set TUNER_SECRET_FILE"):
+        with pytest.raises(UserError, match="needs a secret: set TUNER_SECRET_FILE"):
             service.Chief(Study().oracle, host, "0")
     assert [secret.of(host) for host in ("127.0.0.1", "127.3.2.1", "[::1]", "localhost")] == [None] * 4
 
@@ -78,7 +78,7 @@ def test_a_chief_that_others_can_reach_needs_a_secret(monkeypatch, tmp_path):
     monkeypatch.setenv(secret.FILE, str(path))
     assert secret.of("192.0.2.1") == GIVEN
     path.chmod(0o640)
-    with pytest.raises(UserError, match="only its owner, this user, can read"):
+    with pytest.raises(UserError, match="must belong to this user"):
         secret.of("192.0.2.1")
     path.chmod(0o600)
     path.write_text("short")
@@ -140,7 +140,7 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path):
         lambda: found.outcome("0001"),
         lambda: trial.run(found, Study().search, None, "0001", {}, lambda *_: False),
     ):
-        with pytest.raises(UserError, match="a link out of the search's folder"):
+        with pytest.raises(UserError, match="this link leads out of the search's folder"):
             call()
     assert {path.name: path.read_text() for path in victim.iterdir()} == {"config.json": "mine", "model.keras": "mine"}
 
@@ -157,5 +157,5 @@ def test_a_worker_is_told_why_it_is_refused(chief, monkeypatch):
     for name, value in (("IP", "127.0.0.1"), ("PORT", str(chief.port))):
         monkeypatch.setenv(f"KERASTUNER_ORACLE_{name}", value)
     monkeypatch.setenv("KERASTUNER_TUNER_ID", "tuner0")
-    with pytest.raises(UserError, match=f"127.0.0.1:{chief.port}: refused: this chief asks for a secret"):
+    with pytest.raises(UserError, match=f"127.0.0.1:{chief.port}: refused: this chief needs a secret"):
         service.Worker(lambda *_: None, lambda *_: None).search()

@@ -341,7 +341,7 @@ def test_the_backend_that_is_installed_is_used(installed, monkeypatch, tmp_path)
     installed.append("jax")
     assert backend.choose() == "jax"
     monkeypatch.setenv("KERAS_BACKEND", "theano")
-    with pytest.raises(UserError, match="KERAS_BACKEND names 'theano', which is none of"):
+    with pytest.raises(UserError, match="KERAS_BACKEND names 'theano'; expected one of"):
         backend.choose()
 
 

@@ -1,9 +1,9 @@
-"""The trials of a search for other tools: python -m tuner.export searches/quick --optuna study.db --csv trials.csv
+"""Exports the trials of a search: `python -m tuner.export searches/quick --optuna study.db --csv trials.csv`.
 
-`--optuna` writes a storage of Optuna's, which `optuna-dashboard sqlite:///study.db` opens; it needs
-`pip install '.[optuna]'`. A trial that was stopped early is a pruned one there, one that diverged has failed, and the
-objective after each epoch is its intermediate value. `--csv` writes a table, a row for each trial, and for each run of
-the comparison after the search.
+`--optuna` writes an Optuna storage, which `optuna-dashboard sqlite:///study.db` opens; it needs
+`pip install '.[optuna]'`. Trials that were stopped early are pruned there, diverged ones have failed, and the objective
+after each epoch is an intermediate value. `--csv` writes a table with a row for each trial, and for each run of the
+comparison after the search.
 """
 
 import argparse
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from tuner.reports.trials import SearchResults, Trial
     from tuner.searches.space import Search
 
-STATES = {"finished": "COMPLETE", "stopped": "PRUNED", "diverged": "FAIL", "failed": "FAIL"}  # in Optuna's words
+STATES = {"finished": "COMPLETE", "stopped": "PRUNED", "diverged": "FAIL", "failed": "FAIL"}  # as Optuna calls them
 
 
 def to_optuna(found: "SearchResults", path: Path, name: str) -> None:
-    """Writes the trials of a search, in the order in which they ended, as the only study of an SQLite file.
+    """Writes the trials of a search in the order in which they ended, as a study in an SQLite file.
 
     Raises:
-        ImportError: without the package optuna.
+        ImportError: if Optuna isn't installed.
     """
     from zoo import files
 
@@ -63,7 +63,7 @@ def _fill(found: "SearchResults", path: Path, name: str) -> None:
 
 
 def numbers(search: "Search", point: Mapping[str, Any]) -> dict[str, Any]:
-    """What each entry has at a point, a simplex by its weights, numbers not beyond the ends that they rounded to."""
+    """The value of each entry at a point, simplexes as weights; rounding beyond the bounds is undone."""
     found: dict[str, Any] = {}
     for entry in search.active(point):
         value = entry.value(point) if entry.simplex else point[entry.name]
@@ -93,7 +93,7 @@ def _distributions(search: "Search") -> dict[str, Any]:
 
 
 def to_csv(found: "SearchResults") -> str:
-    """A row for each trial that ended, and for each run of the comparison after the search, which says whose it is."""
+    """A row for each trial that ended, and for each run of the comparison, with the trial that it repeats."""
     from tuner.searches.space import FINAL
 
     names = list(dict.fromkeys(n for trial in found.trials.values() for n in numbers(found.search, trial.point)))
@@ -119,7 +119,7 @@ def to_csv(found: "SearchResults") -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tuner.export", description="The trials of a search, for others.")
+    parser = argparse.ArgumentParser(prog="python -m tuner.export", description="Export the trials of a search.")
     parser.add_argument("search", type=Path, help="folder of a search, such as searches/quick")
     parser.add_argument("--optuna", type=Path, metavar="FILE", help="a new SQLite file, for optuna-dashboard")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="a new table")
@@ -136,7 +136,7 @@ def _main(arguments: argparse.Namespace) -> int:
         raise UserError("nothing to write: give --optuna FILE, --csv FILE, or both")
     for path in paths:
         if path.exists() or path.is_symlink():
-            raise UserError(f"{path}: it exists, and nothing is overwritten; name a new file")
+            raise UserError(f"{path}: this file exists; name a new one")
     with pack.opened(arguments.search) as folder:
         found = SearchResults(Folder(folder), arguments.search)
         if arguments.optuna:
@@ -146,7 +146,7 @@ def _main(arguments: argparse.Namespace) -> int:
                 raise UserError(f"--optuna needs Optuna ({error}): pip install '.[optuna]'") from None
         if arguments.csv:
             files.write_text(arguments.csv, to_csv(found))
-    print(f"{len(found.trials)} trials are in {' and '.join(map(str, paths))}")
+    print(f"wrote {len(found.trials)} trials to {' and '.join(map(str, paths))}")
     return 0
 
 

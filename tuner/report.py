@@ -1,4 +1,4 @@
-"""What a search found: `python -m tuner.report searches/quick`."""
+"""Writes the report of a search: `python -m tuner.report searches/quick`."""
 
 import argparse
 import shlex
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from zoo import signals
 from zoo.command import run_command
 
-if TYPE_CHECKING:  # so that --help needs neither pydantic nor matplotlib
+if TYPE_CHECKING:  # --help needs neither pydantic nor matplotlib
     from tuner.reports.trials import SearchResults, Trial
     from zoo.reports.document import Figure, Heading, Paragraph, Table
 
     Block = Heading | Paragraph | Table | Figure
 
-SHUFFLES = 50  # of each column, for the importance
-ENOUGH = 8  # trials that an importance needs
+SHUFFLES = 50  # of each column, for its importance
+ENOUGH = 8  # trials for importances
 
 
 def blocks(found: "SearchResults", note: str = "") -> "Iterator[Block]":
@@ -50,15 +50,15 @@ def _provenance(found: "SearchResults") -> str:
     seconds = sum(trial.outcome.seconds for trial in [*found.trials.values(), *found.finals])
     return (
         f"{search.notes} Tuner: {search.tuner.name}, seed {search.seed}. Objective: {search.objective} on images held "
-        f"out of the training images, after the last of {search.epochs} epochs; no trial of the search looked at the "
-        f"test images. Trials ended: {many}; all together they trained for {seconds / 60:.1f} minutes. Made by "
+        f"out of the training images, after the last of {search.epochs} epochs; no trial of the search used the "
+        f"test images. Trials ended: {many}; they trained for {seconds / 60:.1f} minutes in total. Made by "
         f"`{_command(found)}` and `{shlex.join(['python', '-m', 'tuner.report', str(found.shown)])}`. "
         f"{_recorded(found)}"
     ).strip()
 
 
 def _command(found: "SearchResults") -> str:
-    """Fit to be pasted."""
+    """A command to paste."""
     described = found.described
     words = ["python", "-m", "tuner.search", described.file or "SEARCH.json", "--out", str(found.shown)]
     words += ["--data-dir", described.data_dir] if described.data_dir else []
@@ -66,7 +66,7 @@ def _command(found: "SearchResults") -> str:
 
 
 def _recorded(found: "SearchResults") -> str:
-    """Of the first trial whose folder is there."""
+    """The environment of the first trial with a folder."""
     from zoo.files import read_json
 
     folders = [found.folder.run(trial.name) for trial in [*found.ranking, *found.finals]]
@@ -115,7 +115,7 @@ def _ranking(found: "SearchResults") -> "Iterator[Block]":
         yield Paragraph(
             f"The best{' that was confirmed' if proved else ''} is trial {best}. `best.json` is its config, with all "
             f"training images and the epochs of the base: `python -m zoo.train {found.best}` is the final run, "
-            "and the one look at the test images."
+            "the only one that uses the test images."
         )
 
 
@@ -128,7 +128,7 @@ def _confirmed(found: "SearchResults") -> "Table":
 
 
 def _columns(found: "SearchResults", trials: "Sequence[Trial]") -> dict[str, list[Any]]:
-    """The values of each entry at each trial, None where it doesn't count; a simplex by its weights."""
+    """The values of each entry, None if it is inactive; simplexes as weights."""
     columns: dict[str, list[Any]] = {}
     labelled = [found.search.labelled(trial.point) for trial in trials]
     for entry in found.search.space:
@@ -152,7 +152,7 @@ def _importance(found: "SearchResults") -> "Iterator[Block]":
     columns = _columns(found, found.whole)
     y = np.array([trial.outcome.value for trial in found.whole])
     if len(y) < ENOUGH or not columns or np.ptp(y) == 0:
-        yield Paragraph(f"Importances need {ENOUGH} trials or more with different values; there are {len(y)}.")
+        yield Paragraph(f"Importances need at least {ENOUGH} trials with different values; there are {len(y)}.")
         return
     axes = [Axis(values) for values in columns.values()]
     x = np.array([[axis(v) for v in values] for axis, values in zip(axes, columns.values(), strict=True)]).T
@@ -162,9 +162,9 @@ def _importance(found: "SearchResults") -> "Iterator[Block]":
     names = list(columns)
     rows = [[names[i], f"{drop.importances_mean[i]:.3f}", f"{drop.importances_std[i]:.3f}"] for i in order]
     yield Paragraph(
-        f"How much worse a random forest of 500 trees explains the {len(y)} trials that were trained to their end when "
-        f"one column is shuffled, as a drop of R². Of trials that a tree did not see it explains R² = "
-        f"{forest.oob_score_:.2f}: at 0 or below, these importances say nothing yet."
+        f"The drop of R² of a random forest of 500 trees, fitted to the {len(y)} trials trained to their end, "
+        f"when one column is shuffled. Its R² on trials that a tree did not see is {forest.oob_score_:.2f}: at 0 or "
+        f"below, the importances mean nothing yet."
     )
     yield Table("importance", "Importance by permutation", ["hyperparameter", "drop of R²", "std"], rows)
 
@@ -180,7 +180,7 @@ def _figures(found: "SearchResults") -> "Iterator[Block]":
     name = search.objective
     if columns:
         drawn = figures.parallel(columns, logs, objective, name, search.maximize)
-        yield Figure("parallel", "Each trial as a line; the better, the brighter.", drawn)
+        yield Figure("parallel", "Each trial as a line; brighter is better.", drawn)
     every = [*found.ranking, *(trial for trial in found.trials.values() if trial.outcome.value is None)]
     if sliced := _columns(found, every):
         caption = (
@@ -205,11 +205,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tuner.report", description="What a search found.")
+    parser = argparse.ArgumentParser(prog="python -m tuner.report", description="Write the report of a search.")
     parser.add_argument("search", type=Path, help="folder of a search, such as searches/quick")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the report; by default report/ in that one")
     parser.add_argument(
-        "--note", metavar="TEXT", help="to stand at the top; by default what is in note.txt of the search's folder"
+        "--note", metavar="TEXT", help="a note for the top; by default that of note.txt in the search's folder"
     )
     return parser
 
@@ -231,7 +231,7 @@ def _write(folder: Path, arguments: argparse.Namespace) -> int:
     document.write(
         out, f"Search {arguments.search.name}", list(blocks(found, document.note(arguments.search, arguments.note)))
     )
-    print(f"{len(found.trials)} trials and {len(found.finals)} runs after them are in {out}/report.html and report.md")
+    print(f"wrote {out}/report.html and report.md: {len(found.trials)} trials, {len(found.finals)} runs after them")
     return 0
 
 

@@ -16,15 +16,15 @@ from zoo.command import run_command
 from zoo.errors import UserError
 from zoo.sweeps import cluster
 
-if TYPE_CHECKING:  # so that --help needs neither a backend nor pydantic
+if TYPE_CHECKING:  # --help needs neither a backend nor pydantic
     from tuner.searches.folder import Folder
     from tuner.searches.journal import Event
     from tuner.searches.space import Search
 
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before its import: it says in lines of its own what we say
-FAILED = 1  # exit status of a search that could not be ended, or whose trials all failed
-UNPROVED = 3  # exit status of a search none of whose best trials finished as the final run would be
-LATE = 30.0  # seconds that a worker gives a chief who starts beside it, to go on with what has ended
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # before gRPC is imported: we report its errors ourselves
+FAILED = 1  # exit status of a search that could not finish, or whose trials all failed
+UNCONFIRMED = 3  # exit status if none of the best trials was confirmed
+LATE = 30.0  # seconds that a worker waits for a chief that resumes a finished search
 KERASTUNER = ("KERASTUNER_TUNER_ID", "KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
 
 
@@ -36,14 +36,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tuner.search",
         description="Search the configs of a space with KerasTuner.",
-        epilog=f"On several machines: the same command on each, with {', '.join(KERASTUNER)} set; see the README.",
+        epilog=f"On several machines: run the same command on each, with {', '.join(KERASTUNER)} set.",
     )
     parser.add_argument("search", type=Path, help="a JSON file, such as configs/search/quick.json")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the search; by default searches/NAME")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder with CIFAR-10, as for zoo.train")
-    parser.add_argument("--resume", action="store_true", help="go on with the search in --out, if there is one")
+    parser.add_argument("--resume", action="store_true", help="resume the search in --out, if there is one")
     parser.add_argument(
-        "--workers", type=count, default=1, metavar="N", help="trials at a time on this machine, a GPU for each"
+        "--workers",
+        type=count,
+        default=1,
+        metavar="N",
+        help="number of trials at a time on this machine, each on a GPU of its own if there are several",
     )
     cluster.add_options(parser)
     return parser
@@ -65,7 +69,9 @@ def _main(arguments: argparse.Namespace) -> int:
     name = backend.choose()
     who = role()
     if who and arguments.workers > 1:
-        raise UserError(f"--workers {arguments.workers} starts workers here, {KERASTUNER[0]} elsewhere; leave one out")
+        raise UserError(
+            f"--workers {arguments.workers} is for this machine alone, {KERASTUNER[0]} for several; leave one out"
+        )
     if who not in (None, "chief"):
         with signals.raised():
             return follow(folder.path, who, folder.died)
@@ -78,16 +84,16 @@ def _main(arguments: argparse.Namespace) -> int:
 
 
 def role() -> str | None:
-    """What this process is by KerasTuner's variables: None, where they aren't set; "chief"; or a worker's name.
+    """The role of this process by KerasTuner's variables: None if they aren't set; "chief"; or a worker's name.
 
     Raises:
-        UserError: where only some are, or the name is none.
+        UserError: if only some are set, or the name is invalid.
     """
     given = [name for name in KERASTUNER if os.environ.get(name)]
     if not given:
         return None
     if missing := [name for name in KERASTUNER if name not in given]:
-        raise UserError(f"{given[0]} is set, and {' and '.join(missing)} not; on several machines all three are needed")
+        raise UserError(f"{given[0]} is set, but not {' and '.join(missing)}; several machines need all three")
     from tuner.searches.records import worker_name
 
     worker = worker_name(os.environ["KERASTUNER_TUNER_ID"])
@@ -95,7 +101,7 @@ def role() -> str | None:
 
 
 def follow(path: Path, name: str, on_death: Callable[[str, str], None]) -> int:
-    """Keeps one worker of a chief elsewhere going; the exit status."""
+    """Runs a worker of a chief on another machine, and restarts it if it dies; returns the exit status."""
     from tuner.searches.folder import ENDED
     from tuner.workers import secret
     from tuner.workers.processes import Workers
@@ -106,16 +112,16 @@ def follow(path: Path, name: str, on_death: Callable[[str, str], None]) -> int:
     while not (path / "search.json").exists():
         if time.monotonic() > deadline:
             raise UserError(
-                f"{path}: no chief wrote down here what to do in {PATIENCE:.0f} s; do the machines share it?"
+                f"{path}: no chief began a search here within {PATIENCE:.0f} s; do the machines share this folder?"
             )
         time.sleep(1.0)
     deadline = time.monotonic() + LATE
     while (path / ENDED).exists():
         if time.monotonic() > deadline:
-            print(f"{path}: all is done here")
+            print(f"{path}: the search is finished")
             return 0
         time.sleep(1.0)
-    print(f"{name}: a worker of {path}; its log is {path / name}.log", flush=True)
+    print(f"{name}: working for {path}; log: {path / name}.log", flush=True)
     workers = Workers(path, [name], {}, on_death)
     try:
         while workers.tick():
@@ -132,7 +138,7 @@ def follow(path: Path, name: str, on_death: Callable[[str, str], None]) -> int:
 
 
 def lead(path: Path, oracle, workers: int, on_death: Callable[[str, str], None]) -> bool:
-    """Serves an oracle to workers of this machine or, with 0, to those of others; whether it got to its end."""
+    """Serves an oracle to workers of this machine, or of others with 0 workers; returns whether it finished."""
     from tuner.workers.processes import Workers
     from tuner.workers.service import SILENT, Chief
 
@@ -168,7 +174,7 @@ def lead(path: Path, oracle, workers: int, on_death: Callable[[str, str], None])
 
 
 def ended(path: Path) -> None:
-    """Writes down that all is done, for workers that come late."""
+    """Records that the search is finished, for workers that come late."""
     from tuner.searches.folder import ENDED
     from zoo import files
 
@@ -195,7 +201,7 @@ def _lead(folder: "Folder", search: "Search", workers: int, nodes: cluster.Clust
 
     oracle = oracles.of(search, folder.ended, journal=folder.journal, on_event=on_event)
     if oracle.outcomes:
-        print(f"{folder.path}: goes on after {len(oracle.outcomes)} trials", flush=True)
+        print(f"{folder.path}: resuming after {len(oracle.outcomes)} trials", flush=True)
     folder.settle(search, oracle)
     oracle.compares_later = nodes is not None
     try:
@@ -203,19 +209,19 @@ def _lead(folder: "Folder", search: "Search", workers: int, nodes: cluster.Clust
         if is_done and nodes:
             _compare(nodes, folder, oracle)
     except KeyboardInterrupt:
-        print(f"the same command with --resume goes on with what is in {folder.path}", file=sys.stderr)
+        print(f"the same command with --resume resumes the search in {folder.path}", file=sys.stderr)
         raise
     ranking = oracle.ranking()
     counts = f"{len(oracle.outcomes)} trials, {duration(time.perf_counter() - began)}"
     if not is_done:
-        why = f"no worker is left; look at {folder.path}/tuner*.log" if workers else "no worker was heard for 5 minutes"
-        print(f"error: {counts}: {why}; --resume goes on", file=sys.stderr)
+        why = f"no worker is left; see {folder.path}/tuner*.log" if workers else "no worker answered for 5 minutes"
+        print(f"error: {counts}: {why}; --resume resumes it", file=sys.stderr)
         return FAILED
     folder.settle(search, oracle)
     ended(folder.path)
     if not ranking:
         first = next((o.reason for o in oracle.outcomes.values() if o.reason), "there was none")
-        print(f"error: no trial came to an end in {counts}; the first: {first}", file=sys.stderr)
+        print(f"error: all trials failed ({counts}); the first: {first}", file=sys.stderr)
         return FAILED
     best = oracle.outcomes[ranking[0]]
     print(f"{counts}; best is trial {ranking[0]}, {search.objective} {best.value:.4f}:")
@@ -231,29 +237,29 @@ def _compare(nodes: cluster.Cluster, folder: "Folder", oracle) -> None:
 
 
 def _hand_over(folder: "Folder", search: "Search", oracle, nodes: cluster.Cluster | None = None) -> int:
-    """Confirms the best trials, best first, and makes the first that finishes the result; the exit status."""
+    """Confirms the best trials, best first; the first that finishes is the result. Returns the exit status."""
     from tuner.trials.confirmation import confirm, here
     from tuner.workers import tasks
 
     try:
         proved = confirm(folder, search, oracle, partial(tasks.start, nodes) if nodes else here)
     except KeyboardInterrupt:
-        print(f"the same command with --resume goes on with what is in {folder.path}", file=sys.stderr)
+        print(f"the same command with --resume resumes the search in {folder.path}", file=sys.stderr)
         raise
     folder.hand_over(search, oracle, proved)
     if proved is None:
         print(
-            f"error: none of the best trials finished when trained as the final run would be: no {folder.best} is "
-            "written; lower the space's learning rates",
+            f"error: none of the best trials finished with the settings of the final run; {folder.best} was not "
+            "written; lower the learning rates of the space",
             file=sys.stderr,
         )
-        return UNPROVED
-    print(f"trial {proved} finished as the final run would be; it is {folder.best}")
+        return UNCONFIRMED
+    print(f"trial {proved} is confirmed; it is {folder.best}")
     return _say_what_next(folder)
 
 
 def _say_what_next(folder: "Folder") -> int:
-    print(f"python -m tuner.report {folder.path} tells the rest; python -m zoo.train {folder.best} is the final run")
+    print(f"report: python -m tuner.report {folder.path}; final run: python -m zoo.train {folder.best}")
     return 0
 
 
@@ -266,7 +272,7 @@ def _point(search: "Search", values: dict[str, Any]) -> str:
 
 
 def _check(path: Path, search: "Search", data_dir: Path | None) -> None:
-    """So that images that aren't there, or an unknown name, are said at the start and not by each trial."""
+    """Loads the images and makes the activations once, so that errors appear before the first trial."""
     import keras_adaptact as ka
     from tuner.searches.space import describe
     from zoo.data import datasets

@@ -1,4 +1,4 @@
-"""One trial in a process of its own, as tasks of a Ray cluster start it: `python -m tuner.trial FOLDER NAME POINT`."""
+"""Trains one trial, for tasks of a Ray cluster: `python -m tuner.trial FOLDER NAME POINT`."""
 
 import json
 import signal

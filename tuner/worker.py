@@ -1,4 +1,4 @@
-"""A worker, as `tuner.search` starts it: `python -m tuner.worker FOLDER`."""
+"""Runs a worker; `tuner.search` starts it: `python -m tuner.worker FOLDER`."""
 
 import sys
 from pathlib import Path

@@ -42,7 +42,7 @@ def _picture(path: Path) -> np.ndarray:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: can't read it as a picture: {error}") from None
+        raise UserError(f"{path}: can't be read as a picture: {error}") from None
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,1 +1,1 @@
-"""What a search found: its trials read again, the comparison after it, and figures."""
+"""The results of a search: its trials read back, the comparison after it, and figures."""

@@ -1,4 +1,4 @@
-"""The comparison after a search: the best trial of each label, trained again, before the judge of the zoo."""
+"""The comparison after a search: the best trial of each label, trained again, with the zoo's statistics."""
 
 import statistics
 from collections.abc import Iterator, Mapping
@@ -18,13 +18,13 @@ CLASSES = 10  # of both data sets
 NATS = Scale(1, 4, "nats")
 TEST = "test_accuracy"
 EXPLAINED = (
-    "The best trial of each {by}, trained again with {count} seeds that the search did not use, so that the search's "
-    "luck is left behind. The first {by} is the one that the others are compared with."
+    "The best trial of each {by}, trained again with {count} seeds that the search did not use, which removes the "
+    "selection bias of the search. The others are compared with the first {by}."
 )
 
 
 class Judged(NamedTuple):
-    """What the judge gets of a search: the section, what its scores are, and the runs of each label."""
+    """The comparison as the judge takes it: the section, the name of its scores, and the runs of each label."""
 
     section: Section
     score: str
@@ -36,9 +36,9 @@ class Judged(NamedTuple):
 
 
 def judged(found: "SearchResults") -> Judged:
-    """Its labels as arms: by accuracy on test images, which chose nothing, where every run after the search has it.
+    """The labels as arms, scored by accuracy on test images, which were not used to choose anything.
 
-    Runs of version 0.1.0 have the objective alone, on the images that chose: they are judged by it, and get no verdict.
+    Runs of version 0.1.0 have the objective only, on the images that were used to choose: they get no verdict.
     """
     search = found.search
     assert search.contrast
@@ -70,7 +70,7 @@ def _metrics(found: "SearchResults", trial: "Trial") -> dict[str, Any]:
 
 
 def _confounded(found: "SearchResults", comparison: Comparison, score: str) -> str:
-    """What two labels differ in besides themselves."""
+    """What two labels differ in, besides the label."""
     search = found.search
     assert search.contrast
     sides = [
@@ -95,25 +95,25 @@ def _confounded(found: "SearchResults", comparison: Comparison, score: str) -> s
         ]:
             reasons.append(f"their best trials differ in {', '.join(others)} as well")
     if score != TEST:
-        reasons.append(f"judged on the validation images that chose{_noise(found)}")
+        reasons.append(f"judged on the validation images used to choose{_noise(found)}")
     return "; ".join(reasons)
 
 
 def _choices(search: Search) -> list[str]:
-    """The other entries that are choices and count at each point."""
+    """The other entries with choices that are always active."""
     by = search.contrast.by if search.contrast else ""
     return [entry.name for entry in search.space if entry.choice and not entry.when and entry.name != by]
 
 
 def _medians(search: Search, trials: list["Trial"]) -> dict[str, float]:
-    """Of each entry that is a number on a logarithmic axis, such as a learning rate."""
+    """The median of each entry on a logarithmic axis, such as a learning rate."""
     names = [entry.name for entry in search.space if entry.log]
     values = {name: [t.point[name] for t in trials if name in t.point] for name in names}
     return {name: statistics.median(each) for name, each in values.items() if each}
 
 
 def _noise(found: "SearchResults") -> str:
-    """The standard error that an accuracy on so few images has, where a run says how many there are."""
+    """The standard error of an accuracy on the validation images, if a run recorded their number."""
     folders = [found.folder.run(trial.name) for trial in [*found.finals, *found.trials.values()]]
     for folder in folders:
         if found.search.maximize and (folder / "config.json").exists():
@@ -167,7 +167,7 @@ def _table(found: "SearchResults", made: Judged) -> Table:
 
 
 def _in_words(search: Search, made: Judged, told: list[judge.Verdict]) -> str:
-    """Which labels are better, as a search counts it."""
+    """Which labels are better than the first one, in words."""
     higher = made.score != "val_loss"
     better = {"above": "better" if higher else "worse", "below": "worse" if higher else "better"}
     better["open"] = "not shown to differ"

@@ -1,4 +1,4 @@
-"""The figures of a search. The objective is a colour of cividis, which the colour-blind read too."""
+"""The figures of a search. Colours show the objective, in cividis, which suits the colour-blind."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 
 from tuner.searches.outcome import Outcome
 
-rcParams["svg.hashsalt"] = "keras_adaptact"  # the same ids in each drawing of a figure
+rcParams["svg.hashsalt"] = "keras_adaptact"  # the same IDs whenever a figure is drawn
 COLOURS = {True: colormaps["cividis"], False: colormaps["cividis_r"]}  # by whether the objective is maximized
-MISSING = "not set"  # where an entry doesn't count
+MISSING = "not set"  # where an entry is inactive
 
 
 class Axis:
-    """An entry of the space: where its values lie on an axis from 0 to 1, and its ticks."""
+    """An entry's axis, from 0 to 1: the positions of its values, and its ticks."""
 
     def __init__(self, values: Sequence[Any], log: bool = False):
         known = [value for value in values if value is not None]
@@ -45,7 +45,7 @@ class Axis:
 def parallel(
     columns: Mapping[str, Sequence[Any]], logs: set[str], objective: Sequence[float], name: str, maximize: bool
 ) -> Figure:
-    """A line for each trial through its values; the better, the brighter and the further in front."""
+    """Parallel coordinates: a line for each trial; better ones are brighter and in front."""
     every = dict(columns) | {name: list(objective)}
     axes_of = {key: Axis(values, key in logs) for key, values in every.items()}
     figure = Figure(figsize=(1.9 * len(every) + 1.5, 4.2), layout="constrained")
@@ -71,10 +71,10 @@ _BACK = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none",
 def slices(
     columns: Mapping[str, Sequence[Any]], logs: set[str], outcomes: Sequence[Outcome], name: str, maximize: bool
 ) -> Figure:
-    """The objective against each entry alone, of every trial; where one has none, a cross at the bad end."""
+    """The objective against each entry; a cross at the bad end for trials without a value."""
     known = [outcome.value for outcome in outcomes if outcome.value is not None]
     edge = min(known) if maximize else max(known)
-    kinds = (  # statuses, and how they are drawn
+    kinds = (  # how statuses are drawn
         (("finished",), {"marker": "o", "color": "#0072B2", "alpha": 0.75, "linewidths": 0}),
         (("stopped",), {"marker": "o", "facecolors": "none", "edgecolors": "#0072B2", "linewidths": 0.8}),
         (("diverged", "failed"), {"marker": "x", "color": "#222222", "linewidths": 1.2}),

@@ -1,4 +1,4 @@
-"""The trials that a search's folder holds, read again."""
+"""The trials of a search, read back from its folder."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ class Trial:
 
 
 class SearchResults:
-    """The trials that ended, in a search's folder; those of the search, and those of the comparison after it.
+    """The trials of a search that ended, and the runs of the comparison after it.
 
     Raises:
-        UserError: for a folder that holds no search.
+        UserError: if the folder holds no search.
     """
 
     def __init__(self, folder: Folder, shown: Path | None = None):

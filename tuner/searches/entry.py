@@ -1,4 +1,4 @@
-"""One entry of a search's space: the values it may have, and how KerasTuner draws them."""
+"""An entry of a search space: the values that it can have, and how KerasTuner draws them."""
 
 import contextlib
 import math
@@ -17,12 +17,16 @@ Label = str | bool
 
 
 class Entry(Strict):
-    """One hyperparameter: the values it may have, and where in the config they are put."""
+    """A hyperparameter: its possible values, and the field of the config that they set."""
 
-    path: str | None = Field(None, description="of the config's field, dotted; without it others depend on it only")
-    name: str = Field("", description="in tables and conditions; by default the path")
+    path: str | None = Field(
+        None, description="dotted path of the field; without it the entry only serves as a condition"
+    )
+    name: str = Field("", description="for tables and conditions; by default the path")
     choice: list[Any] | None = Field(
-        None, min_length=1, description='values, each alone or as {"label": ..., "value": ...}; null sets nothing'
+        None,
+        min_length=1,
+        description='values, each alone or as {"label": ..., "value": ...}; null leaves the field unset',
     )
     int_: Annotated[list[int], Field(min_length=2, max_length=2)] | None = Field(None, alias="int", description="ends")
     float_: Annotated[list[float], Field(min_length=2, max_length=2)] | None = Field(
@@ -30,11 +34,11 @@ class Entry(Strict):
     )
     boolean: Literal[True] | None = None
     simplex: Annotated[int, Field(ge=2, le=64)] | None = Field(
-        None, description="so many weights, none negative, that sum to 1: any point, all as likely at random"
+        None, description="number of weights, none negative, that sum to 1; drawn uniformly from the simplex"
     )
-    log: bool = Field(False, description="of int and float: even in the logarithm")
+    log: bool = Field(False, description="for int and float: sample on a logarithmic scale")
     when: dict[str, Label | Annotated[list[Label], Field(min_length=1)]] = Field(
-        {}, description="labels that entries before this one must have for it to count"
+        {}, description="labels that earlier entries must have for this one to be active"
     )
 
     @model_validator(mode="before")
@@ -52,14 +56,14 @@ class Entry(Strict):
         if not self.name:
             raise ValueError("an entry needs a path, or at least a name")
         if "/" in self.name:
-            raise ValueError(f"a name has no slash, which numbers of a simplex have; found {self.name!r}")
+            raise ValueError(f"a name can't contain a slash; found {self.name!r}")
         if (ends := self.int_ or self.float_) and not ends[0] < ends[1]:
-            raise ValueError(f"{given[0]} goes from the lower end to the higher; found {ends}")
+            raise ValueError(f"{given[0]} needs a lower and a higher bound, in this order; found {ends}")
         if self.log and (not ends or ends[0] <= 0):
-            raise ValueError("log is for int or float with ends above 0")
+            raise ValueError("log is for int or float with positive bounds")
         labels = [choice.label for choice in self.choices]
         if len(set(labels)) < len(labels):
-            raise ValueError(f"two choices are called {next(x for x in labels if labels.count(x) > 1)!r}")
+            raise ValueError(f"two choices have the label {next(x for x in labels if labels.count(x) > 1)!r}")
         return self
 
     @property
@@ -73,25 +77,25 @@ class Entry(Strict):
 
     @property
     def names(self) -> list[str]:
-        """What its numbers are called in KerasTuner, which knows no simplex."""
+        """The names of its values in KerasTuner, which has no simplex."""
         return [f"{self.name}/{i}" for i in range(self.simplex - 1)] if self.simplex else [self.name]
 
     @property
     def ends(self) -> list[Any]:
-        """Every choice; of numbers the ends, of each where there are several."""
+        """All choices; for numbers the bounds."""
         if self.choice:
             return [choice.label for choice in self.choices]
         return [False, True] if self.boolean else (self.int_ or self.float_ or [0.0, 1.0])
 
     def holds(self, value: Any) -> bool:
-        """Whether it may have this value: of a simplex, whether one of its numbers may."""
+        """Whether this is a possible value; for a simplex, of one of its numbers."""
         if self.choice or self.boolean:
             return any(type(value) is type(label) and value == label for label in self.ends)
         low, high = self.int_ or self.float_ or (0.0, 1.0)
         kinds = (int,) if self.int_ else (int, float)
         if isinstance(value, bool) or not isinstance(value, kinds):
             return False
-        return low <= value <= high or math.isclose(value, low) or math.isclose(value, high)  # logarithms round
+        return low <= value <= high or math.isclose(value, low) or math.isclose(value, high)  # rounding of logarithms
 
     def allowed(self, parent: str) -> list[Label]:
         labels = self.when[parent]
@@ -110,7 +114,7 @@ class Entry(Strict):
             kind(self.name, *ends, sampling="log" if self.log else "linear")
 
     def value(self, point: Mapping[str, Any]) -> Any:
-        """What it puts into the config, at a point where it is active."""
+        """The value of its field, at a point where it is active."""
         if self.simplex:
             return simplex([point[name] for name in self.names])
         if self.choice:
@@ -120,9 +124,9 @@ class Entry(Strict):
 
 @contextlib.contextmanager
 def under(hp: "HyperParameters", parents: Mapping[str, Sequence[Label]]) -> Iterator[None]:
-    """Makes hyperparameters active where each parent has one of its values.
+    """Hyperparameters declared in the context are active if each parent has one of its values.
 
-    KerasTuner's `conditional_scope` nests only where each parent is declared under the one before.
+    KerasTuner's `conditional_scope` only nests if each parent was declared under the previous one.
     """
     from keras_tuner.src.engine.conditions import Parent
 
@@ -134,10 +138,10 @@ def under(hp: "HyperParameters", parents: Mapping[str, Sequence[Label]]) -> Iter
 
 
 def simplex(numbers: Sequence[float]) -> list[float]:
-    """n numbers of [0, 1], uniform and independent, as n + 1 weights, uniform on the simplex.
+    """Maps n independent uniform numbers of [0, 1] to n + 1 weights, uniform on the simplex.
 
-    A stick is broken n times: w_i = r_i (1 - u_i^(1 / (n - i))) for i = 0 ... n - 1, where r_i is what is left of it,
-    and the last weight is the rest (Devroye, Non-Uniform Random Variate Generation, 1986, chapter XI.4).
+    A stick is broken n times: w_i = r_i (1 - u_i^(1 / (n - i))) for i = 0 ... n - 1, where r_i is what is left of it;
+    the last weight is the rest (Devroye, Non-Uniform Random Variate Generation, 1986, chapter XI.4).
     """
     weights, rest = [], 1.0
     for i, number in enumerate(numbers):

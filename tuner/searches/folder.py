@@ -1,4 +1,4 @@
-"""The folder of a search: what is searched, each trial's run folder and outcome, and the best config found."""
+"""The folder of a search: its description, the run and the outcome of each trial, and the best config."""
 
 import contextlib
 import json
@@ -22,43 +22,43 @@ if TYPE_CHECKING:  # it imports Keras
     from tuner.searches.oracle import JournaledOracle
 
 LARGE = ("model.keras", "checkpoint.npz")
-NOT_HANDED_ON = {"metrics.json", "model.keras", "predictions.npz"}  # of a trial to the one that resumes it
-ENDED = "ended.json"  # tells a worker that comes late that there is nothing left to do
-GROWS = ("notes", "trials", "confirm")  # fields that a resumed search may have changed
+NOT_HANDED_ON = {"metrics.json", "model.keras", "predictions.npz"}  # to the trial that resumes one
+ENDED = "ended.json"  # tells late workers that the search is finished
+GROWS = ("notes", "trials", "confirm")  # fields that may change when a search is resumed
 
 
 class Folder:
     """`search.json`, `base.json`, `journal.jsonl`, `best.json`; `trials/0000` and so on are the runs.
 
-    Workers on other machines need to see it, too. Names of trials and workers come over the network and out of files:
-    each is checked, and so is that the path it makes lies in the folder.
+    Workers on other machines share it. Names of trials and workers come from the network and from files: they are
+    checked, and so is that their paths are in the folder.
     """
 
     def __init__(self, path: Path):
         self.path = path
         self.base, self.best, self.journal = path / "base.json", path / "best.json", path / "journal.jsonl"
-        self._settled: set[str] = set()  # trials without weights
+        self._settled: set[str] = set()  # trials whose weights were removed
         self._best = ""  # the trial of best.json
 
     @contextlib.contextmanager
     def led(self) -> Iterator[None]:
-        """Within it no other process leads the search.
+        """Within the context no other process leads the search.
 
         Raises:
-            UserError: where one does, with its number and since when.
+            UserError: if one does, with its ID and since when.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"{self.path}: no folder can be made here: {error.strerror}") from None
+            raise UserError(f"{self.path}: can't create the folder: {error.strerror}") from None
         with folders.locked(self.path, "this search is led by"):
             yield
 
     def begin(self, file: Path, search: space.Search, data_dir: Path | None, backend: str, resumed: bool) -> None:
-        """Writes down what is searched; or finds it there, where the search is resumed.
+        """Records the search; if it is resumed, checks that it is the same.
 
         Raises:
-            UserError: for a folder in use, or one that holds another search.
+            UserError: if the folder is in use, or holds another search.
         """
         found: dict[str, Any] = {"schema": SCHEMA}
         found |= {"search": search.model_dump(by_alias=True, mode="json", exclude={"schema_"})}
@@ -72,7 +72,7 @@ class Folder:
             files.new_folder(self.path)
         for part in ("", "trials", "confirm"):
             self._check_inside(self.path / part).mkdir(exist_ok=True)
-            manifest.adopt(self.path / part)  # before search.json says that this version wrote it
+            manifest.adopt(self.path / part)  # before search.json has this version's schema
         manifest.check([self.base, self.path / "search.json", self.best, self.journal])
         manifest.remove(self.path / ENDED)
         files.write_own_json(self.base, base)
@@ -80,7 +80,9 @@ class Folder:
 
     def _check_same(self, search: space.Search, found: dict[str, Any], base: dict[str, Any], resumed: bool) -> None:
         if not resumed:
-            raise UserError(f"{self.path}: this folder holds a search; --resume goes on with it, or give another --out")
+            raise UserError(
+                f"{self.path}: this folder holds a search; use --resume to resume it, or give another --out"
+            )
         then = self._described()
         changes = [*_changes(then.search, found["search"]), *_changes(config.read_object(self.base), base, "base")]
         changes += _changes({"backend": then.backend}, {"backend": found["backend"]})
@@ -97,7 +99,7 @@ class Folder:
         return loading.parse(described.search, str(self.path / "search.json"))
 
     def open(self) -> tuple[space.Search, Described]:
-        """The search that the folder holds, and its backend and data."""
+        """The search in the folder, with its backend and data."""
         found = self._described()
         place = recorded_path(self.path, found.data_dir)
         return self._parsed(found), found.model_copy(update={"data_dir": place and str(place)})
@@ -119,15 +121,15 @@ class Folder:
     def _check_inside(self, path: Path) -> Path:
         """
         Raises:
-            UserError: where a link leads out of the search's folder.
+            UserError: if a link leads out of the folder.
         """
         if not path.resolve().is_relative_to(self.path.resolve()):
-            raise UserError(f"{path}: a link out of the search's folder; nothing is written there")
+            raise UserError(f"{path}: this link leads out of the search's folder; move it")
         return path
 
     @contextlib.contextmanager
     def hold(self, trial: str) -> Iterator[None]:
-        """Waits until no other process is at work on a trial."""
+        """Locks a trial; waits for other processes that train it."""
         import fcntl
 
         lock = self._of(trial, ".lock")
@@ -139,7 +141,7 @@ class Folder:
             os.close(file)
 
     def clear(self, run: Path) -> None:
-        """Removes what a run wrote that was cut off before it began; a folder that holds anything else is refused."""
+        """Empties the folder of a run that was killed before it began; refuses one that holds anything else."""
         folders.clear_unbegun(self._check_inside(run))
 
     def write_outcome(self, trial: str, outcome: Outcome) -> None:
@@ -150,9 +152,9 @@ class Folder:
         return records.read(path, OUTCOME) if path.exists() else None
 
     def ended(self, trial: str) -> Outcome:
-        return self.outcome(trial) or Outcome("failed", reason="its worker says it ended, and left no outcome")
+        return self.outcome(trial) or Outcome("failed", reason="its worker reported the end, but no outcome")
 
-    # Confirmations: runs of the best trials' settings as the final run would be
+    # Confirmations: the best trials with the settings of the final run
 
     def confirmation_run(self, trial: str) -> Path:
         return self._of(trial, "", "confirm")
@@ -170,11 +172,11 @@ class Folder:
         return self._check_inside(self.path / f"{records.worker_name(name)}.json")
 
     def at_work(self, worker: str, trial: str | None) -> None:
-        """Writes down what a worker is at, for whoever sees it die."""
+        """Records a worker's current trial, in case it dies."""
         files.write_own_json(self._worker(worker), AtWork(trial=trial, process=os.getpid()).model_dump())
 
     def died(self, worker: str, how: str) -> None:
-        """Counts the death of a worker against the trial that it was at."""
+        """Records the death of a worker for the trial that it was running."""
         path = self._worker(worker)
         trial = records.read(path, records.AT_WORK).trial if path.exists() else None
         if trial is not None:
@@ -184,11 +186,10 @@ class Folder:
         path = self._of(trial, ".deaths.json")
         return records.read(path, records.DEATHS) if path.exists() else []
 
-    # What is kept
+    # Weights and the best config
 
     def settle(self, search: space.Search, oracle: "JournaledOracle") -> None:
-        """After a trial: the weights of those that can't be the best go, and best.json says which is, if none is to be
-        confirmed."""
+        """After a trial: removes weights that aren't needed, and writes best.json if no trial is to be confirmed."""
         chosen = candidates(search, oracle)
         if chosen and not search.confirm:
             self.hand_over(search, oracle, chosen[0])
@@ -196,7 +197,7 @@ class Folder:
             self._remove_weights(oracle, set(chosen))
 
     def hand_over(self, search: space.Search, oracle: "JournaledOracle", best: str | None) -> None:
-        """Writes best.json, or removes it where no trial was confirmed; only the best keeps its weights."""
+        """Writes best.json, or removes it if no trial was confirmed; only the best trial keeps its weights."""
         if best is None:
             manifest.remove(self.best)
         elif best != self._best:
@@ -214,13 +215,13 @@ class Folder:
     def _write_best(self, search: space.Search, oracle: "JournaledOracle", best: str) -> None:
         point = oracle.trials[best].hyperparameters.values
         value = f"{search.objective} {oracle.outcomes[best].value:.4f}"
-        proved = ", confirmed by a run of its own" if search.confirm else ""
+        proved = ", confirmed" if search.confirm else ""
         what = space.describe(search.labelled(point))
         notes = f"Trial {best} of {self.path.resolve().name}, the best with {value}{proved}: {what}."
         files.write_own_json(self.best, search.result(point, self.base).resolved() | {"notes": notes})
 
     def promote(self, trial: str, past: str) -> None:
-        """Lets a trial go on from where another one ended, optimizer and all."""
+        """Prepares a trial to resume where another one ended, with the state of its optimizer."""
         run = self.run(trial)
         if not (run / "environment.json").exists():
             for source in sorted(self.run(past).glob("seed-*")):
@@ -229,7 +230,7 @@ class Folder:
 
 
 def _hand_on(source: Path, target: Path) -> None:
-    """Copies what a run goes on from; last its environment.json, which makes the copy a run."""
+    """Copies what a run resumes from; environment.json last, as it marks a run that has begun."""
     names = [name for name in folders.FILES if name not in NOT_HANDED_ON and folders.is_file(source / name)]
     mine = "|".join(map(re.escape, (*folders.FILES, folders.LOCK)))
     folders.check_run(target, rf"{mine}|{folders.unfinished(folders.FILES)}|seed-[0-9]+/")
@@ -239,7 +240,7 @@ def _hand_on(source: Path, target: Path) -> None:
 
 
 def candidates(search: space.Search, oracle: "JournaledOracle") -> list[str]:
-    """The best trials, of different settings: those that may be confirmed, or the one best."""
+    """The best trials with different settings: those to be confirmed, or the best one."""
     found: dict[str, str] = {}
     for trial in oracle.ranking():
         fields = search.fields(oracle.trials[trial].hyperparameters.values)
@@ -250,7 +251,7 @@ def candidates(search: space.Search, oracle: "JournaledOracle") -> list[str]:
 
 
 def _changes(then: Any, now: Any, where: str = "") -> list[str]:
-    """What differs between two JSON values, by dotted path."""
+    """The differences of two JSON values, by dotted path."""
     pairs: list[tuple[str, Any, Any]] = []
     if isinstance(then, dict) and isinstance(now, dict):
         pairs = [(str(key), then.get(key), now.get(key)) for key in then.keys() | now.keys()]

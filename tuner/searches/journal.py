@@ -1,7 +1,7 @@
-"""The journal of a search: what was handed out and what came back, a line of JSON for each event.
+"""The journal of a search: the trials that were handed out and their outcomes, one line of JSON for each event.
 
-A line is on the disk before its event is answered, and only the last can be cut off. `journal.json` is what version
-0.1.0 wrote, a list in one file; it is read as well, and becomes `journal.jsonl` where its search is resumed.
+A line is on disk before its event is answered; only the last line can be truncated. Version 0.1.0 wrote a list to
+`journal.json`; it is read as well, and becomes `journal.jsonl` when the search is resumed.
 """
 
 import errno
@@ -41,7 +41,7 @@ class Ended(Record):
 
 
 class Released(Record):
-    """Taken from a worker that died or fell silent, for another to begin it again."""
+    """Taken from a worker that died or doesn't answer, for another one to restart."""
 
     event: Literal["released"] = "released"
     trial: TrialName
@@ -53,25 +53,25 @@ OLDER: TypeAdapter[list[Event]] = TypeAdapter(list[Annotated[Event, Field(discri
 
 
 class Journal:
-    """Events in a file that grows by one line for each.
+    """A file of events, to which each new event adds a line.
 
     Args:
-        path: of the file; None keeps nothing.
+        path: of the file; None stores nothing.
 
     Raises:
-        UserError: for a file that holds anything else; but for a last line that was cut off, which is left out.
+        UserError: if the file holds anything else; a truncated last line is ignored.
     """
 
     def __init__(self, path: Path | None):
         self.path = path
         self.found = compact(read(path)) if path else []
-        self._is_whole = False  # since it was opened
+        self._is_whole = False  # compacted since it was opened
 
     def add(self, event: Event) -> None:
-        """Writes an event down, so that a kill or a crash of the machine right after doesn't lose it.
+        """Writes an event to disk, where neither a kill nor a crash of the machine loses it.
 
         Raises:
-            UserError: where there is no room, or no right to; the file is as it was.
+            UserError: if it can't be written; then the file is unchanged.
         """
         if self.path is None:
             return
@@ -88,7 +88,7 @@ class Journal:
             raise UserError(f"{self.path}: can't be written: {error.strerror or error}") from None
 
     def _begin(self) -> None:
-        """Writes the compacted events anew, whole or not at all."""
+        """Rewrites the file with compacted events, whole or not at all."""
         assert self.path
         lines = b"".join(map(_line, [Opened(), *self.found]))
         manifest.claim(self.path)
@@ -110,10 +110,10 @@ def exists(path: Path) -> bool:
 
 
 def read(path: Path) -> list[Event]:
-    """The events of a journal; none, where there isn't one.
+    """The events of a journal; none if there is no file.
 
     Raises:
-        UserError: for a file that holds anything else; but for a last line that was cut off, which is left out.
+        UserError: if the file holds anything else; a truncated last line is ignored.
     """
     if not path.exists() and _older(path).exists():
         path = _older(path)
@@ -129,13 +129,13 @@ def read(path: Path) -> list[Event]:
             events.append(records.parse(line, LINE))
         except ValueError as error:
             if number > len(lines):
-                break  # cut off
+                break  # truncated
             raise UserError(f"{path}: line {number}: not what tuner.search writes: {error}") from None
     return _ordered(path, [event for event in events if not isinstance(event, Opened)])
 
 
 def _ordered(path: Path, events: Sequence[Event]) -> list[Event]:
-    """The events, where each trial ends or is released only while it is under way."""
+    """Checks that trials end or are released only while they are running."""
     state: dict[str, str] = {}
     for number, event in enumerate(events, start=1):
         before = state.get(event.trial)
@@ -147,7 +147,7 @@ def _ordered(path: Path, events: Sequence[Event]) -> list[Event]:
 
 
 def compact(events: Iterable[Event]) -> list[Event]:
-    """The same history, with each trial begun once, by its last worker."""
+    """The same history with one beginning for each trial, by its last worker."""
     events = list(events)
     last = {event.trial: event for event in events if isinstance(event, Begun)}
     state = {event.trial: event for event in events}

@@ -1,4 +1,4 @@
-"""Reading a search, with errors that say where the mistake is."""
+"""Loads searches, with errors that have the path of the mistake."""
 
 import json
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ from zoo.errors import ConfigError
 
 
 def load(path: Path) -> Search:
-    """Reads a search, and tries its ends on its base.
+    """Reads a search, and checks the configs at the bounds of its space.
 
     Raises:
-        ConfigError: for a mistake in it, or in a config that it makes.
+        ConfigError: for a mistake in it, or in one of its configs.
     """
     content = config.read_object(path)
     search = parse(content, str(path))
@@ -34,14 +34,14 @@ def load(path: Path) -> Search:
         except ConfigError as error:
             raise ConfigError(f"{path}: at {describe(search.labelled(point))}: {error}") from None
         if not found.dataset.validation:
-            raise ConfigError(f"{path}: dataset.validation: a search needs images held out; found 0")
+            raise ConfigError(f"{path}: dataset.validation: a search needs validation images; found 0")
     return search
 
 
 def parse(content: dict[str, Any], origin: str) -> Search:
     """
     Raises:
-        ConfigError: where it is no search.
+        ConfigError: if it isn't a valid search.
     """
     try:
         return Search.model_validate(content)
@@ -57,17 +57,17 @@ def parse(content: dict[str, Any], origin: str) -> Search:
 
 
 def _said(error: Mapping[str, Any]) -> str:
-    """What pydantic found, in words that name no class."""
+    """Pydantic's message without names of classes."""
     about, found = error.get("ctx", {}), json.dumps(error["input"], default=str)[:80]
     match error["type"]:
         case "value_error":
             return error["msg"].removeprefix("Value error, ")
         case "missing":
-            return "this field is needed"
+            return "this field is required"
         case "union_tag_invalid":
-            return f"{about['tag']!r} is none of {about['expected_tags']}"
+            return f"expected one of {about['expected_tags']}; found {about['tag']!r}"
         case "model_type" | "dict_type":
-            return f"expected an object in braces; found {found}"
+            return f"expected an object; found {found}"
         case "too_short" | "too_long":
             least = "least" if "min_length" in about else "most"
             return f"expected at {least} {about.get('min_length', about.get('max_length'))}; found {found}"

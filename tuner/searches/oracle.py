@@ -1,10 +1,9 @@
-"""An oracle of KerasTuner, made to survive; `tuner.searches.oracles` has one of each kind.
+"""A KerasTuner oracle that can be killed and restarted; `tuner.searches.oracles` has one of each kind.
 
-KerasTuner 1.4.8 (https://github.com/keras-team/keras-tuner) writes its state to JSON files that a cut leaves broken,
-loses a grid's and the trials under way on a reload, takes seed 0 for none, draws the same Bayesian points again, ends
-a search after three failures in a row, and waits for a worker that died. Here an oracle writes nothing but a journal
-of what it handed out and what came back; a restart hands the same trials out again and takes the same
-results back, which brings any oracle to where it was.
+KerasTuner 1.4.8 (https://github.com/keras-team/keras-tuner) writes its state to JSON files, which a kill can truncate;
+a reload loses the state of a grid and the running trials; seed 0 counts as no seed; Bayesian points are repeated; three
+failures in a row end the search; and it waits for dead workers forever. Here an oracle writes only a journal of the
+trials that it handed out and their outcomes. A restart replays them, which restores the state of any oracle.
 """
 
 import contextlib
@@ -31,24 +30,24 @@ COMPLETED, FAILED, IDLE, RUNNING, STOPPED = "COMPLETED", "FAILED", "IDLE", "RUNN
 
 
 class JournaledOracle(keras_tuner.Oracle):
-    """An oracle that can be killed at any moment, and started again from its journal.
+    """An oracle that can be killed at any time, and restarted from its journal.
 
     Args:
         hyperparameters: the space.
-        outcome_of: asked for the outcome of a trial that a worker says has ended. KerasTuner's wire carries neither a
-            reason nor a message.
-        maximize: the objective, or else minimize it.
-        trials: how many to hand out; None leaves it to the oracle.
-        seed: of what it draws; 0 is one like any other.
-        journal: file that holds the events; None keeps them in memory.
-        stopping: which trials to end early; None ends none.
-        contrast: name of the hyperparameter, its labels and the seeds of the comparison after the search.
-        parts: the space of each of these labels, where each is searched by itself, in turns.
-        on_event: told each event of the journal, once it is written.
+        outcome_of: returns the outcome of a trial that has ended; KerasTuner's protocol carries neither a reason nor a
+            message.
+        maximize: whether to maximize the objective, or minimize it.
+        trials: number of trials; None leaves it to the oracle.
+        seed: of random choices; 0 is a seed like any other.
+        journal: file of the events; None keeps them in memory.
+        stopping: the rule for early stopping; None stops no trial.
+        contrast: the hyperparameter, its labels and the seeds of the comparison after the search.
+        parts: the space of each label, if labels are searched separately, in turns.
+        on_event: called with each event after it is written.
         options: of KerasTuner's oracle.
 
     Raises:
-        UserError: for a journal that is not this search's.
+        UserError: if the journal is of another search.
     """
 
     hyperparameters: keras_tuner.HyperParameters
@@ -74,8 +73,8 @@ class JournaledOracle(keras_tuner.Oracle):
             objective=keras_tuner.Objective("objective", "max" if maximize else "min"),
             hyperparameters=hyperparameters,
             allow_new_entries=False,
-            seed=seed + 1,  # KerasTuner takes 0 for none
-            max_consecutive_failed_trials=None,  # a failed trial ends nothing
+            seed=seed + 1,  # 0 means none to KerasTuner
+            max_consecutive_failed_trials=None,  # failed trials don't end the search
             **options,
         )
         self.verbose = 0
@@ -83,18 +82,18 @@ class JournaledOracle(keras_tuner.Oracle):
         self.stopping, self.contrast, self.parts, self.on_event = stopping, contrast, parts or {}, on_event
         self.outcomes: dict[str, Outcome] = {}
         self.is_over = False
-        self.compares_later = False  # so that the search is over before the comparison begins
-        self.trouble: UserError | None = None  # why it can't go on
-        self.heard: dict[str, float] = {}  # when each worker last was, on the monotonic clock
-        self._workers: dict[str, str] = {}  # of each trial under way
+        self.compares_later = False  # the search ends before the comparison begins
+        self.trouble: UserError | None = None  # the error that stopped it
+        self.heard: dict[str, float] = {}  # when each worker last called, on the monotonic clock
+        self._workers: dict[str, str] = {}  # of each running trial
         self._curves: dict[str, dict[int, float]] = {}
-        self._planned: Begun | None = None  # of the journal, while it is read
+        self._planned: Begun | None = None  # from the journal, while it is replayed
         self._exhausted = False
         self._lock = threading.RLock()
         kt_oracle.LOCKS[self] = _Open()
         self._replay(self.journal.found)
 
-    # KerasTuner's own files: none.
+    # KerasTuner writes no files of its own.
 
     def save(self) -> None: ...
 
@@ -107,15 +106,15 @@ class JournaledOracle(keras_tuner.Oracle):
         self.on_event(event)
 
     def _replay(self, events: Sequence[Event]) -> None:
-        """Hands out and takes back again, each trial as if to a worker of its own."""
+        """Replays the journal, as if each trial had a worker of its own."""
         for event in events:
             if isinstance(event, Begun):
                 self._planned = event
                 trial = super().create_trial(event.trial)
                 if (trial.trial_id, trial.hyperparameters.values) != (event.trial, event.values):
                     raise UserError(
-                        f"{self.journal.path}: trial {event.trial} can't be begun again as it was: another version of "
-                        "KerasTuner, or a changed file; start a new search"
+                        f"{self.journal.path}: trial {event.trial} can't be replayed: KerasTuner's version or the "
+                        "file has changed; start a new search"
                     )
                 self._workers[event.trial] = event.worker
             elif isinstance(event, Released):
@@ -130,7 +129,7 @@ class JournaledOracle(keras_tuner.Oracle):
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """One call at a time; what keeps the search from going on is left for the chief to say."""
+        """One call at a time; keeps an error for the chief to raise."""
         with self._lock:
             if self.trouble:
                 raise self.trouble
@@ -140,10 +139,10 @@ class JournaledOracle(keras_tuner.Oracle):
                 self.trouble = error
                 raise
 
-    # What workers ask for
+    # Calls of workers
 
     def create_trial(self, tuner_id: str):
-        """The next trial for a worker, or the one it has."""
+        """The next trial for a worker, or its current one."""
         worker_name(tuner_id)
         with self._alone():
             self.heard[tuner_id] = time.monotonic()
@@ -155,13 +154,13 @@ class JournaledOracle(keras_tuner.Oracle):
                 self._note(Begun(trial=trial.trial_id, worker=tuner_id, values=values))
             if trial.status == STOPPED:
                 self.is_over = not self.ongoing_trials
-                if not self.is_over:  # a trial under way may yet come back
+                if not self.is_over:  # a running trial may still be released
                     self.tuner_ids.add(tuner_id)
                     trial.status = IDLE
             return _without_space(trial)
 
     def update_trial(self, trial_id: str, metrics: Mapping[str, float], step: int = 0):
-        """Takes the objective after an epoch; the trial that it returns is STOPPED where that is enough."""
+        """Takes the objective after an epoch; returns a STOPPED trial to end it early."""
         trial_name(trial_id)
         with self._alone():
             self._hear(trial_id)
@@ -174,7 +173,7 @@ class JournaledOracle(keras_tuner.Oracle):
             return trial
 
     def end_trial(self, trial) -> None:
-        """Takes a trial's end; a second one, from a worker that was given up for dead, changes nothing."""
+        """Takes the end of a trial; ignores that of a worker whose trial was released."""
         name = trial_name(trial.trial_id)
         with self._alone():
             if name not in self._workers:
@@ -185,7 +184,7 @@ class JournaledOracle(keras_tuner.Oracle):
             self._note(Ended(trial=name, worker=worker, outcome=outcome))
 
     def get_trial(self, trial_id: str):
-        """The sign that the trial's worker lives: it waits for no other call, however long that takes."""
+        """A heartbeat of the trial's worker, which doesn't wait for other calls."""
         self._hear(trial_name(trial_id))
         return _named(trial_id)
 
@@ -204,7 +203,7 @@ class JournaledOracle(keras_tuner.Oracle):
         self._curves.pop(trial.trial_id, None)
 
     def release(self, seconds: float) -> list[str]:
-        """Takes trials from workers that were silent for so long, for another to begin them again."""
+        """Releases the trials of workers that haven't called for `seconds`, for others to restart."""
         with self._alone():
             now = time.monotonic()
             silent = [name for name, worker in self._workers.items() if now - self.heard.get(worker, now) > seconds]
@@ -213,7 +212,7 @@ class JournaledOracle(keras_tuner.Oracle):
             return silent
 
     def release_others(self, workers: Sequence[str]) -> None:
-        """Takes trials from workers other than these: there are none."""
+        """Releases the trials of all workers but these."""
         with self._alone():
             for name, worker in list(self._workers.items()):
                 if worker not in workers:
@@ -226,15 +225,15 @@ class JournaledOracle(keras_tuner.Oracle):
         self._note(Released(trial=name))
 
     def begin_comparison(self) -> None:
-        """The search is over; now the runs of the comparison are handed out."""
+        """Begins to hand out the runs of the comparison."""
         self.release_others(())
         self.compares_later = self.is_over = False
 
     def candidates(self) -> set[str]:
-        """Trials that ended and may yet be trained for longer."""
+        """Trials that ended and may be resumed for more epochs."""
         return set()
 
-    # What comes next
+    # The next trial
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         begun = [trial for trial in self.trials.values() if not _is_final(trial)]
@@ -246,7 +245,7 @@ class JournaledOracle(keras_tuner.Oracle):
         return self._final()
 
     def _by_turns(self, trial_id: str, number: int) -> dict[str, Any]:
-        """The next point of the label whose turn it is; where it has none left, of the next one."""
+        """The next point, with labels in turns; skips labels whose points are exhausted."""
         assert self.contrast
         by, labels = self.contrast[0], list(self.parts)
         whole, every = self.hyperparameters, self.trials
@@ -264,7 +263,7 @@ class JournaledOracle(keras_tuner.Oracle):
         return found
 
     def _next(self, trial_id: str, number: int) -> dict[str, Any]:
-        # Drawn from the search's seed and the trial's number, so that no state of a generator need be kept.
+        # Drawn from the search's seed and the trial's number, so that a generator's state need not be stored.
         self._seed_state = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0] >> 1)
         return super().populate_space(trial_id)
 
@@ -289,7 +288,7 @@ class JournaledOracle(keras_tuner.Oracle):
         return {"status": STOPPED}
 
     def ranking(self) -> list[str]:
-        """The search's trials, without those of the comparison after it: see `ranked`."""
+        """The trials of the search, best first, without those of the comparison: see `ranked`."""
         own = {name: o for name, o in self.outcomes.items() if not _is_final(self.trials[name])}
         return ranked(own, self.maximize)
 
@@ -301,12 +300,12 @@ class JournaledOracle(keras_tuner.Oracle):
         return is_poor(own, others, self.stopping, self.maximize)
 
     def _part(self, trial_id: str) -> Label | None:
-        """The label that a trial is searched with, where each is searched by itself."""
+        """The label of a trial, if labels are searched separately."""
         return self.trials[trial_id].hyperparameters.values[self.contrast[0]] if self.parts and self.contrast else None
 
 
 def is_poor(own: Sequence[float], others: Iterable[Sequence[float | None]], rule: Median, maximize: bool) -> bool:
-    """Whether a trial is to end after the epochs of its curve, by the median rule: see `space.Median`."""
+    """Whether the median rule stops a trial after the epochs of its curve: see `space.Median`."""
     epoch, sign = len(own), 1 if maximize else -1
     means = [sign * statistics.fmean(known) for curve in others if len(known := _finite(curve[:epoch])) == epoch]
     if epoch < rule.epochs or len(means) < rule.trials:
@@ -323,7 +322,7 @@ def _is_final(trial) -> bool:
 
 
 def _without_space(trial):
-    """A trial as a worker needs it: KerasTuner prints every condition of a space that it sends."""
+    """A trial without its space: KerasTuner prints every condition of a space that it sends."""
     hp = keras_tuner.HyperParameters()
     hp.values = dict(trial.hyperparameters.values)
     return kt_trial.Trial(hp, trial.trial_id, trial.status)
@@ -334,7 +333,7 @@ def _named(trial_id: str):
 
 
 class _Open:
-    """In the place of a lock of KerasTuner's, which stays closed for good where a call raises."""
+    """Replaces KerasTuner's lock, which is never released if a call raises."""
 
     def acquire(self) -> None: ...
 

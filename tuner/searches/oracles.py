@@ -1,4 +1,4 @@
-"""KerasTuner's oracles, each in a thin subclass, with what it mends and why."""
+"""KerasTuner's oracles, each in a thin subclass that says what it fixes and why."""
 
 import warnings
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from tuner.searches.oracle import RUNNING, STOPPED, JournaledOracle
 from tuner.searches.outcome import Outcome
 from tuner.searches.space import Search
 
-NO_LIMIT = 9999  # trials that KerasTuner counts to; the limit is kept here, where a later start may raise it
+NO_LIMIT = 9999  # KerasTuner's limit; ours is in the base class, and can be raised on a restart
 
 
 class RandomOracle(JournaledOracle, keras_tuner.oracles.RandomSearchOracle):
@@ -25,7 +25,7 @@ class GridOracle(JournaledOracle, keras_tuner.oracles.GridSearchOracle):
         super().__init__(*args, max_trials=NO_LIMIT, **options)
 
     def _next(self, trial_id: str, number: int) -> dict[str, Any]:
-        # KerasTuner finds a point's successor once its trial has ended, and keeps all workers but one waiting.
+        # KerasTuner finds the next point after a trial has ended, which leaves all workers but one idle.
         found = super()._next(trial_id, number)
         if found["status"] == RUNNING:
             self._populate_next.append(trial_id)
@@ -37,11 +37,11 @@ class BayesianOracle(JournaledOracle, keras_tuner.oracles.BayesianOptimizationOr
         super().__init__(*args, max_trials=NO_LIMIT, **options)
 
     def _next(self, trial_id: str, number: int) -> dict[str, Any]:
-        if self._planned:  # the journal has the point: no need to fit the process again
+        if self._planned:  # replaying: the journal has the point
             return {"status": RUNNING, "values": dict(self._planned.values)}
         self._random_state = np.random.RandomState([self.seed, number])
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # of a length that few points can't tell
+            warnings.simplefilter("ignore", ConvergenceWarning)  # few points don't determine the length scale
             found = super()._next(trial_id, number)
         if found["status"] == RUNNING and self._duplicate(found["values"]):  # it would learn nothing
             values = self._random_values()
@@ -83,7 +83,7 @@ ORACLES = {"random": RandomOracle, "grid": GridOracle, "bayesian": BayesianOracl
 
 
 def of(search: Search, outcome_of: Callable[[str], Outcome], **options: Any) -> "JournaledOracle":
-    """The oracle of a search; options as for `Kept`."""
+    """The oracle of a search; options as for `JournaledOracle`."""
     trials: int | None = search.trials
     if search.tuner.name == "bayesian":
         options |= {"num_initial_points": search.tuner.initial}

@@ -1,4 +1,4 @@
-"""What became of a trial."""
+"""The outcome of a trial."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,11 +17,11 @@ def _finite(value: Any) -> Any:
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True))
 class Outcome:
-    """Of one trial.
+    """The outcome of one trial.
 
-    Its status is "finished"; "stopped", early; "diverged"; or "failed". The value is the objective's, None for the
-    last two. The curve has the objective after each epoch of the first execution, None where it isn't finite, and
-    `values` the one of each execution at its end.
+    Its status is "finished", "stopped" (early), "diverged" or "failed". `value` is the objective, None for the last
+    two. `curve` has the objective after each epoch of the first execution, None where it isn't finite; `values` has the
+    objective of each execution at its end.
     """
 
     status: Status
@@ -42,7 +42,7 @@ OUTCOME = TypeAdapter(Outcome)
 
 
 def ranked(outcomes: Mapping[str, Outcome], maximize: bool) -> list[str]:
-    """Trials with a value, the best first; those that were stopped early come after the others."""
+    """Trials with a value, the best first; those that were stopped early come last."""
     sign = -1 if maximize else 1
     keys = {
         trial: (outcome.status == "stopped", sign * outcome.value, trial)

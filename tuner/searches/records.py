@@ -1,4 +1,4 @@
-"""What is read back from a search's folder, and believed only where it is what the tuner writes."""
+"""Schemas of the files in the folder of a search, which are checked when they are read back."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from zoo.errors import UserError
 from zoo.records import Schema, is_later
 
 TRIAL, WORKER = r"[0-9]{1,9}", r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}"
-OTHERS = ("search", "base", "best", "journal", "ended")  # files beside those of the workers
+OTHERS = ("search", "base", "best", "journal", "ended")  # names of files in the same folder
 
 TrialName = Annotated[str, StringConstraints(pattern=f"^{TRIAL}$")]
 Value = str | bool | int | FiniteFloat
@@ -19,27 +19,27 @@ T = TypeVar("T")
 
 
 class BadName(UserError):
-    """Of a trial or a worker: it would become a path."""
+    """An invalid name of a trial or a worker; it would become a path."""
 
 
 class Record(BaseModel):
-    """Of one file; it has these fields and no others."""
+    """One file; it has these fields and no others."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Described(Record):
-    """search.json: what is searched, and with what."""
+    """search.json: the search, its backend and data."""
 
     schema_: Schema = Field(0, alias="schema")
     search: dict[str, Any]
     backend: Literal["jax", "torch", "tensorflow"]
     data_dir: str | None
-    file: str | None = None  # version 0.1.0 did not record it
+    file: str | None = None  # not in 0.1.0
 
 
 class AtWork(Record):
-    """tuner0.json: what a worker is at."""
+    """tuner0.json: the current trial of a worker."""
 
     trial: TrialName | None
     process: int
@@ -49,10 +49,10 @@ DESCRIBED, AT_WORK, DEATHS = TypeAdapter(Described), TypeAdapter(AtWork), TypeAd
 
 
 def read(path: Path, kind: TypeAdapter[T]) -> T:
-    """What a JSON file of a search's folder holds.
+    """Reads a JSON file of a search's folder.
 
     Raises:
-        UserError: for a file that is missing, or that the tuner didn't write.
+        UserError: if it is missing, or the tuner didn't write it.
     """
     try:
         return parse(path.read_bytes(), kind)
@@ -63,10 +63,10 @@ def read(path: Path, kind: TypeAdapter[T]) -> T:
 
 
 def parse(content: bytes, kind: TypeAdapter[T]) -> T:
-    """JSON as a record of some kind.
+    """Parses JSON as a record.
 
     Raises:
-        ValueError: where it is none, in a few words.
+        ValueError: if it isn't one, with a short message.
     """
     try:
         return kind.validate_json(content)
@@ -79,25 +79,25 @@ def parse(content: bytes, kind: TypeAdapter[T]) -> T:
 
 
 def trial_name(name: str) -> str:
-    """The name of a trial, if it is one: it becomes a folder's.
+    """Checks the name of a trial, which becomes that of a folder.
 
     Raises:
         BadName: otherwise.
     """
     if not isinstance(name, str) or not re.fullmatch(TRIAL, name):
-        raise BadName(f"a trial is called by its number, such as 0007. Received: {str(name)[:80]!r}")
+        raise BadName(f"the name of a trial is a number such as 0007. Received: {str(name)[:80]!r}")
     return name
 
 
 def worker_name(name: str) -> str:
-    """The name of a worker, if it can be one: it becomes a file's.
+    """Checks the name of a worker, which becomes that of a file.
 
     Raises:
         BadName: otherwise.
     """
     if not isinstance(name, str) or not re.fullmatch(WORKER, name) or name.lower() in OTHERS:
         raise BadName(
-            "a worker's name, KERASTUNER_TUNER_ID, has up to 64 letters, digits, spaces and ._-, starts "
-            f"with a letter or digit, and is none of {', '.join(OTHERS)}. Received: {str(name)[:80]!r}"
+            "the name of a worker, KERASTUNER_TUNER_ID, has up to 64 letters, digits, spaces and ._-, starts "
+            f"with a letter or digit, and isn't one of {', '.join(OTHERS)}. Received: {str(name)[:80]!r}"
         )
     return name

@@ -1,4 +1,4 @@
-"""What a search tries: a space over a config, as JSON, and how a point of it becomes a config. Nothing trains here."""
+"""The schema of a search: a space over a config, and how a point of it becomes a config. Nothing trains here."""
 
 import json
 import math
@@ -15,34 +15,34 @@ from zoo.config.schema import Config, Count, Strict, named
 if TYPE_CHECKING:
     from keras_tuner import HyperParameters
 
-TRIAL = {"metrics.test": False, "metrics.report_batch": None}  # no trial looks at the test images
-JUDGED = {"metrics.test": True, "metrics.report_batch": None}  # those of the comparison do once, which chose nothing
+TRIAL = {"metrics.test": False, "metrics.report_batch": None}  # trials don't use the test images
+JUDGED = {"metrics.test": True, "metrics.report_batch": None}  # runs of the comparison do: no choice depends on them
 OWN = ("training.epochs", "training.seeds", "dataset.limit", "dataset.validation", "metrics")
-OTHERS = {"tuner/epochs": int, "tuner/trial_id": str, "final/seed": int, "final/of": str}  # that no entry makes
-FINAL = "final/"  # what the hyperparameters are called that only the last comparison has
+OTHERS = {"tuner/epochs": int, "tuner/trial_id": str, "final/seed": int, "final/of": str}  # which aren't entries
+FINAL = "final/"  # prefix of hyperparameters of the comparison
 
 
 class Random(Strict):
-    """Points drawn at random."""
+    """Random points."""
 
     name: Literal["random"] = "random"
 
 
 class Grid(Strict):
-    """Every point; of an int or float ten values, evenly spaced."""
+    """All points; for an int or float ten evenly spaced values."""
 
     name: Literal["grid"] = "grid"
 
 
 class Bayesian(Strict):
-    """Points where a Gaussian process of those before promises most (KerasTuner's, with a Matern kernel)."""
+    """The points that a Gaussian process rates best (KerasTuner's, with a Matern kernel)."""
 
     name: Literal["bayesian"] = "bayesian"
-    initial: Count | None = Field(None, description="points drawn at random first; null: three for each number")
+    initial: Count | None = Field(None, description="random points to begin with; null: three for each hyperparameter")
 
 
 class Hyperband(Strict):
-    """Successive halving: many points for few epochs, the best of them for more. It counts its trials itself."""
+    """Successive halving: many points for few epochs, the best for more. It sets the number of trials itself."""
 
     name: Literal["hyperband"] = "hyperband"
     factor: Annotated[int, Field(ge=2)] = 3
@@ -54,8 +54,8 @@ class Median(Strict):
     that epoch (Golovin et al., Google Vizier, 2017)."""
 
     name: Literal["median"] = "median"
-    epochs: Count = Field(2, description="that every trial may train")
-    trials: Count = Field(4, description="that must have ended")
+    epochs: Count = Field(2, description="that every trial trains at least")
+    trials: Count = Field(4, description="that must have ended before")
 
 
 class Contrast(Strict):
@@ -63,10 +63,10 @@ class Contrast(Strict):
 
     by: str = Field(description="name of an entry with choices")
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(
-        min_length=2, description="one run of each label for each"
+        min_length=2, description="one run of each label with each"
     )
     apart: bool = Field(
-        False, description="search each label by itself, in turns, so that each gets as many trials (random, bayesian)"
+        False, description="search the labels separately, in turns, with equal numbers of trials (random, bayesian)"
     )
 
 
@@ -80,28 +80,28 @@ Tuner = Annotated[
 
 
 class Search(Strict):
-    """A search over the configs that a space makes of one."""
+    """A search over the configs that a space makes of a base config."""
 
     schema_: str | None = Field(None, alias="$schema")
-    notes: str = Field("", description="what it asks, command, cost")
-    base: str = Field(description="the config to start from, found from this file")
+    notes: str = Field("", description="the question, the command, the cost")
+    base: str = Field(description="the base config, relative to this file")
     set: dict[str, Any] = Field({}, description="fields of every trial and of the result, by dotted path")
     space: list[Entry] = Field(min_length=1)
     tuner: Tuner = Random()
     objective: Literal["val_accuracy", "val_loss"] = Field(
         "val_accuracy", description="on the validation images after the last epoch, mean over executions"
     )
-    trials: Count = Field(20, description="at most; hyperband counts its own")
-    epochs: Count = Field(description="of a trial; the result has those of the base")
-    limit: Count | None = Field(None, description="training images of a trial; the result has those of the base")
-    executions: Count = Field(1, description="runs of a trial, with seeds that are the same for all trials")
+    trials: Count = Field(20, description="at most; not for hyperband")
+    epochs: Count = Field(description="of a trial; the final run has those of the base")
+    limit: Count | None = Field(None, description="training images of a trial; the final run has those of the base")
+    executions: Count = Field(1, description="runs of a trial, with the same seeds in all trials")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="of the search, and of the first execution")
-    stopping: Median | None = Field(None, description="ends poor trials early; null: none")
+    stopping: Median | None = Field(None, description="early stopping of poor trials; null: none")
     contrast: Contrast | None = None
     confirm: Annotated[int, Field(ge=0, le=3)] = Field(
         3,
-        description="after the search its best trials, so many at most, are trained with the base's epochs and images "
-        "and a fresh seed; the first that finishes is best.json. 0: the best trial is, untried",
+        description="number of the best trials, at most, that are trained with the base's epochs and images and a "
+        "fresh seed after the search, until one finishes, which becomes best.json; 0: the best trial is best.json",
     )
 
     @model_validator(mode="after")
@@ -109,18 +109,18 @@ class Search(Strict):
         names = [entry.name for entry in self.space]
         if len(set(names)) < len(names):
             raise ValueError(
-                f"space: two entries are called {next(x for x in names if names.count(x) > 1)!r}; name one"
+                f"space: two entries are called {next(x for x in names if names.count(x) > 1)!r}; rename one"
             )
         for i, entry in enumerate(self.space):
             if entry.path and entry.path.startswith(OWN):
-                raise ValueError(f"space.{i}.path: {entry.path} is the same for all trials, and set by the search")
+                raise ValueError(f"space.{i}.path: {entry.path} is set by the search, for all trials alike")
             for parent in entry.when:
                 if parent not in names[:i]:
                     known = ", ".join(names[:i]) or "none"
                     raise ValueError(f"space.{i}.when: no entry before it is called {parent!r}; there are {known}")
                 labels = self.labels(parent)
                 if unknown := [label for label in entry.allowed(parent) if label not in labels]:
-                    raise ValueError(f"space.{i}.when.{parent}: {unknown[0]!r} is none of {labels}")
+                    raise ValueError(f"space.{i}.when.{parent}: expected one of {labels}; found {unknown[0]!r}")
         return self
 
     @model_validator(mode="after")
@@ -133,26 +133,28 @@ class Search(Strict):
             names = ", ".join(entry.name for entry in self.space)
             raise ValueError(f"contrast.by: no entry is called {by!r}; there are {names}")
         if len(self.labels(by)) < 2:
-            raise ValueError(f"contrast.by: {by!r} has no choices to compare")
+            raise ValueError(f"contrast.by: {by!r} needs at least two choices")
         if len(set(seeds)) < len(seeds) or set(seeds) & set(self.seeds):
-            raise ValueError(f"contrast.seeds: they must differ, also from {self.seeds} of the search; found {seeds}")
+            raise ValueError(
+                f"contrast.seeds: they must differ from each other and from {self.seeds} of the search; found {seeds}"
+            )
         if self.contrast.apart and self.tuner.name in ("grid", "hyperband"):
-            raise ValueError(f"contrast.apart: {self.tuner.name} searches no label by itself")
+            raise ValueError(f"contrast.apart: {self.tuner.name} can't search labels separately")
         if self.contrast.apart and found.when:
-            raise ValueError(f"contrast.apart: {by!r} counts only under a condition")
+            raise ValueError(f"contrast.apart: {by!r} can't have a condition")
         return self
 
     @model_validator(mode="after")
     def _stopping_fits(self):
         if self.stopping and self.tuner.name == "hyperband":
-            raise ValueError("stopping: hyperband ends poor trials by itself, and excludes it")
+            raise ValueError("stopping: hyperband stops poor trials itself; leave it out")
         if self.stopping and self.executions > 1:
-            raise ValueError(f"stopping judges a trial by one execution; found executions: {self.executions}")
+            raise ValueError(f"stopping needs executions: 1; found {self.executions}")
         return self
 
     @property
     def seeds(self) -> list[int]:
-        """Of the executions of each trial."""
+        """The seeds of a trial's executions."""
         return [self.seed + i for i in range(self.executions)]
 
     def labels(self, name: str) -> list[Label]:
@@ -164,7 +166,7 @@ class Search(Strict):
         return self.objective == "val_accuracy"
 
     def hyperparameters(self, **part: Label) -> "HyperParameters":
-        """The space as KerasTuner holds it; or the part of it where entries have these labels."""
+        """The space in KerasTuner's form, or the part of it where entries have these labels."""
         from keras_tuner import HyperParameters
 
         hp, declared = HyperParameters(), set()
@@ -176,13 +178,13 @@ class Search(Strict):
         return hp
 
     def parts(self) -> dict[Label, "HyperParameters"]:
-        """The space of each label that is searched by itself."""
+        """The space of each label, if labels are searched separately."""
         if not self.contrast or not self.contrast.apart:
             return {}
         return {label: self.hyperparameters(**{self.contrast.by: label}) for label in self.labels(self.contrast.by)}
 
     def fields(self, point: Mapping[str, Any]) -> dict[str, Any]:
-        """What the config's fields become at a point, by dotted path."""
+        """The fields of the config at a point, by dotted path."""
         found = {}
         for entry in self.active(point):
             value = entry.value(point)
@@ -191,7 +193,7 @@ class Search(Strict):
         return found
 
     def active(self, point: Mapping[str, Any]) -> list[Entry]:
-        """The entries that count at a point."""
+        """The entries that are active at a point."""
         found: list[Entry] = []
         for entry in self.space:
             parents = {e.name for e in found}
@@ -202,20 +204,20 @@ class Search(Strict):
     def check(self, point: Mapping[str, Any]) -> None:
         """
         Raises:
-            ValueError: where values are no point of this space.
+            ValueError: if the values aren't a point of this space.
         """
         for entry in self.space:
             for name in entry.names:
                 if name in point and not entry.holds(point[name]):
-                    raise ValueError(f"{name}: {point[name]!r} is no value of this entry")
+                    raise ValueError(f"{name}: {point[name]!r} is not a value of this entry")
                 if name not in point and entry in self.active(point):
-                    raise ValueError(f"{name}: it has no value")
+                    raise ValueError(f"{name}: the value is missing")
         for name, kind in OTHERS.items():
             if name in point and type(point[name]) is not kind:
-                raise ValueError(f"{name}: {point[name]!r} is no {kind.__name__}")
+                raise ValueError(f"{name}: expected {kind.__name__}; found {point[name]!r}")
 
     def labelled(self, point: Mapping[str, Any]) -> dict[str, Any]:
-        """A point as people read it: labels and numbers by entry, a simplex as its weights."""
+        """A point for people: labels and numbers by entry, simplexes as weights."""
         return {e.name: e.value(point) if e.simplex else point[e.name] for e in self.active(point)}
 
     def trial(self, point: Mapping[str, Any], base: Path) -> Config:
@@ -227,15 +229,15 @@ class Search(Strict):
         return _load(base, fields | ({"dataset.limit": self.limit} if self.limit else {}))
 
     def result(self, point: Mapping[str, Any], base: Path) -> Config:
-        """The config of the one run that looks at the test images: all training images, none held out."""
+        """The config of the final run, the only one on test images: on all training images, none held out."""
         return _load(base, self.set | self.fields(point) | {"dataset.validation": 0.0})
 
     def proof(self, point: Mapping[str, Any], base: Path, seed: int) -> Config:
-        """The config that tries a result: its epochs and images but for those held out, and no look at test images."""
+        """The config that confirms a trial: that of the final run, but with images held out and without test images."""
         return _load(base, self.set | self.fields(point) | TRIAL | {"training.seeds": [seed]})
 
     def corners(self) -> Iterator[dict[str, Any]]:
-        """A point for each end and choice of each entry, the others at their first."""
+        """A point for each bound and choice of each entry, the others at their first."""
         for entry in self.space:
             for value in entry.ends:
                 point: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""After a search: trains its best trials as the final run would be, until one finishes; that one is best.json."""
+"""Confirms the best trials after a search: trains them like the final run until one finishes, which is best.json."""
 
 import signal
 import sys
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # it imports Keras
 
 
 def here(command: Sequence[str], log: Path) -> int:
-    """Runs a command of this Python on this machine; its exit status."""
+    """Runs a Python command on this machine; returns its exit status."""
     return supervise([sys.executable, *command], log, lambda line: None)[1]
 
 
@@ -26,30 +26,32 @@ def confirm(
 ) -> str | None:
     """The first of the best trials that finishes with the base's epochs and images and a fresh seed; None if none does.
 
-    The runs lie in the search's folder, in `confirm`; those that ended before a restart are not run again. `start` runs
-    a command of Python's with a log, here or elsewhere.
+    The runs are in `confirm` in the search's folder; those that ended before a restart are not repeated. `start` runs a
+    Python command with a log, on this machine or another.
     """
     for trial in candidates(search, oracle):
         point = oracle.trials[trial].hyperparameters.values
         outcome = folder.confirmation(trial)
         if outcome is None:
-            print(f"trial {trial} is trained as the final run would be, with seed {fresh_seed(search)}", flush=True)
+            print(
+                f"confirming trial {trial}: training it like the final run, with seed {fresh_seed(search)}", flush=True
+            )
             outcome = _trained(folder, search, trial, point, start)
             folder.write_confirmation(trial, outcome)
         if outcome.status == "finished":
             return trial
-        print(f"trial {trial} is passed over: it {outcome.status}, {outcome.reason}", flush=True)
+        print(f"trial {trial} is not confirmed: {outcome.status}, {outcome.reason}", flush=True)
     return None
 
 
 def fresh_seed(search: Search) -> int:
-    """One that neither the search nor its comparison used."""
+    """A seed that neither the search nor its comparison used."""
     used = {*search.seeds, *(search.contrast.seeds if search.contrast else ())}
     return next(seed for seed in range(1, len(used) + 2) if seed not in used)
 
 
 def _trained(folder: Folder, search: Search, trial: str, point: Mapping[str, Any], start) -> Outcome:
-    """In a process of its own: this one holds no device."""
+    """Trains in a process of its own: this one doesn't use a device."""
     _, described = folder.open()
     run = folder.confirmation_run(trial)
     if (run / "environment.json").exists():

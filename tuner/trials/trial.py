@@ -1,4 +1,4 @@
-"""One trial of a search: a run of the zoo, in a folder of its own."""
+"""One trial of a search: a run of the zoo in its own folder."""
 
 import gc
 import math
@@ -14,7 +14,7 @@ from tuner.searches.space import Search
 from zoo import files, train
 from zoo.errors import UserError
 
-DEATHS = 2  # of workers, after which a trial counts as failed
+DEATHS = 2  # of its workers after which a trial has failed
 OUT_OF_MEMORY = ("out of memory", "out_of_memory", "resource_exhausted", "oom when", "allocate memory", "bad_alloc")
 
 
@@ -26,15 +26,16 @@ def run(
     point: Mapping[str, Any],
     is_enough: Callable[[int, float], bool],
 ) -> Outcome:
-    """Trains a trial, or goes on with it, and writes its outcome down; whatever goes wrong is one.
+    """Trains or resumes a trial and writes its outcome, also if it fails.
 
     Args:
         folder: of the search.
-        search: what the folder says.
-        data_dir: of CIFAR-10, or None.
-        trial: its number, as KerasTuner writes it.
+        search: from the folder.
+        data_dir: the folder with CIFAR-10, or None.
+        trial: its name, a number as KerasTuner writes it.
         point: the values of the hyperparameters.
-        is_enough: told an epoch and the objective after it, of a trial of one execution; true ends it early.
+        is_enough: called after each epoch of a trial with one execution, with the epoch and the objective; True ends
+            the trial early.
     """
     with folder.hold(trial):
         if found := folder.outcome(trial):
@@ -47,7 +48,7 @@ def run(
                 found = _trained(folder, search, data_dir, trial, point, is_enough, began)
             except (KeyboardInterrupt, SystemExit):
                 raise
-            except BaseException as error:  # of a backend: jaxlib, torch and TensorFlow each raise their own
+            except BaseException as error:  # whatever jaxlib, torch and TensorFlow raise
                 found = Outcome("failed", reason=_reason(error), seconds=time.perf_counter() - began)
         folder.write_outcome(trial, found)
         gc.collect()
@@ -86,7 +87,7 @@ def _trained(folder, search, data_dir, trial, point, is_enough, began) -> Outcom
 
 
 def _reason(error: BaseException) -> str:
-    """An error in one line."""
+    """The error in one line."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
     if isinstance(error, MemoryError) or any(sign in text.lower() for sign in OUT_OF_MEMORY):
         return f"out of memory: {text[:300]}"

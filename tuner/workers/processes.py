@@ -1,4 +1,4 @@
-"""Workers as processes of this machine: started, started again under their names where they die, and ended."""
+"""Workers as processes of this machine, restarted under the same name if they die."""
 
 import os
 import signal
@@ -10,18 +10,18 @@ from pathlib import Path
 
 from zoo import manifest
 
-DEATHS_IN_A_ROW = 3  # of a worker without a trial ended between; then it isn't started again
-GAVE_UP = 5  # exit status of a worker that can't go on, and says why in its log
+DEATHS_IN_A_ROW = 3  # of a worker without ending a trial; then it isn't restarted
+GAVE_UP = 5  # exit status of a worker that gives up; its log says why
 
 
 class Workers:
     """Processes of `python -m tuner.worker`, each with a name and a log.
 
     Args:
-        folder: of the search or sweep.
+        folder: of the search.
         names: of the workers, such as tuner0.
-        environment: that they run in, beside their names.
-        on_death: told a worker's name and how it died.
+        environment: additional environment variables.
+        on_death: called with a worker's name and how it died.
     """
 
     def __init__(
@@ -47,13 +47,13 @@ class Workers:
         self.processes[name] = subprocess.Popen(
             [sys.executable, "-m", "tuner.worker", str(self.folder)],
             env=self.environment | mine,
-            stdin=subprocess.PIPE,  # whose end tells the worker that this process is gone
+            stdin=subprocess.PIPE,  # it closes when this process dies
             stdout=self.logs[name],
             stderr=subprocess.STDOUT,
         )
 
     def tick(self) -> bool:
-        """Starts the dead again; whether any is left."""
+        """Restarts dead workers; returns whether any is left."""
         for name, process in self.processes.items():
             status = process.poll()
             if status is None or name in self.ended:
@@ -65,7 +65,7 @@ class Workers:
             self.on_death(name, how)
             self.deaths[name] += 1
             again = self.deaths[name] < DEATHS_IN_A_ROW
-            print(f"worker {name} died, {how}; {'started again' if again else 'given up'}", flush=True)
+            print(f"worker {name} died, {how}; {'restarted' if again else 'giving up'}", flush=True)
             if again:
                 self._start(name)
             else:
@@ -73,12 +73,12 @@ class Workers:
         return len(self.ended) < len(self.names)
 
     def lives(self, name: str) -> None:
-        """A worker ended a trial: its deaths so far aren't counted any more."""
+        """Resets the count of deaths of a worker that ended a trial."""
         if name in self.deaths:
             self.deaths[name] = 0
 
     def interrupt(self) -> None:
-        """Has them end at once; their trials go on from a checkpoint, once the search does."""
+        """Terminates the workers; their trials resume from a checkpoint when the search does."""
         for process in self.processes.values():
             process.terminate()
 
@@ -94,7 +94,7 @@ class Workers:
 
 
 def share(index: int, count: int) -> dict[str, str]:
-    """What of this machine one of several workers gets: a GPU of its own where there are several, else processors."""
+    """A worker's share of this machine: one of several GPUs, else some of the processors."""
     gpus = _gpus()
     if len(gpus) > 1:
         return {"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]}
@@ -112,9 +112,9 @@ def _gpus() -> list[str]:
 
 
 def take_share() -> None:
-    """Keeps this process to its part of the processors, where it is told one.
+    """Pins this process to its share of the processors, if it has one.
 
-    Threads of two processes that wait for each other's processors make each many times slower.
+    Processes whose threads compete for the same processors are many times slower.
     """
     index, _, count = os.environ.get("TUNER_PROCESSORS", "").partition("/")
     if count and hasattr(os, "sched_setaffinity"):
@@ -125,7 +125,7 @@ def take_share() -> None:
 
 
 def end_with_parent() -> None:
-    """Ends this process when the one that started it is gone, however that went."""
+    """Ends this process when its parent dies, for whatever reason."""
 
     def wait():
         while os.read(0, 1024):

@@ -1,6 +1,6 @@
-"""The secret that a chief and its workers share, where others can reach the chief.
+"""The secret that a chief and its workers share if other machines can reach the chief.
 
-It goes with every call as metadata, as it is: gRPC's plain channel hides it from nobody who listens on the wire.
+It is sent with every call as metadata, unencrypted: anybody who can read the network traffic can read it.
 """
 
 import hmac
@@ -22,22 +22,22 @@ from zoo.errors import UserError
 SECRET, FILE = "TUNER_SECRET", "TUNER_SECRET_FILE"
 KEY = "tuner-secret-bin"
 SHORTEST, LONGEST = 16, 1024  # bytes
-QUIET = 60.0  # seconds between two lines about calls refused to one host
-HOSTS = 1000  # of which they are counted
+QUIET = 60.0  # seconds between two messages about refused calls of a host
+HOSTS = 1000  # whose refused calls are counted
 
 
 def of(host: str) -> bytes | None:
-    """The secret of a chief at a host; None on this machine's loopback, where none need be set.
+    """The secret of a chief at a host; may be None on the loopback interface.
 
     Raises:
-        UserError: for a secret that is needed and missing, too short or readable by others.
+        UserError: if a required secret is missing, too short or readable by others.
     """
     found = _found()
     if found is None and not is_loopback(host):
         raise UserError(
-            f"{host}: a chief that other machines can reach asks its workers for a secret: set {FILE} to a file that "
-            f"only its owner can read (python -c 'import secrets; print(secrets.token_hex())'), or {SECRET} to the "
-            "secret, for the chief and every worker"
+            f"{host}: a chief that other machines can reach needs a secret: set {FILE} to a file that only its "
+            f"owner can read (python -c 'import secrets; print(secrets.token_hex())'), or {SECRET} to the secret, for "
+            "the chief and every worker"
         )
     return found
 
@@ -47,7 +47,7 @@ def _found() -> bytes | None:
     if not given:
         return None
     if len(given) > 1:
-        raise UserError(f"{SECRET} and {FILE} are both set; one says what the secret is")
+        raise UserError(f"{SECRET} and {FILE} are both set; unset one")
     found = os.environb[SECRET.encode()] if given == [SECRET] else _contents(Path(os.environ[FILE]))
     found = found.strip()
     if not SHORTEST <= len(found) <= LONGEST:
@@ -60,14 +60,16 @@ def _contents(path: Path) -> bytes:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
-                raise UserError(f"{path}: a secret is in a file that only its owner, this user, can read: chmod 600")
+                raise UserError(
+                    f"{path}: the file of a secret must belong to this user and be readable by nobody else: chmod 600"
+                )
             return file.read(2 * LONGEST)
     except OSError as error:
         raise UserError(f"{path}: can't be read: {error.strerror}") from None
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address, or every address of a name, is this machine's own."""
+    """Whether a host is the loopback interface of this machine, by all of its addresses."""
     try:
         found = {str(info[4][0]) for info in socket.getaddrinfo(host.strip("[]"), None)}
         return all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in found)
@@ -76,16 +78,16 @@ def is_loopback(host: str) -> bool:
 
 
 class Gate(grpc.ServerInterceptor):
-    """Lets calls with the secret in, refuses others, and says so in one line for each host and minute.
+    """Admits calls with the secret; refuses others, with at most one message per host and minute.
 
     Args:
-        secret: None lets every call in.
-        say: called with each line.
+        secret: None admits every call.
+        say: called with each message.
     """
 
     def __init__(self, secret: bytes | None, say: Callable[[str], None] = print):
         self.secret, self.say = secret, say
-        self._refused: dict[str, tuple[float, int]] = {}  # when that was said, and how often since
+        self._refused: dict[str, tuple[float, int]] = {}  # time of the last message, and refusals since
 
     def intercept_service(self, continuation, details):
         if self._admits(dict(details.invocation_metadata).get(KEY)):
@@ -94,7 +96,7 @@ class Gate(grpc.ServerInterceptor):
 
         def refuse(request, context):
             self._note(context.peer(), f"{details.method.rpartition('/')[2]} with {why}")
-            context.abort(grpc.StatusCode.UNAUTHENTICATED, f"this chief asks for a secret; this call has {why}")
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, f"this chief needs a secret; this call has {why}")
 
         return grpc.unary_unary_rpc_method_handler(refuse)
 
@@ -108,11 +110,11 @@ class Gate(grpc.ServerInterceptor):
             self._refused[host] = said, since + 1
         elif host in self._refused or len(self._refused) < HOSTS:
             self._refused[host] = now, 0
-            self.say(f"refused {peer}: {what}" + (f"; {since} calls more since the last such line" if since else ""))
+            self.say(f"refused {peer}: {what}" + (f"; {since} more since the last message" if since else ""))
 
 
 def _answering(handler):
-    """A method that answers what is wrong with a call in one line, where KerasTuner's prints a traceback."""
+    """Wraps a method to answer errors in one line, where KerasTuner prints a traceback."""
     if handler is None:
         return None
 
@@ -121,14 +123,14 @@ def _answering(handler):
             return handler.unary_unary(request, context)
         except BadName as error:
             return context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        except UserError as error:  # the chief ends on it, and may come again
+        except UserError as error:  # it stops the chief, which may be restarted
             return context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
 
     return grpc.unary_unary_rpc_method_handler(answer, handler.request_deserializer, handler.response_serializer)
 
 
 class Carrying:
-    """A stub of gRPC whose every call has the secret with it."""
+    """A gRPC stub that sends the secret with every call."""
 
     def __init__(self, stub, secret: bytes | None):
         self._stub, self._metadata = stub, () if secret is None else ((KEY, secret),)

@@ -1,4 +1,4 @@
-"""The runs after a search as tasks of a Ray cluster: the comparison's, and the proof of the best trial."""
+"""The runs after a search as tasks of a Ray cluster: those of the comparison, and confirmations."""
 
 import json
 import signal
@@ -16,11 +16,11 @@ from zoo.sweeps.cluster import Cluster, Task
 if TYPE_CHECKING:  # it imports Keras
     from tuner.searches.oracle import JournaledOracle
 
-STOPPED = (4, 130, -signal.SIGINT)  # exit statuses of a run that will be resumed
+STOPPED = (4, 130, -signal.SIGINT)  # exit statuses of a run that can be resumed
 
 
-class Said:
-    """Says what becomes of trials on a cluster."""
+class Printer:
+    """Prints the progress of trials on a cluster."""
 
     def begin(self, name: str) -> None:
         print(f"trial {name} runs on the cluster", flush=True)
@@ -31,8 +31,8 @@ class Said:
         print(f"trial {name}: {why}", flush=True)
 
 
-class Runs(Said):
-    """Says what becomes of the comparison's runs, and tells the oracle."""
+class ComparisonPrinter(Printer):
+    """Prints the progress of the comparison's runs, and notifies the oracle."""
 
     def __init__(self, folder: Folder, oracle: "JournaledOracle", trials: Mapping[str, Any]):
         self.folder, self.oracle, self.trials = folder, oracle, trials
@@ -46,7 +46,7 @@ class Runs(Said):
 
 
 def compare(cluster: Cluster, folder: Folder, oracle: "JournaledOracle") -> None:
-    """Has the runs of the comparison after a search trained on a cluster."""
+    """Trains the runs of the comparison after a search on a cluster."""
     oracle.begin_comparison()
     trials: dict[str, Any] = {}
     while (trial := oracle.create_trial(f"ray{len(trials)}")).status == "RUNNING":
@@ -55,11 +55,11 @@ def compare(cluster: Cluster, folder: Folder, oracle: "JournaledOracle") -> None
         Task(name, partial(_train, folder.path, name, dict(trial.hyperparameters.values)), folder.log(name))
         for name, trial in trials.items()
     ]
-    cluster.work(tasks, Runs(folder, oracle, trials))
+    cluster.work(tasks, ComparisonPrinter(folder, oracle, trials))
 
 
 def _train(path: Path, trial: str, point: Mapping[str, Any]) -> str:
-    """On a node: a trial, in a process of its own; how it went."""
+    """On a node: trains a trial in a process of its own; returns its status."""
     folder = Folder(path)
     command = [sys.executable, "-m", "tuner.trial", str(path), trial, json.dumps(point)]
     last, code = supervise(command, folder.log(trial), lambda line: None)
@@ -70,8 +70,8 @@ def _train(path: Path, trial: str, point: Mapping[str, Any]) -> str:
     return outcome.status if outcome else "stopped"
 
 
-class Proof(Said):
-    """Says what becomes of the proof of a trial, and keeps its exit status."""
+class ConfirmationPrinter(Printer):
+    """Prints the progress of a confirmation, and stores its exit status."""
 
     status = 1
 
@@ -83,10 +83,10 @@ class Proof(Said):
 
 
 def start(cluster: Cluster, command: Sequence[str], log: Path) -> int:
-    """Has a command run on a cluster; its exit status."""
-    proof = Proof()
-    cluster.work([Task(log.stem, partial(_run, list(command), log), log)], proof)
-    return proof.status
+    """Runs a command on a cluster; returns its exit status."""
+    printer = ConfirmationPrinter()
+    cluster.work([Task(log.stem, partial(_run, list(command), log), log)], printer)
+    return printer.status
 
 
 def _run(command: list[str], log: Path) -> str:

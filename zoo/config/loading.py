@@ -54,7 +54,7 @@ def read_object(path: Path) -> dict:
         hint = f"; did you mean {path.parent / near[0]}?" if near else ""
         raise ConfigError(f"{path}: no such file{hint}") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL or a lone surrogate in the path
-        raise ConfigError(f"{path}: can't read it as text: {getattr(error, 'strerror', None) or error}") from None
+        raise ConfigError(f"{path}: can't be read as text: {getattr(error, 'strerror', None) or error}") from None
     if not text.strip():
         raise ConfigError(f"{path}: the file is empty; expected a JSON object")
     try:

@@ -46,7 +46,7 @@ def load(folder: Path, variables: Sequence, added: int) -> dict[str, Any] | None
         _check(record, arrays)
     except Exception as error:  # whatever zipfile, zlib, NumPy and json raise for a damaged file
         reason = f"{type(error).__name__}: {error}"[:200]
-        raise UserError(f"{path}: can't read the checkpoint ({reason}); delete it to start this run again") from None
+        raise UserError(f"{path}: the checkpoint can't be read ({reason}); delete it to start this run again") from None
     if len(arrays) == len(names) - added:
         names = names[:-added]
     shapes = {name: tuple(v.shape) for name, v in zip(names, variables, strict=False)}
