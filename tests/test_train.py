@@ -212,7 +212,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(override, words, tmp_path, cap
 def test_nothing_is_overwritten(tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("dear")
     assert "not empty" in refusal(capsys, QUICK, "--out", str(tmp_path))
-    assert "no folder can be made" in refusal(capsys, QUICK, "--out", str(tmp_path / "mine.txt"))
+    assert "can't create the folder" in refusal(capsys, QUICK, "--out", str(tmp_path / "mine.txt"))
     assert (tmp_path / "mine.txt").read_text() == "dear" and len(list(tmp_path.iterdir())) == 1
 
 

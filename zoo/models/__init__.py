@@ -18,8 +18,7 @@ def build(config: Config, classes: int) -> keras.Model:
     """The network of a config, with its activations, for 32x32x3 images.
 
     Raises:
-        ConfigError: for an activation that doesn't exist or has no such options, a site without a rule, or a rule
-            without a site.
+        ConfigError: for an unknown activation or option, a site without a rule, or a rule without a site.
     """
     network = import_module(f"zoo.models.{config.model.name}")
     try:
@@ -27,16 +26,16 @@ def build(config: Config, classes: int) -> keras.Model:
         _check_settings(model)
     except (ConfigError, MemoryError):
         raise
-    except Exception as error:  # whatever Keras and a backend make of an initial value or a constraint
+    except Exception as error:  # whatever Keras and a backend raise for an initial value or a constraint
         first = next(iter(str(error).strip().splitlines()), "")[:200]
-        raise ConfigError(f"activation: no network can be built with it: {type(error).__name__}: {first}") from error
+        raise ConfigError(f"activation: the network can't be built: {type(error).__name__}: {first}") from error
     if isinstance(config.activation, list):
         _check_rules(config.activation, model)
     return model
 
 
 def _check_settings(model: keras.Model) -> None:
-    """Applies what each parameter of an activation is constrained and penalized by, as training would, once."""
+    """Applies constraints and regularizers of the activations once, so that their errors appear now."""
     for variable in model.trainable_variables:
         for setting in (variable.constraint, variable.regularizer):
             if setting is not None:
@@ -63,10 +62,12 @@ def factory(activation: Activation | list[Rule]) -> Factory:
 
 
 def _check_rules(rules: list[Rule], model: keras.Model) -> None:
-    """A misspelt pattern would leave its sites to a later rule without a word."""
+    """Refuses rules without a site: a misspelt pattern would silently leave its sites to a later rule."""
     names = (layer.name for layer in model.layers)
     sites = [name.removesuffix("_activation") for name in names if name.endswith("_activation")]
     firsts = {next(i for i, rule in enumerate(rules) if fnmatchcase(site, rule.sites)) for site in sites}
     for i in sorted(set(range(len(rules))) - firsts):
         there = ", ".join(sites[:8]) + (f" and {len(sites) - 8} more" if len(sites) > 8 else "")
-        raise ConfigError(f"activation.{i}.sites: {rules[i].sites!r} is the first match of no site; there are {there}")
+        raise ConfigError(
+            f"activation.{i}.sites: {rules[i].sites!r} is not the first match of any site; there are {there}"
+        )

@@ -1,6 +1,6 @@
-"""What the networks share: the units that they repeat, and two layers that Keras lacks.
+"""What the networks share: repeated units, and two layers that Keras lacks.
 
-Whoever loads a saved network imports `zoo.models` first, which registers these layers.
+Import `zoo.models` before loading a saved network: it registers these layers.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ Factory = Callable[[str], keras.layers.Layer]
 
 
 def image_shape() -> tuple[int, int, int]:
-    """Of one image, in Keras's image data format."""
+    """The shape of an image in Keras's image data format."""
     return (3, 32, 32) if channel_axis() == 1 else (32, 32, 3)
 
 
@@ -25,8 +25,8 @@ def channel_axis() -> int:
 class Builder:
     """Adds units of layers to a network, with one norm and one activation factory.
 
-    The layers of a unit are called after its site: `conv1`, `conv1_norm`, `conv1_activation`. Convolutions have
-    'same' padding. Batch norm has momentum 0.9 and epsilon 1e-5; beside it no convolution and no dense layer has a
+    The layers of a unit are named after its site: `conv1`, `conv1_norm`, `conv1_activation`. Convolutions have
+    'same' padding. Batch norm has momentum 0.9 and epsilon 1e-5; with it, convolutions and dense layers have no
     bias.
     """
 
@@ -63,9 +63,9 @@ class Builder:
 
 @keras.saving.register_keras_serializable(package="zoo")
 class GroupedConv2D(layers.Conv2D):
-    """`Conv2D` with groups, run as one convolution for each.
+    """`Conv2D` with groups, as one convolution for each group.
 
-    Keras's own has no gradient on TensorFlow's CPU, and XLA's CPU is slow at it.
+    Keras's own has no gradient on TensorFlow on CPU, and is slow in XLA on CPU.
     """
 
     def convolution_op(self, inputs, kernel):
@@ -82,9 +82,9 @@ class LocalResponseNormalization(layers.Layer):
     `size` times ours. Fewer channels are summed at the ends. Computed in float32 at least.
 
     Args:
-        size: how many channels are summed, the middle one being x's own; of an even size one more lies before it.
-        k, alpha, beta: numbers.
-        axis: that of the channels.
+        size: number of channels in the sum, centred on x's own; with an even size one more lies before it.
+        k, alpha, beta: floats.
+        axis: of the channels.
     """
 
     def __init__(self, size=5, k=2.0, alpha=1e-4, beta=0.75, axis=-1, **kwargs):

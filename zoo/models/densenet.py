@@ -31,7 +31,7 @@ def build(config: DenseNet, activation: Factory, classes: int) -> keras.Model:
 
 
 def bottleneck(net: Builder, x, name: str, config: DenseNet):
-    """`growth` new maps from all that came before, and those beside them."""
+    """Concatenates `growth` new maps to all previous ones."""
     y = net.convolve(net.activate(x, f"{name}_1"), f"{name}_1", config.bottleneck * config.growth, 1)
     y = layers.Dropout(config.dropout, name=f"{name}_1_dropout")(y)
     y = net.convolve(net.activate(y, f"{name}_2"), f"{name}_2", config.growth, 3)
@@ -40,7 +40,7 @@ def bottleneck(net: Builder, x, name: str, config: DenseNet):
 
 
 def transition(net: Builder, x, name: str, config: DenseNet):
-    """Fewer and smaller maps."""
+    """Reduces the number and the size of the maps."""
     filters = max(1, int(config.compression * x.shape[channel_axis()]))
     x = net.convolve(net.activate(x, name), name, filters, 1)
     x = layers.Dropout(config.dropout, name=f"{name}_dropout")(x)

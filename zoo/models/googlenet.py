@@ -24,7 +24,7 @@ INCEPTIONS = {  # filters: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projectio
     "5a": (256, 160, 320, 32, 128, 128),
     "5b": (384, 192, 384, 48, 128, 128),
 }
-POOLED = {"3b": "pool3", "4e": "pool4"}  # the inceptions that a pool follows
+POOLED = {"3b": "pool3", "4e": "pool4"}  # inceptions before a pool
 
 
 def build(config: GoogLeNet, activation: Factory, classes: int) -> keras.Model:
@@ -51,7 +51,7 @@ def build(config: GoogLeNet, activation: Factory, classes: int) -> keras.Model:
 
 
 def inception(net: Builder, x, name: str, conv1: int, reduce3: int, conv3: int, reduce5: int, conv5: int, pool: int):
-    """Four ways from the same maps to as many, one beside the other."""
+    """Four parallel branches, concatenated."""
     by_1x1 = net.conv(x, f"{name}_1x1", conv1, 1)
     by_3x3 = net.conv(net.conv(x, f"{name}_3x3_reduce", reduce3, 1), f"{name}_3x3", conv3, 3)
     by_5x5 = net.conv(net.conv(x, f"{name}_5x5_reduce", reduce5, 1), f"{name}_5x5", conv5, 5)

@@ -31,7 +31,7 @@ def build(config: ResNet50, activation: Factory, classes: int) -> keras.Model:
 
 
 def bottleneck(net: Builder, x, name: str, width: int, strides: int, project: bool):
-    """What three convolutions add to their input; it is projected where the maps' size or number changes."""
+    """Three convolutions added to their input, which is projected if the size or number of maps changes."""
     y = net.conv(x, f"{name}_1", width, 1, strides)
     y = net.conv(y, f"{name}_2", width, 3)
     y = net.normalize(net.convolve(y, f"{name}_3", 4 * width, 1), f"{name}_3")

@@ -1,1 +1,1 @@
-"""Reports: the runs of a sweep in groups, the statistics of their differences, figures, and the documents of them."""
+"""Reports: the runs of a sweep in groups, statistics of their differences, figures, and documents."""

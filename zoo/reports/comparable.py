@@ -1,4 +1,4 @@
-"""Whether runs may be compared: nothing impossible or contradictory in them, and nothing between them but the axes."""
+"""Checks that runs can be compared: each is plausible and consistent, and they differ along the axes only."""
 
 import json
 import math
@@ -13,22 +13,27 @@ from zoo.files import read_json
 from zoo.reports.groups import ENDED, Group, Result, Results
 from zoo.sweeps.grid import SHORT
 
-IGNORED = ("$schema", "notes", "metrics.tensorboard", "training.checkpoint_minutes")  # fields that change no result
-ORIGIN = {"model", "base", "sweep"}  # labels that are no fields
+IGNORED = (
+    "$schema",
+    "notes",
+    "metrics.tensorboard",
+    "training.checkpoint_minutes",
+)  # fields without influence on results
+ORIGIN = {"model", "base", "sweep"}  # labels that aren't fields
 SHARES = ("accuracy", "precision_macro", "precision_weighted")
 UNKNOWN = "not recorded"
 
 
 def check(results: Results, mixed: bool) -> list[str]:
-    """What runs that are compared differ in, or don't say, in sentences for the top of a report.
+    """Notes for the top of a report: what compared runs differ in, or didn't record.
 
     Args:
         results: of a sweep.
-        mixed: whether what would be refused is said instead.
+        mixed: whether to note differences instead of refusing them.
 
     Raises:
         UserError: for a run with an impossible value, one that contradicts its sweep or itself, or a copy of another;
-            and for runs of one comparison that differ in data, backend, config or code.
+            and for compared runs that differ in data, backend, config or code.
     """
     groups = results.groups()
     for run in results.every:
@@ -37,13 +42,13 @@ def check(results: Results, mixed: bool) -> list[str]:
     said = []
     for group in groups:
         _check_copies(group)
-        for what, values in _told_apart(group, results).items():
+        for what, values in _shared_values(group, results).items():
             known = {value: runs for value, runs in values.items() if value != UNKNOWN}
             if len(known) > 1:
                 parts = [f"{value} ({_counted(runs)})" for value, runs in known.items()]
                 sentence = f"{group.title}: runs that are compared differ in {what}: {', '.join(parts)}"
                 if not mixed:
-                    raise UserError(f"{results.shown}: {sentence}; --mixed reports them together all the same")
+                    raise UserError(f"{results.shown}: {sentence}; --mixed reports them together nevertheless")
                 said.append(f"{sentence}.")
             if known and UNKNOWN in values:
                 said.append(f"{group.title}: {_counted(values[UNKNOWN])} did not record {what}.")
@@ -55,14 +60,14 @@ def _counted(runs: list[Result]) -> str:
 
 
 def _ended(group: Group) -> list[Result]:
-    """Its runs that ended, those along a ladder included."""
+    """The runs of a group that ended, including those of tuning."""
     every = [run for runs in group.planned.values() for run in runs]
     along = [run for values in group.ladder.values() for runs in values.values() for run in runs]
     return [run for run in dict.fromkeys([*every, *along]) if run.state in ENDED]
 
 
-def _told_apart(group: Group, results: Results) -> dict[str, dict[str, list[Result]]]:
-    """For each thing that compared runs share, its values and the runs of each."""
+def _shared_values(group: Group, results: Results) -> dict[str, dict[str, list[Result]]]:
+    """The values of everything that compared runs must share, with the runs of each value."""
     runs = _ended(group)
     axes = {SHORT.get(axis, axis) for run in runs for axis in run.labels.keys() - ORIGIN} | {"training.seeds"}
     configs = {run: dict(_fields(_resolved(run))) for run in runs}
@@ -70,24 +75,24 @@ def _told_apart(group: Group, results: Results) -> dict[str, dict[str, list[Resu
     kept = [f for f in fields if not any(f == axis or f.startswith(f"{axis}.") for axis in (*axes, *IGNORED))]
     found: dict[str, dict[str, list[Result]]] = {}
 
-    def tell(what: str, run: Result, value: Any) -> None:
+    def record(what: str, run: Result, value: Any) -> None:
         found.setdefault(what, {}).setdefault(UNKNOWN if value is None else str(value), []).append(run)
 
     for run in runs:
-        tell("the digest of their images", run, run.environment.get("data_digest"))
-        tell("backend", run, run.environment.get("backend"))
+        record("the digest of their images", run, run.environment.get("data_digest"))
+        record("backend", run, run.environment.get("backend"))
         code = run.environment.get("code")
-        tell("code", run, code and ", ".join(f"{package} {tree}" for package, tree in code.items()))
+        record("code", run, code and ", ".join(f"{package} {tree}" for package, tree in code.items()))
         for field in kept:
-            tell(f"config {field}", run, configs[run].get(field))
+            record(f"config {field}", run, configs[run].get(field))
     return found
 
 
 def _resolved(run: Result) -> dict[str, Any]:
-    """Its config; a field that is new since then has its default."""
+    """The config of a run; newer fields get their defaults."""
     try:
         return Config.model_validate(run.settings).resolved()
-    except ValidationError:  # of a network or an option that is no more
+    except ValidationError:  # a network or an option that was removed
         return run.settings
 
 
@@ -101,7 +106,7 @@ def _fields(content: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _unrecorded(groups: list[Group]) -> list[str]:
-    """What runs of older versions don't say, once for all of them."""
+    """What runs of older versions didn't record, once for all."""
     runs = [run for group in groups for run in _ended(group) if "code" not in run.environment]
     commits = dict.fromkeys(str(run.environment.get("git_commit"))[:12] for run in runs)
     if not runs:
@@ -113,7 +118,7 @@ def _unrecorded(groups: list[Group]) -> list[str]:
 
 
 def same_machine(runs: list[Result]) -> bool:
-    """Whether times of runs may be compared."""
+    """Whether the times of runs can be compared."""
     keys = ("device", "processor", "processors", "platform", "settings", "backend")
     return len({json.dumps([run.environment.get(key) for key in keys]) for run in runs}) <= 1
 
@@ -138,7 +143,7 @@ def _check_run(run: Result, results: Results) -> None:
 
 
 def _check_labels(run: Result, path) -> None:
-    """A run is what its place in the sweep says."""
+    """The run has the seed and the network that the sweep says."""
     training, model = run.settings["training"], run.settings.get("model", {})
     for what, said, found in (
         ("seed", run.seed if run.seed != run.name else None, run.metrics.get("seed")),
@@ -150,7 +155,7 @@ def _check_labels(run: Result, path) -> None:
 
 
 def _check_history(run: Result, path) -> None:
-    """Each epoch that was trained has its row, and no share or loss in it is impossible."""
+    """The history has a row for each epoch, and no impossible value."""
     rows, epochs = len(run.history("epoch")), run.metrics.get("epochs")
     history, planned = run.folder / "history.csv", run.settings["training"].get("epochs")
     if epochs is not None:
@@ -163,11 +168,11 @@ def _check_history(run: Result, path) -> None:
     if run.state == "finished":
         for name in ("loss", "cross_entropy", "val_loss"):
             values = run.history(name)
-            _require(bool((values >= 0).all()), history, f"{name} has values that are negative or no numbers")
+            _require(bool((values >= 0).all()), history, f"{name} has negative or NaN values")
 
 
 def _check_planned(run: Result, results: Results) -> None:
-    """The config that the sweep wrote down for a run is the one that it ran."""
+    """The run has the config that the sweep planned."""
     path = results.folder / "configs" / f"{run.name}.json"
     if not path.exists():
         return
@@ -182,13 +187,13 @@ def _check_planned(run: Result, results: Results) -> None:
 
 
 def _check_copies(group: Group) -> None:
-    """No two runs of an arm are the same run."""
+    """No run of an arm is a copy of another."""
     for runs in group.planned.values():
         seen: dict[Any, Result] = {}
         for run in (run for run in runs if run.state == "finished"):
             for what, key in (("seed", run.seed), ("history", json.dumps(run.rows("history.csv")))):
                 other = seen.setdefault((what, key), run)
-                _require(other is run, run.folder, f"it has the same {what} as {other.name}, and counts once only")
+                _require(other is run, run.folder, f"it has the same {what} as {other.name}; a run counts once")
 
 
 def _is_number(value: Any) -> bool:

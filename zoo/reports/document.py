@@ -1,4 +1,4 @@
-"""A document of headings, paragraphs, tables and figures, as Markdown and as one HTML page that needs no network."""
+"""Documents of headings, paragraphs, tables and figures, as Markdown and as one self-contained HTML page."""
 
 import base64
 import html
@@ -37,7 +37,7 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as they are shown; `name` is that of its CSV file."""
+    """Cells as text; `name` is that of the CSV file."""
 
     name: str
     caption: str
@@ -47,7 +47,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A matplotlib figure; `name` is that of its PNG and SVG files."""
+    """A matplotlib figure; `name` is that of the PNG and SVG files."""
 
     name: str
     caption: str
@@ -55,7 +55,7 @@ class Figure:
 
 
 def note(folder: Path, given: str | None) -> str:
-    """What is to stand at the top of a report: what was given, or what is in note.txt of a folder."""
+    """The note at the top of a report: the given one, or that of note.txt in a folder."""
     path = folder / NOTE
     if given is not None or not path.exists():
         return given or ""
@@ -66,10 +66,10 @@ def note(folder: Path, given: str | None) -> str:
 
 
 def write(out: Path, title: str, blocks: Sequence[Heading | Paragraph | Table | Figure]) -> None:
-    """Writes report.md, report.html, and each table and figure as files of their own.
+    """Writes report.md, report.html, and a file for each table and figure.
 
     Raises:
-        UserError: where they can't be written, or files of others are in their place; then none is.
+        UserError: if they can't be written; if one exists and isn't ours, before any is written.
     """
     manifest.check(out / name for name in _names(blocks))
     pictures = {}
@@ -102,21 +102,21 @@ def _names(blocks: Sequence[Heading | Paragraph | Table | Figure]) -> Iterator[s
 
 
 def folder(given: Path | None, source: Path) -> Path:
-    """The folder of a report, made where it isn't there: what was given, or `report` in that of its source.
+    """Creates the folder of a report: the given one, or `report` in that of its source.
 
     Raises:
-        UserError: where none can be made, or a link leads out of the source.
+        UserError: if it can't be created, or a link leads out of the source.
     """
     out = given or folders.check_inside(source / "report", source)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{out}: no folder can be made here: {error.strerror}") from None
+        raise UserError(f"{out}: can't create the folder: {error.strerror}") from None
     return out
 
 
 def _saver(drawing):
-    # Without dates and random ids the same figure gives the same bytes.
+    # Without dates and random IDs the same figure gives the same bytes.
     return lambda path: drawing.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 

@@ -1,4 +1,4 @@
-"""The figures of a report. Colours are those of Okabe and Ito, which the colour-blind tell apart."""
+"""The figures of a report. Colours are those of Okabe and Ito, which suit the colour-blind."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,13 +13,13 @@ from matplotlib.ticker import MaxNLocator
 
 import keras_adaptact as ka
 
-rcParams["svg.hashsalt"] = "keras_adaptact"  # the same ids in each drawing of a figure
-rcParams["svg.fonttype"] = "none"  # text as text: a third of the size, and it can be searched
+rcParams["svg.hashsalt"] = "keras_adaptact"  # the same IDs whenever a figure is drawn
+rcParams["svg.fonttype"] = "none"  # text as text: a third of the size, and searchable
 Z = np.linspace(-5, 5, 201, dtype="float32")
-INK = "#222222"  # of all text, which light colours would make hard to read
+INK = "#222222"  # of text, which is hard to read in light colours
 NO_VERDICT = "#767676"
-MARKERS = "os^vD*Phx8<>p"  # that tell lines apart where colours are grey
-STYLES = {  # a colour for each family, a broken line for the adaptive one
+MARKERS = "os^vD*Phx8<>p"  # which distinguish lines without colours
+STYLES = {  # a colour for each family, dashed for the adaptive one
     "sigmoid": ("#009E73", "-"),
     "asigmoid": ("#009E73", "--"),
     "tanh": ("#0072B2", "-"),
@@ -44,7 +44,7 @@ def style(label: str, index: int) -> dict:
 
 
 def shapes(panels: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """Curves over z: for each panel, its curves by label; of a curve for each seed (seeds, z) their mean and a band.
+    """Curves over z by panel and label; of several seeds (seeds, z) their mean and a band.
 
     All panels have the same axes.
     """
@@ -72,16 +72,16 @@ def against_epoch(
     small: bool = False,
     lost: Mapping[str, Mapping] | None = None,
 ) -> Figure:
-    """Mean over seeds against epoch, and a band from the smallest to the largest: values are (seeds, epochs).
+    """Mean over seeds against epoch, and a band from the lowest to the highest; values are (seeds, epochs).
 
     Small panels share their axes. A curve that rises to more than three times the median of the others' largest values
-    is cut off there, and says how far it goes.
+    is clipped there, with a note of its largest value.
 
     Args:
-        panels: by title the curves by label.
-        y: what the values are.
-        small: whether many panels stand in a row, each of few curves.
-        lost: by title and label, curves (epochs,) of runs that diverged: a cross where the last number was.
+        panels: the curves by title and label.
+        y: label of the values.
+        small: whether there are many panels in a row, with few curves each.
+        lost: curves (epochs,) of diverged runs by title and label; a cross marks the last finite value.
     """
     columns, height, width = (3, 2.6, 4.4) if small else (2, 4.2, 6.4)
     figure, grid = _grid(len(panels), columns, height, width)
@@ -111,7 +111,7 @@ def against_epoch(
 
 
 def _cut_off(axes: Axes, curves: Mapping[str, np.ndarray]) -> str:
-    """Leaves room for most curves, and says how far the others go."""
+    """Sets limits for most curves, and notes how far the others go."""
     largest = {label: float(values.max()) for label, values in curves.items()}
     cut = 3 * float(np.median(list(largest.values())))
     if len(largest) <= 2 or not max(largest.values()) > cut > 0:
@@ -123,7 +123,7 @@ def _cut_off(axes: Axes, curves: Mapping[str, np.ndarray]) -> str:
 
 
 def _mark_lost(axes: Axes, lost: Mapping[str, Sequence[np.ndarray]], index: int) -> str:
-    """Draws runs that diverged as far as they have numbers, and names them; one without has its cross at the top."""
+    """Draws diverged runs up to their last finite value, and names them; one without gets its cross at the top."""
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)
     for i, (label, curves) in enumerate(lost.items()):
@@ -144,7 +144,7 @@ def _share_heights(grid: Sequence[Axes]) -> None:
 
 
 class Row(NamedTuple):
-    """A line of a forest plot: seeds, their mean, its interval, lost runs, and whether it is judged."""
+    """A row of a forest plot: seeds, their mean, its interval, lost runs, and whether there is a verdict."""
 
     label: str
     seeds: np.ndarray
@@ -155,7 +155,7 @@ class Row(NamedTuple):
 
 
 def forest(rows: Sequence[Row], x: str) -> Figure:
-    """Differences with their intervals, one below the other. What lies far outside of the others is cut off."""
+    """A forest plot of differences with their intervals; outliers are clipped."""
     figure, (axes,) = _grid(1, 1, height=1.1 + 0.38 * len(rows), width=8.4)
     near = np.concatenate([np.append(row.seeds, row.mean) for row in rows if len(row.seeds)])
     ends = np.concatenate([row.interval[np.isfinite(row.interval)] for row in rows if row.judged] or [near])
@@ -179,7 +179,7 @@ def forest(rows: Sequence[Row], x: str) -> Figure:
 def against_rate(
     panels: Mapping[str, Mapping[str, Mapping[float, np.ndarray]]], x: str, y: str, guess: float
 ) -> Figure:
-    """Mean over seeds against a rate, a dot for each seed, and a cross at a guess for each that was lost (nan)."""
+    """Mean over seeds against a rate, with a dot for each seed, and a cross at a guess for each lost one (NaN)."""
     figure, grid = _grid(len(panels), columns=2, height=4.2, width=6.4)
     for axes, (title, arms) in zip(grid, panels.items(), strict=True):
         for index, (label, values) in enumerate(arms.items()):
@@ -204,7 +204,7 @@ def against_rate(
 
 
 def bars(panels: Mapping[str, Mapping[str, Sequence[float]]], x: str, absent: Mapping[str, Sequence[str]]) -> Figure:
-    """A bar of the mean for each label, and a dot for each seed; a cross for labels that have none."""
+    """A bar for the mean of each label, and a dot for each seed; a cross for labels without runs."""
     most = max(len(found) + len(absent.get(title, ())) for title, found in panels.items())
     figure, grid = _grid(len(panels), columns=2, height=max(2.6, 1.2 + 0.3 * most), width=6.4)
     for axes, (title, found) in zip(grid, panels.items(), strict=True):
@@ -223,7 +223,7 @@ def bars(panels: Mapping[str, Mapping[str, Sequence[float]]], x: str, absent: Ma
 
 
 def histogram(samples: Sequence[float], whole: float, title: str) -> Figure:
-    """Of precisions on small batches, beside the one on all images."""
+    """A histogram of precisions on small batches, with the precision on all images."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
@@ -241,7 +241,7 @@ def histogram(samples: Sequence[float], whole: float, title: str) -> Figure:
 
 
 def curve(spec: dict, values: Mapping[str, float] | None = None) -> np.ndarray:
-    """An activation over Z, with some of its numbers changed."""
+    """An activation over Z, with some of its parameters changed."""
     layer = ka.get(spec)
     if values:
         layer.set_parameters(**values)
@@ -270,10 +270,10 @@ def _zero_lines(axes: Axes) -> None:
 
 
 def _label_ends(axes: Axes) -> None:
-    """Writes each curve's name and a piece of its line beside its end, in the order of the ends."""
+    """Labels each curve at its end, with a piece of its line, in the order of the ends."""
     lines = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
     ends = [(np.asarray(line.get_xdata())[-1], np.asarray(line.get_ydata())[-1]) for line in lines]
-    axes.autoscale_view()  # else the limits are set only when it is drawn
+    axes.autoscale_view()  # otherwise the limits are set when it is drawn
     to_axes = axes.transData + axes.transAxes.inverted()
     heights = [min(1.0, to_axes.transform((x, y))[1]) if np.isfinite(y) else 1.0 for x, y in ends]
     order = np.argsort(heights, kind="stable")

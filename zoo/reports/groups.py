@@ -1,4 +1,4 @@
-"""What the runs of a sweep left behind, grouped as its tables and figures show them."""
+"""The results of a sweep: its runs, in groups as tables and figures show them."""
 
 import json
 import re
@@ -17,8 +17,8 @@ from zoo.reports import judge, score
 from zoo.sweeps.folder import state
 from zoo.sweeps.grid import Comparisons
 
-SEEDS = ("seed", "training.seeds")  # axes along which runs are repetitions of each other
-ACTIVATIONS = ("activation", "activation.name")  # and those along which they are compared
+SEEDS = ("seed", "training.seeds")  # axes of repetitions
+ACTIVATIONS = ("activation", "activation.name")  # axes of comparison
 MISSING = "missing"
 ENDED, LOST = ("finished", "diverged"), ("diverged", "failed")  # states
 BASELINE = "relu"
@@ -36,7 +36,7 @@ CLASSES = 10  # of both data sets
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a run of a sweep left behind so far."""
+    """A run of a sweep and its results so far."""
 
     name: str
     labels: dict[str, str]
@@ -57,7 +57,7 @@ class Result:
 
     @property
     def seed(self) -> str:
-        """By which it is told from the other runs of its arm; its name, where the sweep has no axis of seeds."""
+        """Identifies the run within its arm; its name if the sweep has no axis of seeds."""
         return next((self.labels[axis] for axis in SEEDS if axis in self.labels), self.name)
 
     @property
@@ -68,7 +68,7 @@ class Result:
 
     @property
     def others(self) -> dict[str, str]:
-        """Where it stands on the other axes."""
+        """Its labels on the other axes."""
         return {axis: label for axis, label in self.labels.items() if axis not in ("model", *SEEDS, *ACTIVATIONS)}
 
     @cached_property
@@ -94,14 +94,14 @@ class Result:
         return read_json(self.folder / "environment.json", *keys)
 
     def history(self, column: str) -> np.ndarray:
-        """A column of history.csv, float64 (epochs,); empty where it has none."""
+        """A column of history.csv, float64 (epochs,); empty if there is no such column."""
         return np.array([row[column] for row in read_history(self.folder / "history.csv") if column in row])
 
     def rows(self, file: str) -> list[dict[str, str]]:
         return read_table(self.folder / file)
 
     def right(self) -> np.ndarray | None:
-        """Whether it was right on each test image, bool (images,); None where it wrote no predictions down."""
+        """Whether each test image was classified correctly, bool (images,); None without predictions."""
         path = self.folder / "predictions.npz"
         if not path.exists():
             return None
@@ -114,7 +114,7 @@ class Result:
             raise UserError(f"{path}: can't be read as predictions: {error}") from None
 
     def has_held_weights(self) -> bool:
-        """Whether its mixing weights were held fixed, as far as the run says it."""
+        """Whether its mixing weights were fixed, if it recorded that."""
         return any(row.get("held") == "fixed" for row in self.rows("mixing_weights.csv"))
 
     def milliseconds_a_step(self) -> float:
@@ -123,14 +123,14 @@ class Result:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs of one network that differ in activation and seed alone.
+    """Runs of one network that differ in activation and seed only.
 
     Attributes:
         network: its name.
-        rest: what sets it apart from the sweep's other groups of that network.
-        planned: its runs by activation, in the order of the sweep; of one that was tuned those at its best value.
-        comparisons: what the sweep asks of it.
-        ladder: by activation and value, the runs along the axis that activations are tuned on; empty without one.
+        rest: what distinguishes it from the sweep's other groups of that network.
+        planned: its runs by activation, in the order of the sweep; for a tuned activation those at its best value.
+        comparisons: those that the sweep plans.
+        ladder: by activation and value, the runs along the axis of tuning; empty without one.
     """
 
     network: str
@@ -154,12 +154,12 @@ class Group:
 
     @cached_property
     def runs(self) -> dict[str, list[Result]]:
-        """The finished runs of each activation that has some."""
+        """The finished runs of each activation that has any."""
         found = {name: [run for run in runs if run.state == "finished"] for name, runs in self.planned.items()}
         return {name: runs for name, runs in found.items() if runs}
 
     def absent(self, name: str) -> str:
-        """What became of an activation's runs that aren't finished, such as "2 diverged"; "" where all are."""
+        """The states of an activation's unfinished runs, such as "2 diverged"; "" if all are finished."""
         states = [run.state for run in self.planned.get(name, [])]
         if set(states) <= {MISSING}:
             return MISSING
@@ -173,7 +173,7 @@ class Group:
 
     @cached_property
     def plan(self) -> list[judge.Comparison]:
-        """The comparisons that the sweep names; by default each activation with the baseline, then with its twin."""
+        """The planned comparisons; by default each activation with the baseline, then with its fixed counterpart."""
         if pairs := self.comparisons.pairs:
             primary = self.comparisons.primary
             here = [pair for pair in pairs if set(pair) <= set(self.planned)]
@@ -210,7 +210,7 @@ class Group:
         )
 
     def _unequal(self, name: str, reference: str) -> str:
-        """What two activations differ in besides themselves: the values they were tuned over."""
+        """Why the tuning effort of two activations differs; "" if it doesn't."""
         if self.budget(name) == self.budget(reference) or self._was_chosen_before(name, reference):
             return ""
         return f"{name} was tuned over {self.budget(name)}, {reference} over {self.budget(reference)}"
@@ -220,18 +220,18 @@ class Group:
         return bool(self.comparisons.effort) and all(len(self.ladder.get(name, ())) == 1 for name in names)
 
     def budget(self, name: str) -> str:
-        """What was tried to tune an activation."""
+        """The values and runs that an activation was tuned over."""
         if name not in self.ladder:
             return ""
         values = self.ladder[name]
         return f"{len(values)} values ({', '.join(values)}), {sum(map(len, values.values()))} runs"
 
     def chosen(self, name: str) -> str:
-        """The value that an activation was judged at."""
+        """The value that was chosen for an activation."""
         return next((value for value, runs in self.ladder.get(name, {}).items() if runs == self.planned[name]), "")
 
     def right(self, name: str) -> np.ndarray | None:
-        """Whether each finished run was right on each test image, bool (runs, images); None where some don't say."""
+        """Whether each finished run classified each test image correctly, bool (runs, images); None if unknown."""
         found = [run.right() for run in self.runs.get(name, [])]
         return (
             np.stack([each for each in found if each is not None])
@@ -244,11 +244,11 @@ class Results:
     """The runs of a sweep's folder.
 
     Args:
-        folder: where they lie.
-        shown: what it is called in the report, where that is another name.
+        folder: of the sweep.
+        shown: its path in the report, if that differs.
 
     Raises:
-        UserError: for a folder that holds no sweep.
+        UserError: if the folder holds no sweep.
     """
 
     def __init__(self, folder: Path, shown: Path | None = None):
@@ -275,7 +275,7 @@ class Results:
         return {output for run in self.every for output in run.outputs}
 
     def groups(self, output: str | None = None) -> list[Group]:
-        """The runs for one of the report's tables or figures, or all of them, in the order of the sweep."""
+        """The groups of runs for one of the report's tables or figures, or of all, in the order of the sweep."""
         found: dict[tuple, dict[str, list[Result]]] = {}
         plans: dict[tuple, Comparisons] = {}
         for run in self.every:
@@ -317,7 +317,7 @@ def _best(values: dict[str, list[Result]]) -> list[Result]:
 
 
 def _apart(network: str, others: tuple[tuple[str, str], ...], every: list[tuple]) -> str:
-    """What of a group's place no other group of the network shares."""
+    """The labels that distinguish a group from the others of its network."""
     shared = set.intersection(*(set(there) for name, there in every if name == network))
     apart = [place for place in others if place not in shared]
     return ", ".join(

@@ -1,7 +1,7 @@
-"""Whether a difference between arms of an experiment may be believed.
+"""Decides whether a difference between arms of an experiment is significant.
 
 An *arm* is a treatment with one score for each of its seeds, a *section* the arms that are compared with each other, a
-*plan* the comparisons that were named before the runs. `judge` gives each planned comparison a verdict. Its choices:
+*plan* the comparisons chosen before the runs. `judge` gives each planned comparison a verdict. Its choices:
 
 * **The plan is the family.** Holm's method (1979) corrects the p-values of all planned comparisons of all sections,
   so that a false "beyond chance" anywhere has a probability of 5 % at most. A comparison that can't be judged (an arm
@@ -50,7 +50,7 @@ SKILL = 0.1  # of the way from a guess to a perfect score
 
 @dataclass(frozen=True)
 class Arm:
-    """The runs of one treatment: the scores of those that finished by seed, and how many there were to be."""
+    """The runs of one treatment: scores of finished runs by seed, and the number of planned runs."""
 
     scores: Mapping[Hashable, float]
     planned: int
@@ -62,13 +62,13 @@ class Arm:
         return np.array(list(self.scores.values()), "float64")
 
     def scored_as(self, guess: float) -> "Arm":
-        """The same arm where each lost run scores as a guess."""
+        """This arm with the score of a guess for each lost run."""
         filled: dict[Hashable, float] = {("lost", i): guess for i in range(self.lost)}
         return Arm(filled | dict(self.scores), self.planned)
 
 
 class Comparison(NamedTuple):
-    """Of an arm with a reference, planned before the runs."""
+    """A planned comparison of an arm with a reference."""
 
     arm: str
     reference: str
@@ -83,9 +83,9 @@ class Section:
         arms: by name.
         plan: the comparisons, the primary one first.
         baseline: the arm whose failure makes all of the section void.
-        classes: how many a guess chooses from; None where a score isn't an accuracy.
+        classes: number of classes; None if scores aren't accuracies.
         paired: whether seeds pair the runs of two arms by design.
-        confounded: why a comparison isn't one of the treatments alone.
+        confounded: why the arms of a comparison differ in more than the treatment.
     """
 
     arms: Mapping[str, Arm]
@@ -98,7 +98,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Verdict:
-    """On a planned comparison.
+    """The verdict on a planned comparison.
 
     Its status is "above", "below" or "open"; or "void", "lost", "incomplete" or "confounded", each with a reason.
     `found` is the difference between the runs that finished, None where there are none; `guessed` the one where lost
@@ -130,7 +130,7 @@ def judge(sections: Mapping[str, Section]) -> dict[str, list[Verdict]]:
 
 
 def _raw(section: Section, comparison: Comparison, family: int, level: float):
-    """Why a comparison gets no verdict ("" where it gets one), its difference, and the one with losses as guesses."""
+    """Why a comparison has no verdict ("" if it has one), its difference, and the one with lost runs as guesses."""
     arm, reference = section.arms[comparison.arm], section.arms[comparison.reference]
     found, guessed = compare(arm, reference, level, section.paired), None
     if section.classes and (arm.lost or reference.lost):
@@ -153,12 +153,12 @@ def _raw(section: Section, comparison: Comparison, family: int, level: float):
 
 
 def void(section: Section, family: int) -> list[str]:
-    """Why nothing in a section can be judged; empty where something can."""
+    """Why nothing in a section can be judged; empty if something can."""
     return gates(section, section.baseline, family)
 
 
 def gates(section: Section, name: str, family: int) -> list[str]:
-    """Why nothing can be judged by an arm."""
+    """Why an arm can't serve as a reference."""
     arm = section.arms.get(name)
     if arm is None:
         return [f"there is no arm {name}"]
@@ -184,12 +184,12 @@ def _few(section: Section, name: str, family: int) -> list[str]:
 
 
 def enough(family: int, paired: bool = False) -> int:
-    """The least number of seeds an arm with which the exact test can reject one of so many planned comparisons."""
+    """The smallest number of seeds per arm for which the exact test can reject one of `family` comparisons."""
     return next(n for n in itertools.count(LEAST) if smallest_p(n, n, paired) * family <= LEVEL)
 
 
 def compare(arm: Arm, reference: Arm, level: float = LEVEL, paired: bool = False) -> Difference | None:
-    """The difference of two arms' means, with an interval at 1 - level; None where either has no score."""
+    """The difference of two arms' means, with an interval at 1 - level; None if either has no score."""
     x, y = arm.values, reference.values
     if paired:
         shared = [seed for seed in arm.scores if seed in reference.scores]

@@ -1,4 +1,4 @@
-"""Where the runs of a sweep came from, and the commands that make them again."""
+"""The provenance of a sweep's runs, and the commands that repeat them."""
 
 import json
 import math
@@ -32,17 +32,17 @@ def blocks(results: Results) -> Iterator[Paragraph | Table]:
 def recorded(runs: list[Result]) -> Iterator[Paragraph | Table]:
     """A table of what runs that ended recorded."""
     rows = [[what, _each(runs, value)] for what, value in RECORDED.items()]
-    yield Table("provenance", "What the runs recorded of where they were made", ("", "value"), rows)
+    yield Table("provenance", "The environment that the runs recorded", ("", "value"), rows)
     now, then = {package: code(package) for package in CODE}, {json.dumps(run.environment.get("code")) for run in runs}
     if then != {json.dumps(now)}:
         yield Paragraph(
-            "The code has changed since these runs, or they don't say which it was: times, memory and accuracies are "
-            "those of the code they ran."
+            "The code has changed since these runs, or they didn't record it: times, memory and accuracies are "
+            "those of the code that they ran."
         )
 
 
 def _sweep(results: Results, runs: list[Result]) -> str:
-    """Fit to be pasted: the backend, the sweep and the data are in it."""
+    """A command to paste, with backend, sweep and data."""
     words = ["python", "-m", "zoo.sweep", results.sweep.get("file") or "SWEEP.json", "--out", str(results.shown)]
     return f"{_variables(runs)}{shlex.join(words + _data(runs))}"
 

@@ -20,7 +20,7 @@ RESAMPLED = 2_000
 
 
 class Difference(NamedTuple):
-    """Of two means: a simultaneous interval, the p-value uncorrected, and what could have been detected."""
+    """The difference of two means: a simultaneous interval, the uncorrected p-value, and the detectable difference."""
 
     mean: float
     low: float
@@ -37,12 +37,12 @@ def difference(x: np.ndarray, y: np.ndarray, level: float, paired: bool = False)
 
 
 def smallest_p(n: int, m: int, paired: bool = False) -> float:
-    """The smallest two-sided p that the exact test can give."""
+    """The smallest two-sided p of the exact test."""
     return min(1.0, 2 / (2**n if paired else math.comb(n + m, n)))
 
 
 def spread(x: np.ndarray, y: np.ndarray, paired: bool) -> float:
-    """The pooled standard deviation; of pairs, that of their differences."""
+    """The pooled standard deviation; for pairs, that of their differences."""
     if paired:
         return float(np.std(x - y, ddof=1)) if len(x) > 1 else math.nan
     free = len(x) + len(y) - 2
@@ -70,8 +70,8 @@ def _inverted(x: np.ndarray, y: np.ndarray, level: float, paired: bool) -> tuple
 
 @functools.lru_cache(maxsize=4)
 def _swaps(n: int, m: int) -> tuple[np.ndarray, int]:
-    """How scores can be dealt to two arms otherwise than they were, as weights (ways, n + m) whose product with the
-    scores is mean(S) - mean(T); and how many ways leave them as they were."""
+    """Other assignments of scores to two arms, as weights (ways, n + m) whose product with the scores is
+    mean(S) - mean(T); and the number of assignments that change nothing."""
     if math.comb(n + m, n) <= ARRANGEMENTS:
         chosen = np.array(list(itertools.combinations(range(n + m), n)))
     else:
@@ -101,7 +101,7 @@ def _weights(moved: np.ndarray, count: np.ndarray, signs: np.ndarray) -> tuple[n
 
 @functools.lru_cache
 def _detectable(n: int, m: int, level: float, paired: bool) -> float:
-    """The difference that is found with a probability of `POWER`, in standard deviations."""
+    """The difference that is detected with probability `POWER`, in standard deviations."""
     random = np.random.default_rng(0)
     lows = [
         _inverted(random.normal(size=n), np.zeros(n) if paired else random.normal(size=m), level, paired)[0]
@@ -132,7 +132,7 @@ def seeds_to_see(effect: float, level: float, most: int = 10_000) -> int | None:
 
 
 def holm(probabilities: Sequence[float]) -> list[float]:
-    """Probabilities corrected for their number by Holm's step-down method (1979), in the order given.
+    """P-values corrected by Holm's step-down method (1979), in the order given.
 
     The smallest of k is multiplied by k, the next by k - 1 and so on; none becomes smaller than one before it, or
     larger than 1.
@@ -145,13 +145,13 @@ def holm(probabilities: Sequence[float]) -> list[float]:
 
 
 def rate(count: int, of: int) -> tuple[float, float]:
-    """The 95 % interval of a rate of which `count` of so many were seen (Clopper and Pearson, 1934)."""
+    """The 95 % interval of a rate after `count` events in `of` trials (Clopper and Pearson, 1934)."""
     found = stats.binomtest(count, of).proportion_ci(0.95, method="exact")
     return float(found.low), float(found.high)
 
 
 class Estimate(NamedTuple):
-    """A number over networks, with a 95 % interval by a bootstrap of the seeds of each network."""
+    """A statistic over networks, with a 95 % interval by a bootstrap of the seeds of each network."""
 
     value: float
     low: float
@@ -181,7 +181,7 @@ def _bootstrapped(statistic, strata: Sequence[np.ndarray]) -> Estimate:
 
 
 def average_ranks(scores: np.ndarray) -> np.ndarray:
-    """Of arms over networks, 1 the best, from mean scores (networks, arms); ties share theirs (Demsar 2006)."""
+    """Mean ranks of arms over networks, from mean scores (networks, arms); 1 is best, ties share (Demsar 2006)."""
     return stats.rankdata(-scores, axis=1).mean(axis=0)
 
 

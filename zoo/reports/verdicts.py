@@ -1,4 +1,4 @@
-"""What the judge says of a section, as a table, a figure and words: the same for a sweep and a search."""
+"""Verdicts as a table, a figure and words, for sweeps and searches alike."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ EXPLAINED = (
 
 
 def explained(sections: Mapping[str, Section], named: bool) -> Paragraph:
-    """How the verdicts of all sections are reached."""
+    """An explanation of the verdicts of all sections."""
     family = sum(len(section.plan) for section in sections.values())
     paired = any(section.paired for section in sections.values())
     test = "sign-flip test of pairs" if paired else "permutation test of unpaired seeds"
@@ -44,7 +44,7 @@ def explained(sections: Mapping[str, Section], named: bool) -> Paragraph:
 
 
 def blocks(name: str, title: str, section: Section, verdicts: Sequence[Verdict], scale: Scale, errors, what: str):
-    """Words and a table; and where the section isn't void, a forest plot.
+    """Words and a table; a forest plot too, unless the section is void.
 
     Args:
         name: of the files.
@@ -52,7 +52,7 @@ def blocks(name: str, title: str, section: Section, verdicts: Sequence[Verdict],
         section: what was judged.
         verdicts: on its plan.
         scale: of the scores.
-        errors: by comparison, the standard error of the test images, as it is written.
+        errors: the standard error from the test images by comparison, formatted.
         what: the scores are, such as "test accuracy".
     """
     rows = [_row(verdict, scale, errors.get(verdict.comparison, "")) for verdict in verdicts]
@@ -79,7 +79,7 @@ def _row(verdict: Verdict, scale: Scale, error: str) -> list[str]:
     if verdict.status == "void" or not found:
         return [name, "", "", "", f"{verdict.p:.2g}", "", "", "", _state(verdict)]
     judged = ["", "", ""]
-    if verdict.status != "lost":  # survivors are a selection, which no interval is for
+    if verdict.status != "lost":  # an interval doesn't hold for selected runs
         judged = [scale.between(found.low, found.high), f"{found.p:.2g}", scale.plain(found.detectable)]
     lost = f"{scale(guessed.mean)} {scale.between(guessed.low, guessed.high)}, p = {guessed.p:.2g}" if guessed else ""
     between, exact, detectable = judged
@@ -91,11 +91,11 @@ def _state(verdict: Verdict) -> str:
 
 
 def in_words(title: str, verdicts: Sequence[Verdict], scale: Scale) -> str:
-    """A paragraph of what the verdicts are."""
+    """The verdicts in a paragraph."""
     if not verdicts:
         return f"{title}: no comparison is planned."
     if all(verdict.status == "void" for verdict in verdicts):
-        return f"{title} is void: {void_reason(verdicts)}. No difference in it says anything."
+        return f"{title} is void: {void_reason(verdicts)}. Its differences mean nothing."
     sentences = [_sentence(title, verdict, scale) for verdict in verdicts if verdict.comparison.primary]
     for status, words in STATES.items():
         found = [v for v in verdicts if v.status == status]
@@ -121,7 +121,7 @@ def _clause(verdict: Verdict, scale: Scale) -> str:
 
 
 def _sentence(title: str, verdict: Verdict, scale: Scale) -> str:
-    """On the primary comparison."""
+    """A sentence on the primary comparison."""
     if verdict.status in ("above", "below", "open"):
         found = verdict.found
         assert found
@@ -133,7 +133,7 @@ def _sentence(title: str, verdict: Verdict, scale: Scale) -> str:
 
 
 def summary(sections: Mapping[str, Section], verdicts: Mapping[str, Sequence[Verdict]], scale: Scale) -> Paragraph:
-    """The report in a paragraph: what is void first, then primary comparisons, then how the others stand."""
+    """The report in a paragraph: void sections first, then primary comparisons, then counts of the others."""
     void = {name: found for name, found in verdicts.items() if found and all(v.status == "void" for v in found)}
     sentences = [f"{name} is void: {void_reason(found)}" for name, found in void.items()]
     rest = {name: found for name, found in verdicts.items() if name not in void}
@@ -163,16 +163,16 @@ def _panel(verdict: Verdict, section: Section, scale: Scale) -> figures.Row:
 
 
 def image_errors(section: Section, right, scale: Scale, images: int | None) -> dict[judge.Comparison, str]:
-    """For each comparison the standard error that it has from the test images, as it is written.
+    """The standard error of each comparison from the test images, formatted.
 
-    From predictions, image by image, where all runs of both arms wrote them; else, marked with "at most", what it is
-    for two networks that are right independently of each other, as those of one task are not.
+    It is computed from predictions image by image, if all runs of both arms recorded them. Otherwise it is an upper
+    bound, marked "at most": that of two networks whose errors are independent, which those of one task are not.
 
     Args:
         section: what is judged.
-        right: gives for an arm's name whether its runs were right on each image, or None.
+        right: returns for an arm whether its runs classified each image correctly, or None.
         scale: of the scores.
-        images: how many there are, where it is known.
+        images: their number, if known.
     """
     found = {}
     for each in section.plan:

@@ -1,1 +1,1 @@
-"""The sections of a report: each module makes blocks of a document from the results of a sweep."""
+"""The sections of a report, a module each: blocks of a document from the results of a sweep."""

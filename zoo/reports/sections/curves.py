@@ -43,7 +43,7 @@ def figure4(results: Results, output: str) -> Iterator[Figure]:
 
 
 def _by_loss(results: Results, output: str) -> list[tuple[str, str, list[Group]]]:
-    """Groups by what their runs recorded of the loss: its column, what that is, and the groups."""
+    """Groups by the loss that their runs recorded: its column, its name, and the groups."""
     found: dict[tuple[str, str], list[Group]] = {}
     for group in results.groups(output):
         found.setdefault((loss_column(group), loss_name(group)), []).append(group)
@@ -51,7 +51,7 @@ def _by_loss(results: Results, output: str) -> list[tuple[str, str, list[Group]]
 
 
 def by_epoch(groups: list[Group], column: str, only: tuple[str, ...] = ()) -> dict[str, dict[str, np.ndarray]]:
-    """For each group and activation a column of the histories (seeds, epochs), where runs have it."""
+    """A column of the histories (seeds, epochs) by group and activation, if runs have it."""
     found = {
         group.title: {name: stacked(runs, column) for name, runs in group.runs.items() if not only or name in only}
         for group in groups
@@ -63,7 +63,7 @@ def by_epoch(groups: list[Group], column: str, only: tuple[str, ...] = ()) -> di
 def lost_by_epoch(
     groups: list[Group], column: str, only: tuple[str, ...] = ()
 ) -> dict[str, dict[str, list[np.ndarray]]]:
-    """The same column of the runs that diverged."""
+    """The same column of diverged runs."""
     found: dict[str, dict[str, list[np.ndarray]]] = {}
     for group in groups:
         for name, runs in group.planned.items():

@@ -1,4 +1,4 @@
-"""What the report's measure says of a network that stays as it is."""
+"""The noise of the report's measure, on one trained network."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ BATCHES = 2_000
 
 
 def blocks(results: Results, data_dir: Path | None) -> Iterator[Paragraph | Figure]:
-    """How far the maximum of a precision on 64 images lies from the precision on all."""
+    """Compares the maximum of precisions on small batches with the precision on all images."""
     if not results.finished:
         yield Paragraph("There is no finished run to show it on.")
         return
@@ -48,6 +48,6 @@ def blocks(results: Results, data_dir: Path | None) -> Iterator[Paragraph | Figu
 
 
 def _chosen(results: Results) -> Result:
-    """The first finished run that has its weights, one with ReLU where there is one."""
+    """The first finished run with weights, preferably with ReLU."""
     kept = [run for run in results.finished if (run.folder / "model.keras").exists()] or results.finished
     return next((run for run in kept if run.activation == BASELINE), kept[0])

@@ -10,7 +10,7 @@ from zoo.reports import figures
 from zoo.reports.document import Figure, Paragraph
 from zoo.reports.groups import Group, Result, Results
 
-SITES = 9  # that are drawn of a network with more
+SITES = 9  # drawn at most
 SYMBOLS = dict(zip(("tanh", "sigmoid", "relu"), "XYZ", strict=True))
 
 
@@ -26,12 +26,12 @@ def classical() -> Iterator[Figure]:
         name: {said(changed): figures.curve({"name": name}, changed) for changed in settings}
         for name in ("asigmoid", "atanh", "arelu")
     }
-    caption = "Figure 2: the adaptive activations, with some of their numbers changed."
+    caption = "Figure 2: the adaptive activations, with some of their parameters changed."
     yield Figure("figure2", caption, figures.shapes(adaptive))
 
 
 def learned(results: Results) -> Iterator[Figure | Paragraph]:
-    """For each group and activation, over its finished runs: mixing weights, and the shape at each site."""
+    """Mixing weights and shapes at each site, by group and activation, over finished runs."""
     found = [
         figure
         for group in results.groups()
@@ -41,7 +41,7 @@ def learned(results: Results) -> Iterator[Figure | Paragraph]:
     ]
     yield from found
     if not found:
-        yield Paragraph("No finished run has an activation with one set of trained numbers for each layer.")
+        yield Paragraph("No finished run has an activation with parameters by layer.")
 
 
 def _over(runs: list[Result]) -> str:
@@ -73,7 +73,7 @@ def _file(name: str) -> str:
 
 
 def _symbols(panels: dict[str, dict[str, np.ndarray]]) -> str:
-    """The report's names for the weights, where the members are its own."""
+    """The report's symbols of the weights, if the members are the report's."""
     members = next(iter(panels.values()))
     named = [f"{SYMBOLS[plain]} of {name}" for name in members if (plain := name.removeprefix("a")) in SYMBOLS]
     return f"; {', '.join(named)}" if len(named) == len(members) == len(SYMBOLS) else ""
@@ -98,7 +98,7 @@ def _shapes(group: Group, name: str, runs: list[Result]) -> Figure | None:
 
 
 def _curve(rows: list[dict[str, str]], layer, site: str, epoch: str) -> np.ndarray:
-    """An activation as it was at a site after an epoch."""
+    """The activation of a site after an epoch."""
     values: dict[str, list[float]] = {}
     for row in rows:
         if (row["site"], row["epoch"]) == (site, epoch):
@@ -109,7 +109,7 @@ def _curve(rows: list[dict[str, str]], layer, site: str, epoch: str) -> np.ndarr
 
 
 def _some(rows: list[dict[str, str]]) -> list[str]:
-    """All of few sites, and evenly chosen ones of many."""
+    """All sites if there are few, else evenly spaced ones."""
     sites = list(dict.fromkeys(row["site"] for row in rows))
     if len(sites) <= SITES:
         return sites

@@ -1,4 +1,4 @@
-"""The sound measure: what an activation brings over seeds and costs, and what the judge says of the differences."""
+"""The sound measure: accuracy and cost of each activation over seeds, and the verdicts on differences."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ Verdicts = Mapping[str, Sequence[judge.Verdict]]
 
 
 def sections(results: Results) -> dict[str, judge.Section]:
-    """What is judged, by the titles of its groups."""
+    """The judge's sections, by the titles of their groups."""
     return {group.title: group.section for group in results.groups(OUTPUT)}
 
 
@@ -49,19 +49,19 @@ def blocks(results: Results, found: Verdicts) -> Iterator[Heading | Paragraph | 
 
 
 def images(group: Group) -> int | None:
-    """How many test images its runs were measured on, where they say so."""
+    """The number of test images, if the runs recorded it."""
     counts = {run.environment.get("images", {}).get("test") for runs in group.runs.values() for run in runs}
     return counts.pop() if len(counts) == 1 else None
 
 
 def loss_column(group: Group) -> str:
-    """The column of the history with the cross-entropy of the training batches; the loss, where a run has none."""
+    """The column of the training cross-entropy; that of the loss, if a run has none."""
     runs = [run for runs in group.runs.values() for run in runs]
     return "cross_entropy" if all(len(run.history("cross_entropy")) for run in runs) else "loss"
 
 
 def has_penalty(group: Group) -> bool:
-    """Whether that column holds more than cross-entropy."""
+    """Whether that column includes a penalty or label smoothing."""
     settings = [run.settings["training"] for runs in group.runs.values() for run in runs]
     more = any(each.get("weight_decay") or each.get("label_smoothing") for each in settings)
     return loss_column(group) == "loss" and more
@@ -89,7 +89,7 @@ def _count(group: Group, name: str, planned: list[Result]) -> str:
 
 
 def _lost(planned: list[Result]) -> str:
-    """The share of an activation's runs that were lost, and how far it may be from that of further runs."""
+    """The share of an activation's runs that were lost, with its interval."""
     ended = [run for run in planned if run.state in (*ENDED, *LOST)]
     lost = sum(run.state in LOST for run in ended)
     if not lost:
@@ -126,23 +126,23 @@ def stacked(runs: list[Result], column: str) -> np.ndarray:
 
 
 def area(loss: np.ndarray) -> float:
-    """Area under a curve of one value an epoch, by trapezoids of width 1; 0 for a single epoch."""
+    """The area under a curve with one value per epoch, by trapezoids of width 1; 0 for a single epoch."""
     return float(integrate.trapezoid(loss))
 
 
 def epochs_to_reach(loss: np.ndarray, level: float) -> int | None:
-    """The first epoch, counted from 1, whose loss is at `level` or below; None where none is."""
+    """The first epoch, counted from 1, whose loss is at `level` or below; None if there is none."""
     return next((epoch for epoch, value in enumerate(loss, start=1) if value <= level), None)
 
 
 def spread(values: list[float], scale: float = 100, digits: int = 2) -> str:
-    """Mean ± standard deviation of a sample; the value alone where there is one."""
+    """Mean ± sample standard deviation; the value alone if there is one."""
     text = f"{scale * mean(values):.{digits}f}"
     return f"{text} ± {scale * stdev(values):.{digits}f}" if len(values) > 1 else text
 
 
 def _in_words(group: Group, times: bool, void: bool) -> str:
-    """A paragraph of what it took."""
+    """A paragraph on accuracy, convergence and cost."""
     base = group.runs.get(group.baseline)
     if base is None:
         return f"{group.title}: there is no finished run with {group.baseline} to compare with."
@@ -175,14 +175,14 @@ def _convergence(group: Group, others: dict[str, list[Result]], base: list[Resul
 
 def _cost(others: dict[str, list[Result]], base: list[Result], times: bool) -> str:
     if not times:
-        return "Runs were made on machines that differ, so that times aren't compared"
+        return "The runs come from different machines, so times aren't compared"
     timed = sorted((pace(runs) / pace(base), name) for name, runs in others.items())
     (low, cheapest), (high, dearest) = timed[0], timed[-1]
     return f"A step takes from {low:.2f} ({cheapest}) to {high:.2f} ({dearest}) times as long as the baseline's"
 
 
 def _effort(group: Group) -> Iterator[Table | Figure | Paragraph]:
-    """What each activation was tuned over, and how it did there."""
+    """What each activation was tuned over, and its results there."""
     asked = group.comparisons
     if not group.ladder:
         text = asked.effort or "no activation was tuned: all have the settings of the base config"
@@ -204,7 +204,7 @@ def _effort(group: Group) -> Iterator[Table | Figure | Paragraph]:
             }
             for name, values in group.ladder.items()
         }
-    except ValueError:  # an axis of names
+    except ValueError:  # the values aren't numbers
         return
     drawing = figures.against_rate({group.title: arms}, axis, "test accuracy, %", 100 / CLASSES)
     caption = (

@@ -1,4 +1,4 @@
-"""Tables 1 to 5 of the report, its numbers beside ours."""
+"""Tables 1 to 5 of the report, with its values beside ours."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from zoo.reports.sections.sound import spread
 from zoo.runs import mixing_weights
 
 REFERENCE = Path(__file__).parents[1] / "reference.json"
-COLUMN = {"resnet50": "resnet"}  # of the report's Table 1, where it has another name
+COLUMN = {"resnet50": "resnet"}  # names of columns in the report's Table 1
 MEASURE = (
     "The report's measure: weighted precision on one batch of 64 test images after each epoch, whose maximum lies far "
     "above what a network does on all test images."
@@ -81,7 +81,7 @@ def table2(results: Results, output: str) -> Iterator[Table]:
 
 
 def table5(results: Results, output: str) -> Iterator[Table]:
-    """Learned weights too, which the report has in its Table 2."""
+    """With learned weights too, which are in the report's Table 2."""
     fixed, learned = _reference()[output]["rows"], _reference()["table2"]["rows"]
 
     def published(label: str) -> list | None:
@@ -92,7 +92,7 @@ def table5(results: Results, output: str) -> Iterator[Table]:
 
 
 def weights(results: Results, output: str) -> Iterator[Table]:
-    """Tables 3 and 4: of the first finished run of each method."""
+    """Tables 3 and 4: weights of the first finished run of each method."""
     published = _reference()[output]
     sites = published["columns"]
     for i, group in enumerate(results.groups(output)):
