@@ -50,7 +50,7 @@ def zoo_epoch(chosen: config.Config, images: Split):
     def epoch():
         plan = pipeline.plan(len(images.labels), chosen.training.batch_size, 0, next(epochs))
         trainer.engine.train(plan, 0, plan.steps)
-        trainer.engine.wait()
+        trainer.engine.synchronize()
 
     return epoch, trainer.pipeline
 

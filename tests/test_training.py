@@ -131,7 +131,7 @@ def one_step(*overrides) -> tuple[dict, dict]:
     before = values(made.model)
     made._reseed_dropout(0, 1)
     made.engine.train(pipeline.plan(108, 32, seed=0, epoch=1), 0, 1)
-    made.engine.wait()
+    made.engine.synchronize()
     return before, values(made.model)
 
 
@@ -187,7 +187,7 @@ def test_the_loss_on_a_fixed_batch_is_cross_entropy():
     labels = made.dataset.train.labels[plan.parts[0][0]]
     made.model.reset_metrics()
     made.engine.train(plan, 0, 1)
-    made.engine.wait()
+    made.engine.synchronize()
     logs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     smooth = 0.8 * np.eye(10)[labels] + 0.02
     found = {name: float(value) for name, value in made.model.get_metrics_result().items()}

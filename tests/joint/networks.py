@@ -40,7 +40,7 @@ def losses(made: Trainer) -> list[float]:
     for _ in range(2):
         made.model.reset_metrics()
         made.engine.train(pipeline.plan(16, 16, seed=0, epoch=1), 0, 1)
-        made.engine.wait()
+        made.engine.synchronize()
         found.append(float(made.model.get_metrics_result()["loss"]))
     return found
 

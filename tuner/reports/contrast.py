@@ -127,8 +127,8 @@ def _noise(found: "SearchResults") -> str:
 
 def summary(found: "SearchResults") -> Paragraph:
     by, made = _by(found), judged(found)
-    told = judge.judge({by: made.section})
-    return verdicts.summary({by: made.section}, told, made.scale)
+    decided = judge.judge({by: made.section})
+    return verdicts.summary({by: made.section}, decided, made.scale)
 
 
 def _by(found: "SearchResults") -> str:
@@ -139,13 +139,13 @@ def _by(found: "SearchResults") -> str:
 def blocks(found: "SearchResults") -> Iterator[Paragraph | Table | Figure]:
     search, by, made = found.search, _by(found), judged(found)
     assert search.contrast
-    told = judge.judge({by: made.section})[by]
+    decided = judge.judge({by: made.section})[by]
     yield Paragraph(EXPLAINED.format(by=by, count=len(search.contrast.seeds)))
     yield verdicts.explained({by: made.section}, named=True)
     yield _table(found, made)
     what = made.score.replace("_", " ").replace("val ", "validation ")
-    yield from verdicts.blocks("contrast", by, made.section, told, made.scale, {}, what)
-    yield Paragraph(_in_words(search, made, told))
+    yield from verdicts.blocks("contrast", by, made.section, decided, made.scale, {}, what)
+    yield Paragraph(_in_words(search, made, decided))
 
 
 def _table(found: "SearchResults", made: Judged) -> Table:
@@ -166,13 +166,13 @@ def _table(found: "SearchResults", made: Judged) -> Table:
     return Table("contrast", f"{made.score} by {by}, mean ± std, and the effort behind each", header, rows)
 
 
-def _in_words(search: Search, made: Judged, told: list[judge.Verdict]) -> str:
+def _in_words(search: Search, made: Judged, decided: list[judge.Verdict]) -> str:
     """Which labels are better than the first one, in words."""
     higher = made.score != "val_loss"
     better = {"above": "better" if higher else "worse", "below": "worse" if higher else "better"}
     better["open"] = "not shown to differ"
     groups: dict[str, list[str]] = {}
-    for verdict in told:
+    for verdict in decided:
         groups.setdefault(better.get(verdict.status, "without a verdict"), []).append(verdict.comparison.arm)
     parts = [f"{', '.join(labels)} {words}" for words, labels in groups.items()]
     return f"Against {made.section.baseline}: {'; '.join(parts)}."

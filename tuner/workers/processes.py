@@ -127,9 +127,9 @@ def take_share() -> None:
 def end_with_parent() -> None:
     """Ends this process when its parent dies, for whatever reason."""
 
-    def wait():
+    def watch():
         while os.read(0, 1024):
             pass
         os._exit(1)
 
-    threading.Thread(target=wait, daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()

@@ -150,7 +150,7 @@ class Trainer:
         while step < batches.steps:
             stop = min(step + chunk, batches.steps)
             self.engine.train(batches, step, stop)
-            self.engine.wait()
+            self.engine.synchronize()
             step = stop
             now = time.perf_counter()
             if now - last < LONG:
@@ -226,7 +226,7 @@ class Trainer:
         watch.on_train_begin()
         for step in range(first, batches.steps):
             self.engine.train(batches, step, step + 1)
-            self.engine.wait()
+            self.engine.synchronize()
             watch.on_train_batch_end(step - first, {"loss": self._loss()})
             if found := watch.divergence:
                 before = (epoch - 1) * batches.steps + first

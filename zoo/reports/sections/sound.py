@@ -40,11 +40,11 @@ def blocks(results: Results, found: Verdicts) -> Iterator[Heading | Paragraph | 
     yield verdicts.explained(judged, any(group.comparisons.pairs for group in groups))
     for group in groups:
         yield Heading(group.title, 3)
-        told, errors = found[group.title], verdicts.image_errors(group.section, group.right, POINTS, images(group))
-        yield from verdicts.blocks(group.slug, group.title, group.section, told, POINTS, errors, "test accuracy")
+        decided, errors = found[group.title], verdicts.image_errors(group.section, group.right, POINTS, images(group))
+        yield from verdicts.blocks(group.slug, group.title, group.section, decided, POINTS, errors, "test accuracy")
         times = comparable.same_machine([run for runs in group.runs.values() for run in runs])
         yield _table(group, times)
-        yield Paragraph(_in_words(group, times, all(verdict.status == "void" for verdict in told)))
+        yield Paragraph(_in_words(group, times, all(verdict.status == "void" for verdict in decided)))
         yield from _effort(group)
 
 

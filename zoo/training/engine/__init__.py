@@ -3,7 +3,7 @@
 An `Engine(model, pipeline, images, targets, batch_size)` has
 
 * `train(plan, start, stop)`: takes the steps of a `pipeline.Plan` from start to stop, without waiting for the device;
-* `wait()`: waits for them, and puts the results into the model's variables;
+* `synchronize()`: waits for them, and puts the results into the model's variables;
 * `dispatch`: how many steps go to the device at once; start is a multiple of it;
 * `predict(images)`: the logits of uint8 images, NumPy float32.
 

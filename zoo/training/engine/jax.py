@@ -52,7 +52,7 @@ class Engine:
             start = end
         self.state = state
 
-    def wait(self):
+    def synchronize(self):
         if self.state is None:
             return
         jax.block_until_ready(self.state)
@@ -62,7 +62,7 @@ class Engine:
         self.state = None
 
     def predict(self, images):
-        self.wait()
+        self.synchronize()
         trained, fixed = ([v.value for v in group] for group in self._variables()[:2])
 
         def forward(batch):

@@ -27,7 +27,7 @@ class Engine:
         for i in range(stop - start):
             self._step(*(x[i] for x in parts))
 
-    def wait(self):
+    def synchronize(self):
         tf.test.experimental.sync_devices()
 
     def predict(self, images):

@@ -19,7 +19,7 @@ class Engine:
             _seed(plan.seed + start + i)  # Keras's Dropout draws from torch's global state
             self.model.train_step(self.pipeline.batch(self.images, self.targets, *(x[i] for x in parts)))
 
-    def wait(self):
+    def synchronize(self):
         if torch.cuda.is_available():
             torch.cuda.synchronize()
 
