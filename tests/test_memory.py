@@ -19,7 +19,7 @@ def test_what_no_machine_has(capsys):
         'model={"name":"alexnet","widths":[16384,16384]}',
     ):
         found = config.load(QUICK, [override, "training.batch_size=1000000", "dataset.name=cifar10"])
-        with pytest.raises(ConfigError, match=r"take about [0-9.,]+ GB at least, and there are [0-9.,]+ GB; lower"):
+        with pytest.raises(ConfigError, match=r"need at least [0-9.,]+ GB; there are [0-9.,]+ GB; lower"):
             memory.check(found, 10)
 
 

@@ -360,7 +360,7 @@ WRONG = {
     "cut": ({"epochs": 9}, (), "history.csv: it has 3 rows, and metrics.json says 9 epochs"),
     "config seed": ({}, {"seeds": [8]}, "the sweep says seed 5, and the run has seed 8"),
     "short": ({}, {"epochs": 5}, "the run is finished after 3 epochs of 5"),
-    "copy": ({}, "copy", "it has the same history as tanh-4, and counts once only"),
+    "copy": ({}, "copy", "it has the same history as tanh-4; a run counts once"),
 }
 
 

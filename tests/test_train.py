@@ -191,7 +191,7 @@ def refusal(capsys, *arguments) -> str:
         ('activation=[{"sites":"conv*","name":"relu"}]', "no rule for the site 'fc3'"),
         (
             'activation=[{"sites":"cnv*","name":"arelu"},{"sites":"*","name":"relu"}]',
-            f"{QUICK}: activation.0.sites: 'cnv*' is the first match of no site; there are conv1, conv2, fc3",
+            f"{QUICK}: activation.0.sites: 'cnv*' is not the first match of any site; there are conv1, conv2, fc3",
         ),
         ('activation=[{"sites":"*","name":"relu"},{"sites":"fc*","name":"relu"}]', "activation.1.sites: 'fc*'"),
         (
