@@ -307,7 +307,7 @@ def _share_batches(devices: int) -> None:
     if devices == 1:
         return
     if keras.config.backend() != "jax":
-        raise ConfigError(f"training.devices: more than one needs JAX; found {devices} on {keras.config.backend()}")
+        raise ConfigError(f"training.devices: {devices} devices need JAX; the backend is {keras.config.backend()}")
     found = keras.distribution.list_devices()
     if len(found) < devices:
         raise ConfigError(f"training.devices: {devices}, but JAX has {len(found)}: {', '.join(found)}")
