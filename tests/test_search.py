@@ -143,7 +143,7 @@ def test_a_trial_that_kills_its_worker_twice_has_failed(searched):
 
 
 def test_hyperband_hands_on_everything(described, tmp_path):
-    """A trial that goes on where another ended trains as if it had been one, optimizer and schedule included."""
+    """A trial that resumes where another ended trains as if it had been one, optimizer and schedule included."""
     content = json.loads(described.read_text()) | {"epochs": 2, "tuner": {"name": "hyperband"}, "contrast": None}
     folder = Folder(tmp_path)
     (tmp_path / "trials").mkdir()

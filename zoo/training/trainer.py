@@ -203,7 +203,7 @@ class Trainer:
     def _timed_steps(self, batches: Plan, start: int, stop: int) -> float:
         began = time.perf_counter()
         self.engine.train(batches, start, stop)
-        self.engine.wait()
+        self.engine.synchronize()
         return time.perf_counter() - began
 
     def _loss(self) -> float:
