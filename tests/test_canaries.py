@@ -1,4 +1,4 @@
-"""Files of others beside, inside and behind links of an output folder: whatever a command does, each is there after.
+"""Files of the user beside, inside and behind links of an output folder survive whatever a command does.
 
 A command either does its work around them, or refuses in one line with status 2.
 """
@@ -149,7 +149,7 @@ def test_a_run(home, capsys):
 
 
 @pytest.mark.parametrize("name", ["history.csv", "checkpoint.npz", "model.keras", "metrics.json", "tensorboard"])
-def test_a_run_that_is_resumed(name, home, capsys):
+def test_a_resumed_run(name, home, capsys):
     out = Path(shutil.copytree(OLD / f"cut-{BACKEND}", home.path / "out"))
     home.file(out / "mine.txt")
     (out / name).unlink(missing_ok=True)
@@ -235,7 +235,7 @@ def test_searches(name, kind, home, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_becomes_of_trials(kind, home):
+def test_files_of_trials(kind, home):
     """Outcomes, deaths, weights and runs that are handed on."""
     folder = Folder(home.path / "out")
     for part in ("trials", "confirm"):

@@ -58,7 +58,7 @@ def test_lenets_atanh_is_not_significant(cpu):
     assert twin.status == "open" and 100 * twin.found.mean == pytest.approx(0.10, abs=0.005)
 
 
-def test_what_older_runs_do_not_say_is_said(cpu):
+def test_what_older_runs_did_not_record_is_reported(cpu):
     folder, _, text = cpu
     assert "so whether their code differs isn't checked" in text
     assert "record their loss with its penalty alone" in text

@@ -1,4 +1,4 @@
-"""Configs: what loads, what is overridden, and what each mistake is told."""
+"""Configs: what loads, overrides, and the message for each mistake."""
 
 import json
 import re
@@ -162,7 +162,7 @@ def test_a_mistake_is_named_by_its_path(content, path, words, tmp_path):
         ("\udcff", "can't be read"),
     ],
 )
-def test_a_file_that_is_no_config(text, words, tmp_path):
+def test_files_that_are_not_configs(text, words, tmp_path):
     path = tmp_path / "run.json"
     path.write_bytes(text.encode(errors="surrogateescape"))
     assert re.search(words, refusal(path))

@@ -80,13 +80,13 @@ def test_no_best_json_where_none_of_three_finishes(begun, capsys):
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
-def test_what_was_tried_before_a_restart_is_not_tried_again(begun):
+def test_confirmations_before_a_restart_are_not_repeated(begun):
     folder, searched, oracle, trained = begun({"0002": DIVERGED, "0000": FINISHED})
     assert confirmation.confirm(folder, searched, oracle) == confirmation.confirm(folder, searched, oracle) == "0000"
     assert trained == ["0002", "0000"]
 
 
-def test_zero_hands_over_the_best_untried(begun):
+def test_zero_hands_over_the_best_unconfirmed(begun):
     folder, searched, oracle, trained = begun({}, confirm=0)
     folder.settle(searched, oracle)
     assert json.loads(folder.best.read_text())["training"]["optimizer"]["learning_rate"] == 1e9

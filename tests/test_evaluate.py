@@ -1,4 +1,4 @@
-"""What is done with a finished run: measured again, and asked about pictures."""
+"""A finished run: evaluated, and used to classify pictures."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ def finished(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("split", ["test", "validation"])
-def test_a_run_measured_again_gives_the_same(finished, split, capsys):
+def test_evaluating_a_run_gives_its_metrics(finished, split, capsys):
     assert evaluate.main([str(finished), "--split", split]) == 0
     metrics = json.loads((finished / "metrics.json").read_text())
     found = json.loads((finished / f"evaluation-{split}.json").read_text())

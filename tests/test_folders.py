@@ -1,4 +1,4 @@
-"""What is removed, replaced or locked in folders of runs and sweeps; no backend has a part in it."""
+"""What is removed, replaced or locked in folders of runs and sweeps; independent of the backend."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def hold(out: Path, kind: str, victim: Path) -> Path:
-    """What the folder of a sweep holds that isn't the software's own."""
+    """Files of the user in the folder of a sweep."""
     runs = out / "runs"
     if kind in ("runs", "logs", "configs"):
         (out / kind).symlink_to(victim)
@@ -65,7 +65,7 @@ KINDS = ("file in a run", "link for a run", "link in a run", "folder in a run", 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_sweep_removes_nothing_of_others(kind, described, victim, tmp_path, capsys):
+def test_a_sweep_removes_no_files_of_the_user(kind, described, victim, tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
     (out / "sweep.json").write_text('{"runs": []}')
@@ -90,7 +90,7 @@ def test_a_sweep_needs_a_folder_of_its_own(name, described, tmp_path, capsys):
     assert contents(tmp_path / "out") == {name: b'{"base": "mine"}'}
 
 
-def test_what_was_cut_off_is_removed_and_nothing_else(tmp_path, victim):
+def test_temporary_files_are_removed_and_nothing_else(tmp_path, victim):
     run = tmp_path / "run"
     run.mkdir()
     for name in (".12.metrics.json", ".12.mine", "12.metrics.json", "metrics.json"):
@@ -123,7 +123,7 @@ def test_one_process_at_a_time_holds_a_run(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["a pipe", "a folder", "mine"])
-def test_a_lock_that_is_none(kind, tmp_path):
+def test_invalid_locks(kind, tmp_path):
     path = tmp_path / folders.LOCK
     {"a pipe": lambda: os.mkfifo(path), "a folder": path.mkdir, "mine": lambda: path.write_text("dear")}[kind]()
     with pytest.raises(UserError), folders.locked(tmp_path):
@@ -131,7 +131,7 @@ def test_a_lock_that_is_none(kind, tmp_path):
     assert path.exists() and path.is_file() == (kind == "mine")
 
 
-def test_a_read_only_file_system_is_said(tmp_path, monkeypatch):
+def test_a_read_only_file_system_is_reported(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise OSError(30, "Read-only file system")
 

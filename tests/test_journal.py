@@ -52,7 +52,7 @@ def test_a_cut_loses_the_last_event_at_most(path):
         assert (len(found) == len(events)) == (whole[:cut].count(b"\n") >= lines - 1 and cut >= len(whole) - 1)
 
 
-def test_it_goes_on_after_a_cut(path):
+def test_it_resumes_after_a_truncated_line(path):
     events = history(3)
     written(path, events)
     path.write_bytes(path.read_bytes()[:-9])
@@ -130,7 +130,7 @@ def test_a_damaged_journal_is_refused_in_one_line(path, line):
     assert path.read_bytes() == before
 
 
-def test_what_version_0_1_0_wrote_is_read_and_goes_on(path):
+def test_what_version_0_1_0_wrote_is_read_and_extended(path):
     older = path.with_name("journal.json")
     path.with_name("search.json").write_text("{}")  # by which a folder of a search is known
     events = [

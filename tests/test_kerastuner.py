@@ -1,4 +1,4 @@
-"""What the tuner takes from KerasTuner beyond its public API: where a release changes it, these say what broke."""
+"""What the tuner uses of KerasTuner beyond its public API: if a release changes it, these tests say what broke."""
 
 import inspect
 from importlib.metadata import version
@@ -51,7 +51,7 @@ def test_conditions_make_a_hyperparameter_active():
     assert hp.values.keys() == {"kind", "n"}
 
 
-def test_a_trial_to_be_tried_again_comes_first():
+def test_a_released_trial_comes_first():
     """tuner.searches.oracle.JournaledOracle moves trials of dead workers from `ongoing_trials` to `_retry_queue`."""
     found = Study().oracle
     first = found.create_trial("tuner0")

@@ -1,4 +1,4 @@
-"""A network that the machine has no memory for is refused before any of it is there."""
+"""A network that doesn't fit into memory is refused before any of it is allocated."""
 
 import math
 
@@ -12,7 +12,7 @@ from zoo.training import memory
 QUICK = "configs/quickstart.json"
 
 
-def test_what_no_machine_has(capsys):
+def test_more_memory_than_any_machine_has(capsys):
     for override in (
         'model={"name":"resnet50","width":4096}',
         'model={"name":"densenet","growth":256,"bottleneck":256,"blocks":[64,64]}',

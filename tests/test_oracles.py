@@ -1,4 +1,4 @@
-"""KerasTuner's oracles, as the tuner mends them; the objective is a formula, and nothing is trained."""
+"""KerasTuner's oracles with the tuner's fixes; the objective is a formula, and nothing is trained."""
 
 import json
 import math
@@ -56,7 +56,7 @@ TUNERS = {
 
 
 @pytest.mark.parametrize("settings", TUNERS.values(), ids=list(TUNERS))
-def test_a_search_cut_off_anywhere_goes_on_as_if_it_were_not(tmp_path, settings):
+def test_a_search_killed_anywhere_resumes_as_if_it_were_not(tmp_path, settings):
     whole = Study(**settings).go()
     assert len(whole) >= 8
     journal = tmp_path / "journal.jsonl"
@@ -82,7 +82,7 @@ def test_the_bayesian_search_repeats_no_point():
     assert len(set(points)) == len(points) >= 9  # of 12, then it may find no other
 
 
-def test_failures_end_nothing_and_are_no_best():
+def test_failures_do_not_end_the_search_and_are_never_the_best():
     study = Study(fails=lambda number: number != 6)
     found = study.go()
     assert len(found) == 12
@@ -132,7 +132,7 @@ def test_nothing_ends_while_a_trial_may_come_back():
     assert study.oracle.is_over
 
 
-def test_nothing_ends_while_the_comparison_is_under_way():
+def test_nothing_ends_during_the_comparison():
     study = Study(contrast={"by": "kind", "seeds": [7, 8]})
     study.go(12)
     finals = [study.oracle.create_trial(f"worker {i}") for i in range(4)]
@@ -143,7 +143,7 @@ def test_nothing_ends_while_the_comparison_is_under_way():
 
 
 @pytest.mark.parametrize("name", ["grid", "random"])
-def test_no_worker_waits_while_there_are_points(name):
+def test_no_worker_is_idle_while_there_are_points(name):
     study = Study(tuner={"name": name}, entries=[{"name": "x", "choice": ["a", "b", "c"]}])
     trials = [study.oracle.create_trial(f"worker {i}") for i in range(3)]
     assert {trial.hyperparameters.values["x"] for trial in trials} == {"a", "b", "c"}
@@ -178,20 +178,20 @@ def test_the_best_of_each_label_is_trained_again():
 
 
 @pytest.mark.parametrize("name", ["random", "bayesian"])
-def test_each_label_searched_by_itself_gets_as_many_trials(name):
+def test_labels_searched_separately_get_equally_many_trials(name):
     found = Study(contrast={"by": "kind", "seeds": [7, 8], "apart": True}, tuner={"name": name}).go()
     kinds = [values["kind"] for values, _ in found.values() if "final/seed" not in values]
     assert kinds == ["a", "b"] * 6
     assert all(("n" in values) == (values["kind"] == "b") for values, _ in found.values())
 
 
-def test_a_label_without_further_points_leaves_the_rest_to_the_others():
+def test_a_label_without_points_leaves_its_trials_to_the_others():
     study = Study(entries=[SPACE[0], SPACE[2]], contrast={"by": "kind", "seeds": [7, 8], "apart": True})
     found = [v for v, _ in study.go().values() if "final/seed" not in v]
     assert sorted(tuple(v.values()) for v in found) == [("a",), ("b", 1), ("b", 2), ("b", 3), ("b", 4)]
 
 
-def test_labels_searched_by_themselves_with_several_workers():
+def test_labels_searched_separately_with_several_workers():
     """Guesses at trials under way are of the label's own process: there are as many numbers as that label has."""
     study = Study(contrast={"by": "kind", "seeds": [7, 8], "apart": True}, tuner={"name": "bayesian", "initial": 2})
     workers = {f"tuner{i}": study.oracle.create_trial(f"tuner{i}") for i in range(3)}
@@ -224,7 +224,7 @@ def test_poor_trials_are_stopped_by_the_median():
     assert statuses == [[oracle.RUNNING, oracle.STOPPED]] + [[oracle.RUNNING] * 2] * 2
 
 
-def test_a_trial_that_was_stopped_early_is_no_best():
+def test_a_trial_that_was_stopped_early_is_never_the_best():
     study = Study(trials=2)
     for outcome in (Outcome("stopped", 0.9, [0.9], [0.9]), Outcome("finished", 0.5, [0.5], [0.5])):
         study.oracle.outcome_of = lambda trial, outcome=outcome: outcome

@@ -1,4 +1,4 @@
-"""What is read back from the folders of runs, damaged in many ways; no backend has a part in it."""
+"""Files read back from the folders of runs, damaged in many ways; independent of the backend."""
 
 import json
 import pickle
@@ -68,7 +68,7 @@ def test_statistics_that_standardize_nothing(field, value, tmp_path):
     ],
     ids=range(9),
 )
-def test_a_history_that_is_none(content, tmp_path):
+def test_invalid_histories(content, tmp_path):
     path = tmp_path / "history.csv"
     path.write_text(content)
     with pytest.raises(UserError) as caught:
@@ -98,7 +98,7 @@ def test_a_later_version_is_named(name, tmp_path):
         'model={"name":"densenet","growth":100000}',
     ],
 )
-def test_what_no_machine_does_is_refused(override, tmp_path):
+def test_absurd_values_are_refused(override, tmp_path):
     path = tmp_path / "base.json"
     path.write_text('{"training": {"seeds": [0]}}')
     with pytest.raises(ConfigError) as caught:

@@ -177,7 +177,7 @@ def test_runs_that_differ_in_more_than_the_seed_stand_apart(folder):
     assert cells(folder, "table1")["relu"]["lenet, learning_rate 0.2"] == "0.9000 (0.5872)"
 
 
-def test_weights_that_were_held_are_called_fixed(folder):
+def test_fixed_weights_are_called_fixed(folder):
     path = folder / "sweep.json"
     sweep = json.loads(path.read_text())
     for run in sweep["runs"]:
@@ -251,7 +251,7 @@ def test_survivors_get_no_verdict(tmp_path):
     assert row["simultaneous 95 %"] == row["exact p"] == "" and row["lost runs as guesses"].startswith("-25.07 [")
 
 
-def test_a_baseline_without_its_best_seeds_is_said(tmp_path):
+def test_a_baseline_without_its_best_seeds_is_reported(tmp_path):
     found, text = told(made(tmp_path, relu=[*around(0.5, 3), *["missing"] * 3], tanh=around(0.6)))
     assert found["tanh minus relu"].status == "incomplete" and "relu has 3 of 6 runs" in text
     assert "3 missing" in cells(tmp_path, "sound-lenet")["relu"]["seeds"]
@@ -323,7 +323,7 @@ OTHER = {
 
 
 @pytest.mark.parametrize("environment, settings, message", OTHER.values(), ids=OTHER)
-def test_runs_that_do_not_belong_together(tmp_path, capsys, environment, settings, message):
+def test_runs_that_can_not_be_compared(tmp_path, capsys, environment, settings, message):
     made(tmp_path, relu=around(0.5), tanh=around(0.6, 5))
     labels = {"activation": "tanh", "seed": "5"}
     write_run(tmp_path, "tanh-5", labels, 0.65, [1.0, 1.0, 1.0], environment=environment, settings=settings)

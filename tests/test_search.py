@@ -71,7 +71,7 @@ def test_every_trial_ends_once_though_a_worker_is_killed(searched):
 
 
 def test_trials_are_runs_that_never_saw_the_test_images(searched):
-    """Those after the search are judged by them, which chose nothing."""
+    """Runs after the search do: no choice depends on them."""
     out, _ = searched
     finals = {e["trial"] for e in events_of(out) if e["event"] == "begun" and "final/of" in e["values"]}
     assert finals
@@ -163,7 +163,7 @@ def test_hyperband_hands_on_everything(described, tmp_path):
         assert (folder.run("0002") / name).read_bytes() == (folder.run("0000") / name).read_bytes()
 
 
-def test_a_worker_without_a_chief_says_so(described, tmp_path):
+def test_a_worker_without_a_chief_reports_it(described, tmp_path):
     environment = dict(os.environ) | {"KERASTUNER_TUNER_ID": "tuner0"}
     command = [sys.executable, "-m", "tuner.search", str(described), "--out", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -171,6 +171,6 @@ def test_a_worker_without_a_chief_says_so(described, tmp_path):
     assert "KERASTUNER_ORACLE_IP" in done.stderr
 
 
-def test_what_is_no_search_is_said(tmp_path, capsys):
+def test_a_folder_without_a_search_is_reported(tmp_path, capsys):
     assert report.main([str(tmp_path)]) == 2
     assert "expected the folder of a tuner.search" in capsys.readouterr().err

@@ -85,7 +85,7 @@ def test_labels_are_judged_on_test_images(tmp_path, runs):
     assert words.endswith("Against a: b worse; c not shown to differ.")
 
 
-def test_the_images_that_chose_do_not_judge(tmp_path, runs):
+def test_images_used_to_choose_do_not_judge(tmp_path, runs):
     """As version 0.1.0 had it: the objective of the search, on its validation images."""
     _, rows, words = read(made_up(tmp_path, runs))
     assert (

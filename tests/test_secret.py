@@ -1,4 +1,4 @@
-"""Who may talk to a chief, and what names may do."""
+"""Who can call a chief, and which names are safe."""
 
 import re
 
@@ -90,7 +90,7 @@ def test_a_chief_that_others_can_reach_needs_a_secret(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["EndTrial", "UpdateTrial", "GetTrial"])
-def test_a_chief_takes_no_name_that_is_none(chief, method):
+def test_a_chief_refuses_invalid_names(chief, method):
     call = stub(chief, ((secret.KEY, GIVEN),))
     call("CreateTrial", tuner_id="tuner0")
     for name in ATTACKS:
@@ -152,7 +152,7 @@ def test_a_worker_has_a_name_for_files():
             worker_name(name)
 
 
-def test_a_worker_is_told_why_it_is_refused(chief, monkeypatch):
+def test_a_worker_learns_why_it_is_refused(chief, monkeypatch):
     monkeypatch.setenv(secret.SECRET, "another secret, as long")
     for name, value in (("IP", "127.0.0.1"), ("PORT", str(chief.port))):
         monkeypatch.setenv(f"KERASTUNER_ORACLE_{name}", value)

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C to each command, from its first line on; no backend has a part in it."""
+"""SIGTERM and Ctrl-C to each command, from its first line on; independent of the backend."""
 
 import os
 import signal
@@ -111,12 +111,12 @@ def test_banners_are_kept_off_stderr_and_nothing_else(capfd):
     assert capfd.readouterr().err == "DeprecationWarning: mine\n"
 
 
-def test_a_compiler_that_is_no_command(monkeypatch):
+def test_a_compiler_that_is_not_a_command(monkeypatch):
     monkeypatch.setenv("CC", "'")
     assert environment._compiler() is None
 
 
-def test_words_that_are_no_text(capsys):
+def test_arguments_that_are_not_text(capsys):
     for arguments in (["a\0.json"], ["a.json", "--only", "model=\ud800"], ["\udc80.json"]):
         assert sweep.main(arguments) == 2
         (line,) = capsys.readouterr().err.splitlines()

@@ -58,7 +58,7 @@ def test_fixed_weights_are_uniform_on_the_simplex():
             assert stats.kstest(weight, stats.beta(1, n - 1).cdf).pvalue > 0.001
 
 
-def test_hyperparameters_count_only_where_their_conditions_hold():
+def test_hyperparameters_are_active_only_if_their_conditions_hold():
     chain = [
         {"name": "a", "choice": ["on", "off"]},
         {"name": "b", "choice": ["on", "off"], "when": {"a": "on"}},
@@ -131,7 +131,7 @@ def test_committed_searches_are_right(path):
 
 
 @pytest.mark.parametrize("change", [{"when": {"mixing": []}}, {"name": "\ud800"}, {"choice": ["\udfff"]}])
-def test_an_entry_that_can_never_count_or_is_no_text(change, tmp_path):
+def test_an_entry_that_can_never_be_active_or_is_not_text(change, tmp_path):
     first, second, *_ = MIXING
     with pytest.raises(ConfigError, match=r"search\.json: "):
         loading.load(written(tmp_path, space=[first, {**second, **change}]))

@@ -1,4 +1,4 @@
-"""Sweeps: what is run, what isn't, and what is left after mistakes and interruptions."""
+"""Sweeps: what is trained, what isn't, and what is left after mistakes and interruptions."""
 
 import json
 import os
@@ -30,7 +30,7 @@ def described(tmp_path):
     return path
 
 
-def test_what_is_missing_is_run_and_a_failure_harms_no_other(described, tmp_path, monkeypatch, capsys):
+def test_missing_runs_are_trained_and_a_failure_harms_no_other(described, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     out = tmp_path / "out"
     command = [str(described), "--out", str(out)]
@@ -84,7 +84,7 @@ def test_a_run_has_one_process(described, tmp_path):
         assert second is not None
 
 
-def test_it_stops_in_time_and_goes_on(described, tmp_path):
+def test_it_stops_in_time_and_resumes(described, tmp_path):
     """SIGTERM to the run, as the time budget sends it, and kill -9 to the sweep."""
     content = json.loads(described.read_text())
     content["axes"]["activation"] = ["relu"]
@@ -130,7 +130,7 @@ def test_bad_arguments(described, arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_a_plan_is_named_before_the_runs(tmp_path):
+def test_comparisons_are_planned_before_the_runs(tmp_path):
     """Once a run has ended, other comparisons are another sweep."""
     (tmp_path / "base.json").write_text('{"dataset": {"name": "digits"}}')
     (tmp_path / "tiny.json").write_text(json.dumps({"base": "base.json", "axes": {"activation": ["relu", "tanh"]}}))

@@ -37,7 +37,7 @@ def read_csv(path):
         return list(csv.DictReader(file))
 
 
-def test_a_run_names_no_place_of_the_machine(tmp_path):
+def test_a_run_records_no_absolute_path(tmp_path):
     """And finds its images again, also after both were moved."""
     (tmp_path / "before" / "images").mkdir(parents=True)
     settings = [*SMALL, "training.seeds=[0,1]"]
@@ -231,7 +231,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
     assert json.loads(path.read_text()) == {"loss": [None, 1.5]}
 
 
-def test_a_loss_that_is_no_number_ends_the_run(tmp_path, capsys):
+def test_a_nan_loss_ends_the_run(tmp_path, capsys):
     out = tmp_path / "run"
     rate = "training.optimizer.learning_rate=1e30"
     assert main([QUICK, "--set", *SMALL, rate, "training.seeds=[0,1]", "--out", str(out)]) == 3
@@ -345,7 +345,7 @@ def test_the_backend_that_is_installed_is_used(installed, monkeypatch, tmp_path)
         backend.choose()
 
 
-def test_what_keras_writes_by_itself_is_what_does_not_count(tmp_path):
+def test_the_file_that_keras_writes_itself_does_not_count(tmp_path):
     environment = os.environ | {"KERAS_HOME": str(tmp_path)}
     subprocess.run([sys.executable, "-c", "import keras"], env=environment, check=True, capture_output=True)
     assert json.loads((tmp_path / "keras.json").read_text()) == backend.SELF_WRITTEN

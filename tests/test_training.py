@@ -1,4 +1,4 @@
-"""What a run computes: its batches, its recipe, its checkpoints, and that a cut makes no difference."""
+"""What a run computes: its batches, its recipe, its checkpoints, and that a kill makes no difference."""
 
 import csv
 import json
@@ -200,7 +200,7 @@ def test_the_loss_on_a_fixed_batch_is_cross_entropy():
 
 
 @pytest.mark.parametrize("where", ["in the first epoch", "between checkpoint and history", "on the way", "at the end"])
-def test_a_run_that_was_cut_ends_as_one_that_was_not(where, tmp_path, monkeypatch):
+def test_a_killed_run_ends_as_one_that_was_not(where, tmp_path, monkeypatch):
     on_the_way = where == "on the way"
     settings = config.load(QUICK, small(f"training.checkpoint_minutes={1e-9 if on_the_way else 10}"))
     run(settings, tmp_path / "whole")
@@ -266,7 +266,7 @@ def test_a_run_that_version_0_1_0_began_resumes(tmp_path, monkeypatch, where):
     assert all(a.tobytes() == b.tobytes() for a, b in pairs)
 
 
-def test_a_diverged_run_that_was_cut_goes_no_further(tmp_path, monkeypatch):
+def test_a_diverged_run_that_was_killed_is_not_trained_further(tmp_path, monkeypatch):
     def cut(*arguments):
         raise Cut
 
@@ -284,7 +284,7 @@ def test_a_later_seed_is_what_it_is_alone(tmp_path):
     assert equal(tmp_path / "both" / "seed-7", tmp_path / "alone")
 
 
-def test_a_run_goes_on_where_no_backend_is_named(tmp_path):
+def test_a_run_resumes_where_no_backend_is_named(tmp_path):
     """On the one that it was begun on, whatever Keras would take by itself."""
     run(config.load(QUICK, small("training.epochs=1")), tmp_path / "run")
     named = os.environ | {"KERAS_HOME": str(tmp_path)}
@@ -295,7 +295,7 @@ def test_a_run_goes_on_where_no_backend_is_named(tmp_path):
     assert f"on the {keras.config.backend()} backend" in done.stdout
 
 
-def test_what_cannot_be_resumed_says_so(tmp_path, capsys):
+def test_what_cannot_be_resumed_is_reported(tmp_path, capsys):
     def refusal(*arguments):
         assert main(list(arguments)) == 2
         (line,) = capsys.readouterr().err.splitlines()
@@ -325,7 +325,7 @@ def test_what_cannot_be_resumed_says_so(tmp_path, capsys):
 # Held weights
 
 
-def test_weights_are_held_at_what_a_run_learned(tmp_path):
+def test_weights_are_fixed_at_what_a_run_learned(tmp_path):
     run(config.load(QUICK, SMALL), tmp_path / "learned")
     learned = runs.mixing_weights(tmp_path / "learned")
     assert set(learned) == {"conv1", "conv2", "fc3"} and learned["fc3"]["relu"] != pytest.approx(1 / 3, abs=1e-6)
@@ -362,7 +362,7 @@ def test_weights_that_do_not_fit_are_refused(tmp_path):
 # TensorBoard
 
 
-def test_tensorboard_shows_the_history_also_of_a_run_gone_on_with(tmp_path):
+def test_tensorboard_shows_the_history_also_of_a_resumed_run(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     settings = config.load(QUICK, small("metrics.tensorboard=true"))
@@ -383,7 +383,7 @@ def test_tensorboard_shows_the_history_also_of_a_run_gone_on_with(tmp_path):
         assert found == {int(row["epoch"]): pytest.approx(float(row[name]), rel=1e-6) for row in history}
 
 
-def test_tensorboard_that_is_not_installed_is_said_before_training(tmp_path, monkeypatch):
+def test_missing_tensorboard_is_reported_before_training(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard.summary", None)
     with pytest.raises(UserError, match=r"metrics.tensorboard: .* pip install '.\[tensorboard\]'"):
         run(config.load(QUICK, small("metrics.tensorboard=true")), tmp_path / "run")

@@ -43,7 +43,7 @@ def table(text: str) -> np.ndarray:
     return np.array([[float(cell) for cell in row] for row in list(csv.reader(text.splitlines()))[1:]])
 
 
-def test_a_run_that_was_cut_off_resumes(tmp_path):
+def test_an_interrupted_run_resumes(tmp_path):
     run = copied(f"cut-{BACKEND}", tmp_path)
     assert train.main(["--resume", str(run)]) == 0
     expected = EXPECTED[BACKEND]
@@ -57,7 +57,7 @@ def test_a_run_that_was_cut_off_resumes(tmp_path):
     np.testing.assert_allclose([float(x) for x in last], [float(x) for x in then], rtol=2e-3)
 
 
-def test_a_finished_run_is_measured_again_and_lends_its_weights(tmp_path):
+def test_a_finished_run_is_evaluated_and_lends_its_weights(tmp_path):
     run = copied("finished", tmp_path)
     found, then = evaluate.evaluate(run), EXPECTED["jax"]["evaluation"]
     assert found["test_accuracy"] == then["test_accuracy"]
