@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import pydoc
 from typing import get_type_hints
 
 import keras
@@ -129,6 +130,7 @@ def test_a_signature_has_the_arguments_that_a_layer_takes(layer):
     assert shown.keys() == settings | own | common | open_ended
     needed = {"function": "tanh", "members": ["tanh", "relu"]}
     given = {n: needed.get(n, p.default) for n, p in shown.items() if n != "kwargs" and n != "weights_trainable"}
+    assert f"{layer.__name__}({next(iter(shown))}" in pydoc.plain(pydoc.render_doc(layer))
     same = layer(**given | {"name": "same"}).get_config()
     default = layer(**{n: needed[n] for n in shown if n in needed}, name="same").get_config()
     assert same == default
