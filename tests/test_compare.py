@@ -15,7 +15,7 @@ from test_readme import ROOT
 from test_report import ENVIRONMENT
 
 from zoo import compare as command
-from zoo import config, files, train
+from zoo import config, files, manifest, train
 from zoo.comparisons import costs, question, words
 from zoo.comparisons.folder import Folder
 from zoo.reports import judge, statistics
@@ -46,6 +46,10 @@ def made_up(monkeypatch):
         label, rate = planned.labels["activation"], planned.config.training.optimizer.learning_rate
         seed, epochs = planned.config.training.seeds[0], planned.config.training.epochs
         trained.append(planned.name)
+        if metric.get("failed", "none") in planned.name:
+            sweep.fail(planned, "by order")
+            return "failed"
+        manifest.remove(sweep._failure(planned))
         folder = sweep.folder(planned)
         folder.mkdir()
         files.write_json(folder / "config.json", planned.config.resolved())
@@ -166,6 +170,21 @@ def test_it_says_how_long_it_takes_and_writes_nothing(network, made_up, capsys):
     seconds = 2 * (3 * (1 + 2 * 2) + 6 * (1 + 3 * 2))
     assert f"18 of 18 runs are left, about {seconds} s of training" in capsys.readouterr().out
     assert not (network.parent / "out").exists() and not made_up[0]
+
+
+def test_what_is_cut_off_or_failed_gets_no_answer_until_it_is_done(network, made_up, monkeypatch, capsys):
+    trained, metric = made_up
+    options = ["--activations", "relu", "method1"]
+    assert asked(network, *options, "--time-budget", "1s") == 0
+    assert "no answer yet; the same command resumes" in capsys.readouterr().out and not trained
+    metric["failed"] = "method1--learning_rate-0.1"
+    assert asked(network, *options) == 1
+    said = capsys.readouterr().out
+    assert "no answer yet" in said and "failed: base--method1--learning_rate-0.1: by order" in said
+    assert len(trained) == 6  # and no seed
+    del metric["failed"]
+    assert asked(network, *options) == 0
+    assert len(trained) == 6 + 1 + 12 and "method1 improves accuracy" in answer(network)["sentence"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Which activation is better in a network, and by how much: `python -m zoo.compare my.json`."""
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -85,6 +86,7 @@ class _Asked:
         self.config = load(path, overrides)
         loaded = sys.modules.get("keras")
         self.backend = loaded.config.backend() if loaded else backend.choose(begun_on(out))
+        os.environ["KERAS_BACKEND"] = self.backend  # for its runs
 
     def folder(self, *question: Any) -> "Folder":
         from zoo.comparisons import costs

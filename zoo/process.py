@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo import manifest
+from zoo.environment import ROOT
 
 PARENT = "ZOO_PARENT"  # ID of the parent, whose death stops the command
 LOOK = 1.0  # seconds between two checks
@@ -45,7 +46,8 @@ def supervise(
                 show(lines[0])
 
     pipe: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
-    pipe |= {"pass_fds": keep, "env": dict(os.environ) | {PARENT: str(os.getpid())}}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    pipe |= {"pass_fds": keep, "env": dict(os.environ) | {PARENT: str(os.getpid()), "PYTHONPATH": path}}
     opened = manifest.open_log(log)
     with open(opened, "a", encoding="utf-8") as file, subprocess.Popen(command, **pipe) as process:  # noqa: PTH123
         reader = threading.Thread(target=read)

@@ -1,7 +1,6 @@
 """The folder of a comparison: what it asks, its two sweeps and their runs, and its report."""
 
 import re
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,6 +19,8 @@ from zoo.sweeps.work import train
 from zoo.training.progress import Cost, duration
 
 RECORD, BASE, RATES, SEEDS = "compare.json", "base.json", "rates", "seeds"
+IGNORED = ("$schema", "notes")  # of a config
+DONE = {"finished", "diverged"}  # states of runs
 
 
 def begun_on(out: Path) -> str | None:
@@ -140,14 +141,13 @@ class Folder:
         Runs of seeds that failed keep none from being given, those of rates do: activations would be tuned unequally.
         """
         asked = self.question
-        if len(asked.rates) > 1 and not self._sweep(RATES, data_dir, deadline, nodes):
+        if len(asked.rates) > 1 and self._sweep(RATES, data_dir, deadline, nodes) - DONE:
             return False
         files.write_own_json(self.out / f"{SEEDS}.json", asked.sweep_of_seeds(BASE, self.chosen()))
-        self._sweep(SEEDS, data_dir, deadline, nodes)
-        return not deadline or time.monotonic() < deadline
+        return not self._sweep(SEEDS, data_dir, deadline, nodes) - DONE - {"failed"}
 
-    def _sweep(self, name: str, data_dir: Path | None, deadline: float | None, nodes: Cluster | None) -> bool:
-        """Whether all of its runs are done."""
+    def _sweep(self, name: str, data_dir: Path | None, deadline: float | None, nodes: Cluster | None) -> set[str]:
+        """Trains what is missing of a sweep, and returns the states of its runs."""
         path = self.out / f"{name}.json"
         described, planned = grid.load(path)
         sweep = SweepFolder(self.out / name, planned, data_dir)
@@ -155,7 +155,7 @@ class Folder:
         sweep.prepare(content | {"plans": grid.plans(path, described), "backend": self.backend, "file": name}, planned)
         train(sweep, self.backend, None, deadline, nodes)
         sweep.say_failures()
-        return all(map(sweep.is_done, planned))
+        return set(map(sweep.state, planned))
 
     def has_failures(self) -> bool:
         """Whether a run failed."""
@@ -168,9 +168,6 @@ class Folder:
             return dict.fromkeys(asked.activations, str(asked.rates[0]))
         (group,) = Results(self.out / RATES).groups()
         return {label: group.chosen(label) for label in asked.activations}
-
-
-IGNORED = ("$schema", "notes")
 
 
 def _short(value: Any) -> str:

@@ -123,14 +123,16 @@ class Answer:
         """
         out = document.folder(None, self.folder.out)
         manifest.check([out / JSON])
-        blocks = list(self.blocks(shlex.join(map(from_here, command))))
+        before = self.folder.looked()
+        blocks = list(self.blocks(shlex.join(map(from_here, command)), before))
         document.write(out, f"Comparison {self.folder.out.resolve().name}", blocks)
         files.write_json(out / JSON, self.content(), manifest.claim)
 
-    def blocks(self, command: str) -> Iterator[Block]:
+    def blocks(self, command: str, before: Sequence[int]) -> Iterator[Block]:
+        """The page, made by a command, after looks with so many seeds."""
         yield Paragraph(self.sentence)
         yield from (Paragraph(f"Mind: {banner}") for banner in self.banners)
-        if before := self.folder.looked():
+        if before:
             counts = ", ".join(map(str, before))
             yield Paragraph(BEFORE.format(before=counts, now=len(self.question.seeds)))
         yield from self._edges()
