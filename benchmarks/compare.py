@@ -3,7 +3,7 @@
     KERAS_BACKEND=torch python benchmarks/compare.py --out benchmarks/results/compare.json
 
 Each repetition is a whole comparison of LeNet on few digits with ReLU as "relu" and as "again": two learning rates,
-then ten seeds of each. Seeds are the same for all activations, and the same activation with the same seed is the same
+then five seeds of each. Seeds are the same for all activations, and the same activation with the same seed is the same
 network; so that chance has its part, the runs of "again" are trained with other seeds than the comparison says. Runs
 are trained in this process.
 """
@@ -31,7 +31,7 @@ from zoo.training.progress import Cost
 
 APART = 10**6  # between the seeds of both names
 NETWORK = {
-    "dataset": {"name": "digits", "limit": 300, "test_limit": 200, "validation": 0.2},
+    "dataset": {"name": "digits", "limit": 200, "test_limit": 200, "validation": 0.2},
     "training": {"epochs": 4, "batch_size": 32},
 }
 
@@ -80,7 +80,7 @@ def repetition(number: int, seeds: int, place: Path) -> dict:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=20)
-    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     SweepFolder.run = run  # type: ignore[method-assign]

@@ -45,7 +45,9 @@ def blocks(verdicts: Sequence[Verdict], section: Section, score: Score, seconds:
         "it was looked at before."
     )
     header = ("activation", *(f"seen with {seeds * times} seeds" for times in TIMES), "found", "seeds to see that")
-    unit = f", in {score.scale.unit}" if score.scale.unit else ""
     yield Table(
-        "more-seeds", f"The smallest differences that are seen{unit}, by seeds of each activation", header, rows
+        "more-seeds",
+        f"The smallest differences that are seen{score.scale.after(', in ')}, by seeds of each activation",
+        header,
+        rows,
     )

@@ -17,6 +17,7 @@ from zoo.environment import from_here
 from zoo.reports import comparable, document, figures, judge, provenance, verdicts
 from zoo.reports.document import Figure, Heading, Paragraph, Table
 from zoo.reports.groups import ENDED, Result, Results
+from zoo.reports.score import ACCURACY
 from zoo.reports.sections import curves, sound
 
 Block = Heading | Paragraph | Table | Figure
@@ -194,8 +195,10 @@ class Answer:
                 ]
             )
         measured = f"test {self.score.title}{f', {factor}' if factor else ''}"
-        caption = f"Mean and standard deviation over seeds, and differences from {self.group.baseline} in {scale.unit}"
-        return Table("activations", caption.removesuffix(" in "), ("activation", measured, *HEADER), rows)
+        caption = (
+            f"Mean and standard deviation over seeds, and differences from {self.group.baseline}{scale.after(' in ')}"
+        )
+        return Table("activations", caption, ("activation", measured, *HEADER), rows)
 
     def _verdict(self, status: str) -> str:
         if status in ("above", "below"):
@@ -213,7 +216,9 @@ class Answer:
     def _differences(self) -> Iterator[Block]:
         section, score = self.group.section, self.score
         yield verdicts.explained({"": section}, named=True)
-        errors = verdicts.image_errors(section, self.group.right, score.scale, sound.images(self.group))
+        errors = {}
+        if score == ACCURACY:
+            errors = verdicts.image_errors(section, self.group.right, score.scale, sound.images(self.group))
         title, what = self.group.title, f"test {score.title}"
         yield from verdicts.blocks("activations", title, section, self.verdicts, score.scale, errors, what)
 
@@ -230,9 +235,7 @@ class Answer:
         worst = np.nanmin(known) if self.score.higher else np.nanmax(known)
         what = f"validation {self.score.title}"
         drawing = figures.against_rate({self.group.title: arms}, "learning rate", what, float(worst))
-        caption = (
-            f"{what.capitalize()} after {self.question.rate_epochs} epochs against the learning rate; a cross, at "
-        )
+        caption = f"{_upper(what)} after {self.question.rate_epochs} epochs against the learning rate; a cross, at "
         return Figure("rates", f"{caption}the worst that was measured, is a run that did not finish.", drawing)
 
     def _training(self) -> Iterator[Figure]:
@@ -244,7 +247,7 @@ class Answer:
             if found := curves.by_epoch([group], column):
                 lost = curves.lost_by_epoch([group], column)
                 drawing = figures.against_epoch(found, what, lost=lost)
-                yield Figure(f"training-{column}", f"{what.capitalize()} against epoch: {curves.BAND}.", drawing)
+                yield Figure(f"training-{column}", f"{_upper(what)} against epoch: {curves.BAND}.", drawing)
 
     def _costs(self) -> Table:
         rows = [
@@ -268,6 +271,10 @@ class Answer:
     def _seconds_a_seed(self) -> float:
         """Of a run with each activation."""
         return sum(median(run.metric("seconds") for run in runs) for runs in self.group.runs.values())
+
+
+def _upper(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _peak(runs: list[Result]) -> float:

@@ -43,7 +43,7 @@ def _difference(verdict: Verdict, score: Score, times: Mapping[str, float], base
         gain, low, high = -gain, -high, -low
     plain, arm = score.scale.plain, verdict.comparison.arm
     text = f"{arm} {verb} {score.title}" + (f" over {baseline} on your data" if baseline else "")
-    text += f" by {plain(gain)} {score.scale.unit}".rstrip() + f", 95 % interval {plain(low)} to {plain(high)}"
+    text += f" by {plain(gain)}{score.scale.after()}, 95 % interval {plain(low)} to {plain(high)}"
     if low <= 0:
         text += " (which holds for all comparisons at once, and is wider than the test that found it)"
     return text + (f", at {times[arm]:.2f} times the training time" if arm in times else "")
@@ -52,7 +52,7 @@ def _difference(verdict: Verdict, score: Score, times: Mapping[str, float], base
 def _none(verdicts: Sequence[Verdict], score: Score, seeds: int, baseline: str, alone: bool) -> str:
     """Where a difference, if there is one, is smaller than what can be seen."""
     seen = max(verdict.found.detectable for verdict in verdicts if verdict.found)
-    enough = f"{score.scale.plain(seen)} {score.scale.unit}".rstrip()
+    enough = f"{score.scale.plain(seen)}{score.scale.after()}"
     if alone:
         return (
             f"no activation shows a difference in {score.title} from {baseline} on your data that {seeds} seeds could "

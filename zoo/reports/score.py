@@ -18,6 +18,10 @@ class Scale(NamedTuple):
     def between(self, low: float, high: float) -> str:
         return f"[{self(low)}, {self(high)}]"
 
+    def after(self, between: str = " ") -> str:
+        """The unit behind a number, where there is one."""
+        return f"{between}{self.unit}" if self.unit else ""
+
     def plain(self, value: float) -> str:
         """Without the sign of a positive one."""
         return self(value).lstrip("+")

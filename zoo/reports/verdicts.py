@@ -57,7 +57,7 @@ def blocks(name: str, title: str, section: Section, verdicts: Sequence[Verdict],
     """
     rows = [_row(verdict, scale, errors.get(verdict.comparison, "")) for verdict in verdicts]
     yield Paragraph(in_words(title, verdicts, scale))
-    yield Table(f"comparisons-{name}", f"{title}: planned comparisons of {what}, in {scale.unit}", HEADER, rows)
+    yield Table(f"comparisons-{name}", f"{title}: planned comparisons of {what}{scale.after(', in ')}", HEADER, rows)
     drawn = [verdict for verdict in verdicts if verdict.found and verdict.status != "void"]
     if drawn:
         caption = (
@@ -66,7 +66,7 @@ def blocks(name: str, title: str, section: Section, verdicts: Sequence[Verdict],
             "lost run, scored as a guess."
         )
         panels = [_panel(verdict, section, scale) for verdict in drawn]
-        yield Figure(f"forest-{name}", caption, figures.forest(panels, f"difference of {what}, {scale.unit}"))
+        yield Figure(f"forest-{name}", caption, figures.forest(panels, f"difference of {what}{scale.after(', ')}"))
 
 
 def said(verdict: Verdict) -> str:
@@ -126,7 +126,7 @@ def _sentence(title: str, verdict: Verdict, scale: Scale) -> str:
         found = verdict.found
         assert found
         return (
-            f"The primary comparison, {said(verdict)}: {scale(found.mean)} {scale.unit} "
+            f"The primary comparison, {said(verdict)}: {scale(found.mean)}{scale.after()} "
             f"{scale.between(found.low, found.high)}, p = {verdict.p:.2g} by Holm's method: {STATES[verdict.status]}"
         )
     return f"The primary comparison, {said(verdict)}, has no verdict: {verdict.reason}"
