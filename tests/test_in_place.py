@@ -303,7 +303,7 @@ def test_a_layer_of_the_graph_and_of_code_is_changed_in_both_or_not_at_all():
     assert isinstance(model.get_layer("around").inner.activation, ka.AReLU)
 
 
-@keras.saving.register_keras_serializable("tests")
+@keras.saving.register_keras_serializable("in_place")
 class Gated(layers.Dense):
     """Its activation sees half of the units."""
 
