@@ -29,6 +29,7 @@ ONCE = (
     "kerastuner",
     "layout",
     "oracles",
+    "own_data",
     "pack",
     "readme",
     "records",

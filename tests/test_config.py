@@ -121,7 +121,7 @@ def test_settings_of_parameters_are_options(option, tmp_path):
         ({"model": {"name": "resnet50", "stem": "imagenet"}}, "model.stem", "'reference' or 'cifar'"),
         ({"model": {"name": "resnet50", "blocks": [3, 0]}}, "model.blocks.1", "greater than or equal to 1"),
         ({"model": {"dropout": 1.0}}, "model.dropout", "less than 1"),
-        ({"dataset": {"name": "mnist"}}, "dataset.name", "'cifar10' or 'digits'"),
+        ({"dataset": {"name": "mnists"}}, "dataset.name", "'cifar10', 'digits'"),
         ({"dataset": {"limit": 0}}, "dataset.limit", "greater than or equal to 1"),
         ({"activation": {"nane": "relu"}}, "activation.name", "required"),
         (

@@ -146,8 +146,8 @@ def test_digits_ignore_the_folder_of_cifar10(tmp_path):
 
 
 def test_unknown_name():
-    message = refusal("mnist")
-    assert "'mnist'" in message and "digits" in message and "cifar10" in message
+    message = refusal("mnists")
+    assert "'mnists'" in message and "digits" in message and "cifar10" in message
 
 
 # --- splits

@@ -5,7 +5,7 @@ import math
 import keras
 import pytest
 
-from zoo import config, models, train
+from zoo import config, environment, models, train
 from zoo.errors import ConfigError
 from zoo.training import memory
 
@@ -20,7 +20,7 @@ def test_more_memory_than_any_machine_has(capsys):
     ):
         found = config.load(QUICK, [override, "training.batch_size=1000000", "dataset.name=cifar10"])
         with pytest.raises(ConfigError, match=r"need at least [0-9.,]+ GB; there are [0-9.,]+ GB; lower"):
-            memory.check(found, 10)
+            memory.check(found)
 
 
 def test_it_counts_the_network_that_is_built_then(monkeypatch):
@@ -31,19 +31,19 @@ def test_it_counts_the_network_that_is_built_then(monkeypatch):
     assert found.training.optimizer.name == "sgd"  # a parameter, its gradient and its momentum
     needed = 4 * (3 * model.count_params() + memory.KEPT * batch * kept)
     monkeypatch.setattr(memory, "available", lambda: 1.001 * needed)  # it counts dropout's state, too
-    memory.check(found, 10)
+    memory.check(found)
     monkeypatch.setattr(memory, "available", lambda: 0.999 * needed)
     with pytest.raises(ConfigError, match=f"parameters and {kept:,} layer outputs for each of {batch} images"):
-        memory.check(found, 10)
+        memory.check(found)
 
 
 def test_its_variables_are_forgotten():
-    memory.check(config.load(QUICK), 10)
+    memory.check(config.load(QUICK))
     assert not keras.src.backend.common.global_state.get_global_attribute("uninitialized_variables")
 
 
 def test_the_machine_is_asked():
-    assert 1e8 < memory._of_machine() < 1e15
+    assert 1e8 < environment.memory_of_machine() < 1e15
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ FILES = ("config.json", "metrics.json", "history.csv", "timing.csv", "mixing_wei
 def sweep(tmp_path):
     shutil.copytree(OLD / "sweep", tmp_path / "sweep")
     for run in (tmp_path / "sweep" / "runs").glob("[!.]*"):
-        files.write_classes(run / "predictions.npz", {"test": np.arange(10), "test_labels": np.arange(10) % 3})
+        files.write_predictions(run / "predictions.npz", {"test": np.arange(10), "test_labels": np.arange(10) % 3})
     return tmp_path / "sweep"
 
 

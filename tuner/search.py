@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.searches import loading
-from zoo import signals
+from zoo import owncode, signals
 from zoo.command import run_command
 from zoo.errors import UserError
 from zoo.sweeps import cluster
@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="number of trials at a time on this machine, each on a GPU of its own if there are several",
     )
+    parser.add_argument("--trust", action="store_true", help=f"in trials that are resumed, {owncode.HELP}")
     cluster.add_options(parser)
     return parser
 
@@ -63,6 +64,7 @@ def _main(arguments: argparse.Namespace) -> int:
     from tuner.searches.folder import Folder
     from zoo import backend
 
+    owncode.trust(arguments.trust)
     nodes = cluster.of(arguments)
     search = loading.load(arguments.search)
     folder = Folder(arguments.out or Path("searches") / arguments.search.stem)
@@ -274,11 +276,11 @@ def _point(search: "Search", values: dict[str, Any]) -> str:
 def _check(path: Path, search: "Search", data_dir: Path | None) -> None:
     """Loads the images and makes the activations once, so that errors appear before the first trial."""
     import keras_adaptact as ka
-    from tuner.searches.space import describe
+    from tuner.searches.space import CLASSIFICATION, REGRESSION, describe
     from zoo.data import datasets
     from zoo.errors import ConfigError
 
-    seen = set()
+    seen: dict[str, Any] = {}
     for point in search.corners():
         found = search.trial(point, path.parent / search.base)
         for chosen in found.activation if isinstance(found.activation, list) else [found.activation]:
@@ -287,9 +289,15 @@ def _check(path: Path, search: "Search", data_dir: Path | None) -> None:
                     ka.get(chosen.options())
             except (TypeError, ValueError) as error:
                 raise ConfigError(f"{path}: at {describe(search.labelled(point))}: activation: {error}") from None
-        if found.dataset.name not in seen:
-            datasets.load_for(found.dataset, data_dir)
-        seen.add(found.dataset.name)
+        like = found.dataset.model_dump_json(include={"name", "file", "folder", "load", "task"})
+        if like not in seen:
+            seen[like] = datasets.load_for(found.dataset, data_dir)
+        datasets.check_use(found, seen[like])
+        measured = REGRESSION if not seen[like].classes else CLASSIFICATION
+        if search.objective not in measured:
+            raise ConfigError(
+                f"{path}: objective: {search.objective} isn't measured on this data; there are {', '.join(measured)}"
+            )
 
 
 if __name__ == "__main__":

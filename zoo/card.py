@@ -26,11 +26,11 @@ LICENSE = "apache-2.0"  # of the model, as hubs spell it
 TEMPLATE = """---
 library_name: keras
 license: {license}
-pipeline_tag: image-classification
+pipeline_tag: {task}
 tags:
   - keras
   - keras_adaptact
-  - image-classification
+  - {task}
 ---
 
 # {network} with {activation}
@@ -45,50 +45,57 @@ import keras_adaptact
 model = keras.saving.load_model("{name}")
 ```
 
-It takes float32 images (n, 32, 32, 3), standardized as `preprocessing.json` says ({standardize}), and returns {classes}
-logits, one for each class.
+It takes {dtype} {samples} ({shape}), standardized as `preprocessing.json` says ({standardize}), and returns {outputs}.
 
 ## Results
 
-After the last epoch, on {tested} test images, which were not used to choose anything: {accuracy}. This is one run with
-seed {seed}; other seeds give other results.
+After the last epoch, on {tested} test {samples}, which were not used to choose anything: {accuracy}. This is one run
+with seed {seed}; other seeds give other results.
 
 ## Training
 
-{epochs} epochs on {trained} images, batch size {batch_size}, {optimizer}, learning rate {rate:g} ({schedule}), weight
-decay {decay:g}, on {backend} ({device}), Keras {keras}. `run.json` is the complete config. To train the model again:
+{epochs} epochs on {trained} {samples}, batch size {batch_size}, {optimizer}, learning rate {rate:g} ({schedule}),
+weight decay {decay:g}, on {backend} ({device}), Keras {keras}. `run.json` is the complete config. To train it again:
 `KERAS_BACKEND={backend} python -m zoo.train run.json`.
 
 ## Licence
 
-{license}, like keras_adaptact. The images have a licence of their own.
+{license}, like keras_adaptact. The {samples} have a licence of their own.
 """
 
 
 def text(
-    config: dict[str, Any], environment: dict[str, Any], metrics: dict[str, Any], name: str, license: str = LICENSE
+    config: dict[str, Any],
+    environment: dict[str, Any],
+    metrics: dict[str, Any],
+    form: dict[str, Any],
+    name: str,
+    license: str = LICENSE,
 ) -> str:
     """The card of a finished run: Markdown with the front matter that model hubs read.
 
     Raises:
         UserError: for a run that isn't finished, or wasn't tested.
     """
-    if metrics.get("status") != "finished" or "test_accuracy" not in metrics:
+    if metrics.get("status") != "finished" or "test_loss" not in metrics:
         raise UserError(f"a card needs a finished and tested run; this one is {metrics.get('status')}")
     training, dataset = config["training"], config["dataset"]
     shares = ("test_accuracy", "accuracy"), ("test_precision_macro", "macro precision")
     measured = [f"{called} {metrics[key]:.2%}" for key, called in shares if key in metrics]
-    measured.append(f"cross-entropy {metrics['test_loss']:.3f}")
+    if "test_accuracy" in metrics:
+        measured.append(f"cross-entropy {metrics['test_loss']:.3f}")
+    numbers = ("test_r2", "R²"), ("test_mae", "mean absolute error"), ("test_rmse", "root mean square error")
+    measured += [f"{called} {metrics[key]:.4g}" for key, called in numbers if key in metrics]
     images = environment.get("images", {})  # version 0.1.0 did not count them
     return TEMPLATE.format(
         license=license,
         name=name,
-        network=config["model"]["name"],
+        network=_network(config["model"]),
         activation=_activation(config["activation"]),
         parameters=metrics["parameters"],
         data=environment["data"],
-        standardize=dataset["standardize"],
-        classes=len(metrics["test_precision_per_class"]),
+        standardize=form.get("standardize", dataset["standardize"]),
+        **_said(form, metrics),
         tested=f"all {images['test']:,}" if "test" in images else "all",
         accuracy=", ".join(measured),
         seed=metrics["seed"],
@@ -103,6 +110,26 @@ def text(
         device=environment["device"],
         keras=environment["versions"]["keras"],
     )
+
+
+def _network(model: dict[str, Any]) -> str:
+    own = model.get("build", "").rpartition(":")[2] or model.get("application")
+    return own or model["name"]
+
+
+def _said(form: dict[str, Any], metrics: dict[str, Any]) -> dict[str, str]:
+    """What it takes and returns; version 0.1.0, which wrote nothing down, had images of one size."""
+    shape, target = form.get("shape", [32, 32, 3]), form.get("target", [])
+    classes = len(metrics.get("test_precision_per_class", ()))
+    is_picture = len(shape) == 3
+    given = f"a logit for each of {classes} classes" if classes else f"numbers of shape ({', '.join(map(str, target))})"
+    return {
+        "task": ("image" if is_picture else "tabular") + ("-classification" if classes else "-regression"),
+        "samples": "images" if is_picture else "samples",
+        "dtype": "int32" if form.get("dtype") == "int32" and form.get("standardize") == "none" else "float32",
+        "shape": ", ".join(map(str, ["n", *shape])),
+        "outputs": given + (f" at each of {tuple(target)} places" if classes and target else ""),
+    }
 
 
 def _activation(rules: dict[str, Any] | list[dict[str, Any]]) -> str:
@@ -124,7 +151,8 @@ def write(run: Path, out: Path, license: str = LICENSE) -> None:
     environment = files.read_json(run / "environment.json", "backend", "device", "versions", "data")
     metrics = files.read_json(run / "metrics.json", "status")
     try:
-        card = text(config, environment, metrics, out.name, license)
+        form = files.read_json(run / "preprocessing.json")
+        card = text(config, environment, metrics, form, out.name, license)
     except UserError as error:
         raise UserError(f"{run}: {error}") from None
     except (KeyError, TypeError, ValueError) as error:

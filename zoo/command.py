@@ -3,11 +3,12 @@
 import argparse
 import re
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from zoo import signals
-from zoo.errors import UserError
+from zoo import owncode, signals
+from zoo.errors import OwnCodeError, UserError
 
 WRONG = 2
 LINE = 600  # characters of a message at most
@@ -19,7 +20,10 @@ def run_command(main: Callable[[argparse.Namespace], int], arguments: argparse.N
         _check_text(arguments)
         return main(arguments)
     except UserError as error:
-        return _wrong(str(error))
+        status = _wrong(str(error))
+        if isinstance(error, OwnCodeError) and error.__cause__:
+            _print_traceback(error.__cause__)
+        return status
     except ModuleNotFoundError as error:
         return _wrong(f"the package {error.name} is not installed; pip install '.[zoo]'")
     except (MemoryError, RecursionError) as error:
@@ -32,6 +36,14 @@ def run_command(main: Callable[[argparse.Namespace], int], arguments: argparse.N
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return signals.INTERRUPTED
+
+
+def _print_traceback(cause: BaseException) -> None:
+    """From where a user's own code begins."""
+    place = cause.__traceback__
+    while place and place.tb_frame.f_code.co_filename == owncode.__file__:
+        place = place.tb_next
+    traceback.print_exception(type(cause), cause, place)
 
 
 def _wrong(message: str) -> int:

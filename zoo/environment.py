@@ -77,6 +77,25 @@ def code(package: str) -> str:
     return f"{tree}+{hashlib.blake2b(changes.encode(), digest_size=6).hexdigest()}" if changes else tree
 
 
+def memory_of_machine() -> float | None:
+    """Bytes of memory, or what its container may take; None where nothing tells."""
+    found = [
+        _number("/proc/meminfo", "MemTotal:", 1024),
+        _number("/sys/fs/cgroup/memory.max"),
+        _number("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+    ]
+    return min(filter(None, found), default=None)
+
+
+def _number(path: str, name: str = "", unit: int = 1) -> float | None:
+    """The first number in a file of Linux, after a name where one is given."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        return float(text[text.index(name) + len(name) :].split()[0]) * unit
+    except (OSError, ValueError, IndexError):  # another system, no container, or one without a limit
+        return None
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

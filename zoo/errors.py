@@ -9,5 +9,9 @@ class ConfigError(UserError):
     """A mistake in a config: the file, the dotted path, what is wrong, and what would be right."""
 
 
+class OwnCodeError(UserError):
+    """One line that says where a user's code raised what; commands print the cause's traceback after it."""
+
+
 class DataError(UserError):
     """Images that can't be loaded: the file, what is wrong, and the alternatives."""

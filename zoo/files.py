@@ -183,8 +183,8 @@ def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]], 
     write_text(path, text.getvalue(), claim)
 
 
-def read_classes(path: Path) -> dict[str, np.ndarray]:
-    """What `write_classes` wrote.
+def read_predictions(path: Path) -> dict[str, np.ndarray]:
+    """What `write_predictions` wrote.
 
     Raises:
         UserError: for anything else.
@@ -196,7 +196,13 @@ def read_classes(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: can't be read as predictions: {error}") from None
 
 
-def write_classes(path: Path, classes: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays of class indices, compressed, one byte each: `numpy.load(path)["test"]` reads one."""
-    small: dict[str, Any] = {name: np.asarray(found, "uint8") for name, found in classes.items()}
+def write_predictions(path: Path, predictions: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays of class indices or numbers, compressed: `numpy.load(path)["test"]` reads one."""
+    small: dict[str, Any] = {name: _small(np.asarray(found)) for name, found in predictions.items()}
     write_whole(path, lambda unfinished: np.savez_compressed(unfinished, **small))
+
+
+def _small(found: np.ndarray) -> np.ndarray:
+    if found.dtype.kind == "f":
+        return found.astype("float32")
+    return found.astype(np.min_scalar_type(found.max()) if found.size and found.min() >= 0 else "int64")

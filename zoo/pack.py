@@ -57,7 +57,8 @@ def pack(folder: Path, out: Path) -> tuple[int, int]:
             tables[path.name].add(str(path.parent.relative_to(folder)), *files.read_rows(path))
         elif path.name == PREDICTIONS:
             predictions |= {
-                f"{path.parent.relative_to(folder)}/{name}": found for name, found in files.read_classes(path).items()
+                f"{path.parent.relative_to(folder)}/{name}": found
+                for name, found in files.read_predictions(path).items()
             }
         else:
             left += 1
@@ -72,7 +73,7 @@ def pack(folder: Path, out: Path) -> tuple[int, int]:
             files.write_csv(out / name, ["run", *table.columns], table.rows())
             lines += [{"file": f"{run}/{name}", "columns": columns} for run, columns in table.narrower()]
     if predictions:
-        files.write_classes(out / PREDICTIONS, predictions)
+        files.write_predictions(out / PREDICTIONS, predictions)
     files.write_text(out / RUNS, "".join(json.dumps(line) + "\n" for line in lines))
     return len(inside) - left, left
 
@@ -107,7 +108,7 @@ def unpack(folder: Path, out: Path) -> Path:
             chosen = [rows[0].index(column) for column in header if column in rows[0]]
             files.write_csv(place(f"{run}/{name}"), header, [[row[i] for i in chosen] for row in rows[1:]])
     for run, arrays in _predictions(folder / PREDICTIONS).items():
-        files.write_classes(place(f"{run}/{PREDICTIONS}"), arrays)
+        files.write_predictions(place(f"{run}/{PREDICTIONS}"), arrays)
     for path in folder.iterdir():
         if path.is_file() and path.name not in (RUNS, PREDICTIONS, *TABLES):
             shutil.copyfile(path, out / path.name)
@@ -151,7 +152,7 @@ def _by_run(path: Path) -> dict[str, list[list[str]]]:
 
 def _predictions(path: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    for name, array in (files.read_classes(path) if path.exists() else {}).items():
+    for name, array in (files.read_predictions(path) if path.exists() else {}).items():
         run, _, kind = name.rpartition("/")
         found.setdefault(run, {})[kind] = array
     return found

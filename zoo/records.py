@@ -2,15 +2,15 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, ValidationError
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, ValidationError, model_validator
 
 from zoo.environment import SCHEMA
 
 Schema = Annotated[int, Field(ge=0, le=SCHEMA)]
 Number = bool | int | FiniteFloat | None
 Value = Number | str | list[Number | str] | dict[str, Number | str]
-Channels = Annotated[list[FiniteFloat], Field(min_length=3, max_length=3)]
-Deviations = Annotated[list[Annotated[FiniteFloat, Field(gt=0)]], Field(min_length=3, max_length=3)]
+Sizes = list[Annotated[int, Field(ge=1)]]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")]  # of a folder
 
 
@@ -18,6 +18,14 @@ class Record(BaseModel):
     """One file; unknown fields, of a later version, are allowed."""
 
     model_config = ConfigDict(extra="allow", strict=True)
+
+
+class OwnCode(Record):
+    """A file of one's own code, and its copy in the folder of the run."""
+
+    path: str
+    sha256: str
+    copy_: Annotated[str, StringConstraints(pattern=r"^code/[^\x00]+$")] = Field(alias="copy")
 
 
 class Environment(Record):
@@ -33,6 +41,7 @@ class Environment(Record):
     data: str | None = None
     data_dir: str | None = None
     data_digest: str | None = None
+    own_code: list[OwnCode] = []
 
 
 class Metrics(Record):
@@ -47,9 +56,28 @@ class Metrics(Record):
 class Preprocessing(Record):
     """preprocessing.json."""
 
-    standardize: Literal["channel", "per_image"]
-    channel_mean: Channels
-    channel_deviation: Deviations
+    standardize: Literal["none", "feature", "channel", "per_image"]
+    channel_mean: Annotated[list[FiniteFloat], Field(min_length=1)] | None = None
+    channel_deviation: Annotated[list[Annotated[FiniteFloat, Field(gt=0)]], Field(min_length=1)] | None = None
+    feature_mean: list | None = None
+    feature_deviation: list | None = None
+    shape: Annotated[Sizes, Field(min_length=1)] = [32, 32, 3]
+    dtype: Literal["uint8", "int32", "float32"] = "uint8"
+    classes: list[str] = []
+    target: Sizes = []
+
+    @model_validator(mode="after")
+    def _statistics_fit(self):
+        what = "feature" if self.standardize == "feature" else "channel"
+        for name in (f"{what}_mean", f"{what}_deviation"):
+            if getattr(self, name) is None:
+                raise ValueError(f"{name} is missing")
+            found = np.array(getattr(self, name), "float64")
+            if found.shape != tuple(self.shape if what == "feature" else self.shape[-1:]):
+                raise ValueError(f"{name} doesn't fit samples of shape {self.shape}")
+            if not np.isfinite(found).all() or (name.endswith("deviation") and not (found > 0).all()):
+                raise ValueError(f"{name} standardizes nothing")
+        return self
 
 
 class Run(Record):

@@ -17,14 +17,14 @@ if TYPE_CHECKING:  # so that --help imports neither matplotlib nor a backend
 
 
 def blocks(results: "Results", banners: list[str], note: str = "", data_dir: Path | None = None) -> "Iterator[Block]":
-    from zoo.reports import judge, provenance, score, verdicts
+    from zoo.reports import judge, provenance, verdicts
     from zoo.reports.document import Heading, Paragraph
     from zoo.reports.sections import curves, measure, networks, shapes, sound, tables
 
     sections = sound.sections(results)
     found = judge.judge(sections)
     if sections:
-        yield verdicts.summary(sections, found, score.POINTS)
+        yield verdicts.summary(sections, found, sound.scales(results))
     for banner in banners:
         yield Paragraph(f"Note: {banner}")
     yield Paragraph(f"{note} {results.notes} {provenance.states(results)}".strip())
@@ -49,8 +49,9 @@ def blocks(results: "Results", banners: list[str], note: str = "", data_dir: Pat
     yield from shapes.classical()
     yield Heading("What the activations learned")
     yield from shapes.learned(results)
-    yield Heading("The report's measure")
-    yield from measure.blocks(results, data_dir)
+    if measure.is_taken(results):
+        yield Heading("The report's measure")
+        yield from measure.blocks(results, data_dir)
 
 
 def main(argv: list[str] | None = None) -> int:

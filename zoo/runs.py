@@ -2,20 +2,24 @@
 
 import math
 import re
+from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import keras_adaptact as ka
-from zoo import config, files
+from zoo import config, files, owncode
 from zoo.config.schema import Activation, Config, FromRun, Rule
 from zoo.data import datasets
+from zoo.data.splits import Form
 from zoo.environment import recorded_path
 from zoo.errors import ConfigError, UserError
 
 SECTIONS = ("model", "activation", "dataset", "training", "metrics")  # of config.json; a run writes them all
-SITE = r"[A-Za-z0-9_]+"
+CODE = (("dataset", "load"), ("model", "build"))  # fields that name functions of one's own
+SITE = r"[A-Za-z0-9_./-]+"
 BATCH = 250  # images at a time
 
 
@@ -32,29 +36,63 @@ class Run:
             if not (folder / name).exists():
                 raise UserError(f"{folder / name}: no such file; expected the folder of one seed's finished run")
         files.read_json(folder / "config.json", *SECTIONS)
-        self.config = config.load(folder / "config.json", ["training.devices=1"])
         self.environment = files.read_json(folder / "environment.json")
-        self.classes = datasets.CLASSES[self.config.dataset.name]
+        found = config.load(folder / "config.json", ["training.devices=1"])
+        self.config = with_own_code(found, folder, self.environment)
+        self.preprocessing = files.read_json(folder / "preprocessing.json")
+        self.form = Form.read(self.preprocessing, datasets.CLASSES.get(getattr(found.dataset, "name", ""), ()))
+        self.classes = self.form.classes
 
     def dataset(self, data_dir: Path | None = None) -> datasets.Dataset:
-        """The run's images, by default from the folder that it used."""
-        then = recorded_path(self.folder, self.environment.get("data_dir"))
-        return datasets.load_for(self.config.dataset, data_dir or then)
+        """The run's images, by default from the folder that it used.
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
-        """The network's logits, float32 (n, classes), for uint8 images (n, 32, 32, 3), on this backend."""
-        from zoo.data.pipeline import Pipeline, fast_format
+        Raises:
+            UserError: if they aren't there, or own data has changed.
+        """
+        then = recorded_path(self.folder, self.environment.get("data_dir"))
+        found = datasets.load_for(self.config.dataset, data_dir or then)
+        if not hasattr(self.config.dataset, "name") and found.digest() != self.environment.get("data_digest"):
+            raise UserError(f"{self.folder}: this run was trained on other data than {found.provenance} is now")
+        return found
+
+    def predict(self, images: Any) -> np.ndarray:
+        """The network's outputs for stored samples, float32 (n, ...), on this backend: logits, or numbers."""
+        from zoo import models
+        from zoo.data.pipeline import Pipeline
         from zoo.training.engine.common import in_batches
         from zoo.training.trainer import Trainer
 
-        model = Trainer(self.config).model
+        model = Trainer(self.config, self.form).model
         path = self.folder / "model.keras"
         try:
             model.load_weights(path)
         except Exception as error:  # whatever h5py, zipfile and Keras raise for a damaged file
             raise UserError(f"{path}: its weights don't fit the network of config.json ({error})") from None
-        pipeline = Pipeline.read(files.read_json(self.folder / "preprocessing.json"), fast_format())
+        pipeline = Pipeline.read(self.preprocessing, models.data_format(self.config), self.form)
         return in_batches(lambda batch: model.predict_on_batch(pipeline.inputs(batch)), images, BATCH)
+
+
+def own_code(asked: Config) -> list[str]:
+    """The functions of one's own that a config names."""
+    return [code for section, field in CODE if (code := getattr(getattr(asked, section), field, None))]
+
+
+def with_own_code(asked: Config, folder: Path, environment: Mapping[str, Any]) -> Config:
+    """The config of a run as it may be used: its own code is what it was, or with --trust the copy in its folder.
+
+    Raises:
+        UserError: where it isn't.
+    """
+    if not own_code(asked):
+        return asked
+    known = owncode.unchanged(environment.get("own_code", []), folder)
+    changes = {}
+    for section, field in CODE:
+        part = getattr(asked, section)
+        if code := getattr(part, field, None):
+            used = owncode.known(code, known, folder)
+            changes[section] = part.model_copy(update={field: used})
+    return asked.model_copy(update=changes)
 
 
 def mixing_weights(folder: Path) -> dict[str, dict[str, float]]:

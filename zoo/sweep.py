@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from zoo import signals
+from zoo import owncode, signals
 from zoo.command import count, run_command, seconds
 from zoo.environment import from_here
 from zoo.sweeps import cluster
@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
         help="only these runs: --only model=lenet activation=relu,arelu",
     )
     parser.add_argument("--limit", type=count, metavar="N", help="train at most N runs")
+    parser.add_argument("--trust", action="store_true", help=f"in runs that are resumed, {owncode.HELP}")
     cluster.add_options(parser)
     parser.add_argument("--time-budget", type=seconds, metavar="TIME", help="stop cleanly after 90s, 9m or 2.5h")
     return parser
@@ -46,6 +47,7 @@ def _main(arguments: argparse.Namespace) -> int:
     from zoo import backend
     from zoo.sweeps import grid
 
+    owncode.trust(arguments.trust)
     nodes = cluster.of(arguments)
     described, every = grid.load(arguments.sweep)
     name = backend.choose()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo import signals
+from zoo import owncode, signals
 from zoo.command import run_command
 from zoo.errors import ConfigError, UserError
 from zoo.process import stop_without_parent
@@ -19,6 +19,8 @@ DIVERGED, STOPPED = 3, signals.STOPPED  # exit status after a NaN loss, and afte
 
 if TYPE_CHECKING:  # --help needs neither a backend nor pydantic
     from zoo.config.schema import Config
+    from zoo.data.datasets import Dataset
+    from zoo.training.trainer import Trainer
 
 
 def _never(*_) -> bool:
@@ -52,23 +54,22 @@ def run(
     from zoo import files, folders, runs
     from zoo.data import datasets
     from zoo.environment import describe_environment, from_folder
-    from zoo.training import memory
-    from zoo.training.trainer import CLASSES, Trainer
 
     config = runs.hold_weights(config)
-    memory.check(config, CLASSES)
-    trainer = Trainer(config)
     files.check_free(out)
     dataset = datasets.load_for(config.dataset, data_dir)
+    trainer = _trainer(config, dataset)
     files.new_folder(out)
     environment = describe_environment(dataset.provenance, argv) | {
         "data_dir": from_folder(data_dir, out),
         "data_digest": dataset.digest(),
         "images": {name: len(part.labels) for name in SPLITS if (part := getattr(dataset, name))},
     }
+    if codes := runs.own_code(config):
+        environment["own_code"] = owncode.record(codes, out)
     with folders.locked(out):
         files.check_free(out)  # again: another run may have begun here meanwhile
-        files.write_json(out / "config.json", config.resolved())
+        files.write_json(out / "config.json", config.resolved(out))
         files.write_json(out / "environment.json", environment)
         return _train(trainer, dataset, out, environment, is_over, is_enough)
 
@@ -81,13 +82,11 @@ def pace(config: "Config", data_dir: Path | None = None) -> tuple[float, float]:
     """
     from zoo import runs
     from zoo.data import datasets
-    from zoo.training import memory
-    from zoo.training.trainer import CLASSES, Trainer
 
     config = runs.hold_weights(config)
-    memory.check(config, CLASSES)
-    trainer = Trainer(config)
-    trainer.attach(datasets.load_for(config.dataset, data_dir))
+    dataset = datasets.load_for(config.dataset, data_dir)
+    trainer = _trainer(config, dataset)
+    trainer.attach(dataset)
     return trainer.pace()
 
 
@@ -112,8 +111,6 @@ def resume(
     from zoo import config, files, folders, runs
     from zoo.data import datasets
     from zoo.environment import recorded_path
-    from zoo.training import memory
-    from zoo.training.trainer import CLASSES, Trainer
 
     environment = files.read_json(folder / "environment.json")
     if environment.get("backend") != keras.config.backend():
@@ -123,14 +120,26 @@ def resume(
         )
     with folders.locked(folder):
         files.read_json(folder / "config.json", *runs.SECTIONS)
-        settings = config.load(folder / "config.json")
-        memory.check(settings, CLASSES)
-        trainer = Trainer(settings)
+        settings = runs.with_own_code(config.load(folder / "config.json"), folder, environment)
         place = data_dir or recorded_path(folder, environment.get("data_dir"))
-        dataset = datasets.load_for(trainer.config.dataset, place)
+        dataset = datasets.load_for(settings.dataset, place)
         if dataset.digest() != environment.get("data_digest"):
             raise UserError(f"{folder}: this run was begun with other images than these: {dataset.provenance}")
-        return _train(trainer, dataset, folder, environment, is_over, is_enough)
+        return _train(_trainer(settings, dataset), dataset, folder, environment, is_over, is_enough)
+
+
+def _trainer(config: "Config", dataset: "Dataset") -> "Trainer":
+    """
+    Raises:
+        UserError: if the network and the data don't fit each other, or the machine.
+    """
+    from zoo.data import datasets
+    from zoo.training import memory
+    from zoo.training.trainer import Trainer
+
+    datasets.check_use(config, dataset)
+    memory.check(config, dataset.form, len(dataset.train.labels))
+    return Trainer(config, dataset.form)
 
 
 def _train(trainer, dataset, out: Path, environment: dict[str, Any], is_over, is_enough) -> list[dict]:
@@ -141,6 +150,8 @@ def _train(trainer, dataset, out: Path, environment: dict[str, Any], is_over, is
 
     trainer.attach(dataset)
     seeds = trainer.config.training.seeds
+    recorded = environment.get("own_code", [])
+    owncode.keep(recorded, out)
     found = []
     for seed in seeds:
         folder = out if len(seeds) == 1 else out / f"seed-{seed}"
@@ -151,15 +162,17 @@ def _train(trainer, dataset, out: Path, environment: dict[str, Any], is_over, is
             if not (folders.check_inside(folder, out) / "environment.json").exists():
                 folders.clear_unbegun(folder)
             folder.mkdir(exist_ok=True)
-            files.write_json(folder / "config.json", trainer.config.with_seed(seed).resolved())
+            files.write_json(folder / "config.json", trainer.config.with_seed(seed).resolved(folder))
             place = from_folder(recorded_path(out, environment.get("data_dir")), folder)
-            files.write_json(folder / "environment.json", environment | {"data_dir": place})
+            own = {"own_code": owncode.moved(recorded, out, folder)} if recorded else {}
+            files.write_json(folder / "environment.json", environment | {"data_dir": place} | own)
+            owncode.keep(own.get("own_code", []), folder)
         with folders.locked(folder) if folder != out else contextlib.nullcontext():
             folders.remove_unfinished(folder)
             found.append(trainer.train(seed, folder, is_over, is_enough))
-            if found[-1]["status"] == "finished" and "test_accuracy" in found[-1]:
-                settings = trainer.config.with_seed(seed).resolved()
-                files.write_text(folder / "card.md", card.text(settings, environment, found[-1], "model.keras"))
+            if found[-1]["status"] == "finished" and "test_loss" in found[-1]:
+                settings, form = trainer.config.with_seed(seed).resolved(folder), trainer.pipeline.written()
+                files.write_text(folder / "card.md", card.text(settings, environment, found[-1], form, "model.keras"))
     if len(seeds) > 1:
         files.write_json(out / "summary.json", summarize(found))
     return found
@@ -194,6 +207,7 @@ def _parser() -> argparse.ArgumentParser:
         help="folder with cifar-10-batches-bin/ or cifar-10-batches-py/",
     )
     parser.add_argument("--dry-run", action="store_true", help="check everything, say how long it would take, and stop")
+    parser.add_argument("--trust", action="store_true", help=f"with --resume, {owncode.HELP}")
     return parser
 
 
@@ -202,6 +216,8 @@ def _main(arguments: argparse.Namespace) -> int:
         return _resume(arguments)
     from zoo import backend, config
 
+    if arguments.trust:
+        raise UserError("--trust is for --resume: a config's own code runs as it is named there")
     settings = config.load(arguments.config, arguments.overrides)
     name = backend.choose()
     if arguments.dry_run:
@@ -237,6 +253,7 @@ def _resume(arguments: argparse.Namespace) -> int:
 
     if arguments.overrides or arguments.out or arguments.dry_run:
         raise UserError("--resume resumes a run as it was begun; --set, --out and --dry-run are for new runs")
+    owncode.trust(arguments.trust)
     begun_on = files.read_json(arguments.resume / "environment.json").get("backend")
     backend.choose(begun_on)
     print(f"{arguments.resume} on the {begun_on} backend", flush=True)
@@ -274,14 +291,15 @@ def _stoppable(out: Path, train: Callable[[Callable[[], bool]], list[dict[str, A
 
 def _report(found: list[dict[str, Any]], out: Path) -> int:
     """Prints how each seed ended; returns the exit status."""
+    from zoo.training.tasks import headline
+
     for metrics in found:
         if metrics["status"] == "diverged":
             print(f"seed {metrics['seed']}: NaN loss in epoch {metrics['epochs']}{_why(metrics)}")
             continue
-        split = "test" if "test_accuracy" in metrics else "validation"
+        split = "test" if "test_loss" in metrics else "validation"
         print(
-            f"seed {metrics['seed']}: {split} accuracy {metrics[f'{split}_accuracy']:.4f}, "
-            f"macro precision {metrics[f'{split}_precision_macro']:.4f}, loss {metrics[f'{split}_loss']:.4f}; "
+            f"seed {metrics['seed']}: {headline(metrics, split)}; "
             f"{metrics['images_per_second']:,.0f} images/s, {metrics['seconds']:.0f} s in total"
         )
     print(f"results are in {out}")

@@ -2,21 +2,23 @@
 
 import statistics
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tuner.searches.space import FINAL, Search, describe
+from tuner.searches.space import FINAL, LARGER, Search, describe
 from zoo import files
 from zoo.reports import judge, verdicts
 from zoo.reports.document import Figure, Paragraph, Table
+from zoo.reports.groups import count_classes
 from zoo.reports.judge import Arm, Comparison, Section
-from zoo.reports.score import POINTS, Scale
+from zoo.reports.score import POINTS, R2, Scale
 
 if TYPE_CHECKING:
     from tuner.reports.trials import SearchResults, Trial
 
-CLASSES = 10  # of both data sets
 NATS = Scale(1, 4, "nats")
-TEST = "test_accuracy"
+OWN_UNIT = Scale(1, 4, "the targets' unit")
+TEST, TEST_R2 = "test_accuracy", "test_r2"
 EXPLAINED = (
     "The best trial of each {by}, trained again with {count} seeds that the search did not use, which removes the "
     "selection bias of the search. The others are compared with the first {by}."
@@ -32,7 +34,13 @@ class Judged(NamedTuple):
 
     @property
     def scale(self) -> Scale:
-        return NATS if self.score == "val_loss" else POINTS
+        scales = {"val_loss": NATS, TEST: POINTS, "val_accuracy": POINTS, TEST_R2: R2, "val_r2": R2}
+        return scales.get(self.score, OWN_UNIT)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it was measured on images that chose nothing."""
+        return self.score in (TEST, TEST_R2)
 
 
 def judged(found: "SearchResults") -> Judged:
@@ -47,20 +55,19 @@ def judged(found: "SearchResults") -> Judged:
     for trial in found.finals:
         runs[str(trial.point[by])].append(trial)
     measured = {trial.name: _metrics(found, trial) for trial in found.finals if trial.outcome.value is not None}
-    score = TEST if measured and all(TEST in metrics for metrics in measured.values()) else search.objective
+    sound = [key for key in (TEST, TEST_R2) if measured and all(key in metrics for metrics in measured.values())]
+    score = sound[0] if sound else search.objective
     arms = {}
     for label, trials in runs.items():
         kept = {t.point[FINAL + "seed"]: t for t in trials if t.outcome.value is not None}
-        scores = {
-            seed: float(measured[t.name][TEST] if score == TEST else t.outcome.value or 0.0) for seed, t in kept.items()
-        }
+        scores = {seed: float(measured[t.name][score] if sound else t.outcome.value or 0.0) for seed, t in kept.items()}
         losses = [measured[t.name]["test_loss"] for t in kept.values() if "test_loss" in measured[t.name]]
         entropy = statistics.fmean(losses) if losses else None
         arms[label] = Arm(scores, len(search.contrast.seeds), len(trials) - len(kept), entropy)
     first, *others = runs
     plan = [Comparison(label, first) for label in others]
-    confounded = {each: why for each in plan if (why := _confounded(found, each, score))}
-    classes = None if score == "val_loss" else CLASSES
+    confounded = {each: why for each in plan if (why := _confounded(found, each, bool(sound)))}
+    classes = _classes(found) if score in (TEST, "val_accuracy") else None
     return Judged(Section(arms, plan, first, classes, confounded=confounded), score, runs)
 
 
@@ -69,7 +76,13 @@ def _metrics(found: "SearchResults", trial: "Trial") -> dict[str, Any]:
     return files.read_json(path, "status") if path.exists() else {}
 
 
-def _confounded(found: "SearchResults", comparison: Comparison, score: str) -> str:
+def _classes(found: "SearchResults") -> int | None:
+    """How many classes a guess chooses from."""
+    folders = [found.folder.run(trial.name) for trial in [*found.finals, *found.trials.values()]]
+    return next(filter(None, map(count_classes, folders)), None)
+
+
+def _confounded(found: "SearchResults", comparison: Comparison, sound: bool) -> str:
     """What two labels differ in, besides the label."""
     search = found.search
     assert search.contrast
@@ -94,7 +107,7 @@ def _confounded(found: "SearchResults", comparison: Comparison, score: str) -> s
             if best[0] and best[1] and best[0].point.get(name) != best[1].point.get(name)
         ]:
             reasons.append(f"their best trials differ in {', '.join(others)} as well")
-    if score != TEST:
+    if not sound:
         reasons.append(f"judged on the validation images used to choose{_noise(found)}")
     return "; ".join(reasons)
 
@@ -116,19 +129,26 @@ def _noise(found: "SearchResults") -> str:
     """The standard error of an accuracy on the validation images, if a run recorded their number."""
     folders = [found.folder.run(trial.name) for trial in [*found.finals, *found.trials.values()]]
     for folder in folders:
-        if found.search.maximize and (folder / "config.json").exists():
-            asked = files.read_json(folder / "config.json", "dataset")["dataset"]
-            images = round((asked["limit"] or 50_000) * asked["validation"])
+        if found.search.objective == "val_accuracy" and (folder / "config.json").exists():
+            images = _held_out(folder)
             best = max((t.outcome.value for t in found.finals if t.outcome.value is not None), default=0.5)
             error = (best * (1 - best) / images) ** 0.5
             return f" ({images:,} images, a standard error of {100 * error:.1f} points)"
     return ""
 
 
+def _held_out(folder: Path) -> int:
+    """How many images a run held out; of version 0.1.0, which counted none, what its config asked for."""
+    path = folder / "environment.json"
+    counted = files.read_json(path).get("images", {}).get("validation") if path.exists() else None
+    asked = files.read_json(folder / "config.json", "dataset")["dataset"]
+    return counted or round((asked["limit"] or 50_000) * asked["validation"])
+
+
 def summary(found: "SearchResults") -> Paragraph:
     by, made = _by(found), judged(found)
     decided = judge.judge({by: made.section})
-    return verdicts.summary({by: made.section}, decided, made.scale)
+    return verdicts.summary({by: made.section}, decided, {by: made.scale})
 
 
 def _by(found: "SearchResults") -> str:
@@ -168,7 +188,7 @@ def _table(found: "SearchResults", made: Judged) -> Table:
 
 def _in_words(search: Search, made: Judged, decided: list[judge.Verdict]) -> str:
     """Which labels are better than the first one, in words."""
-    higher = made.score != "val_loss"
+    higher = made.is_sound or made.score in LARGER
     better = {"above": "better" if higher else "worse", "below": "worse" if higher else "better"}
     better["open"] = "not shown to differ"
     groups: dict[str, list[str]] = {}

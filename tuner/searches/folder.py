@@ -64,6 +64,7 @@ class Folder:
         found |= {"search": search.model_dump(by_alias=True, mode="json", exclude={"schema_"})}
         found |= {"backend": backend, "data_dir": from_folder(data_dir, self.path)}
         found["file"] = from_here(str(file))
+        found["home"] = from_folder((file.parent / search.base).parent, self.path)
         base = config.read_object(file.parent / search.base)
         self._check_inside(self.path / "trials")
         if journal.exists(self.journal):
@@ -103,6 +104,11 @@ class Folder:
         found = self._described()
         place = recorded_path(self.path, found.data_dir)
         return self._parsed(found), found.model_copy(update={"data_dir": place and str(place)})
+
+    @property
+    def home(self) -> Path | None:
+        """The folder that paths in the base are found from."""
+        return recorded_path(self.path, self._described().home)
 
     def events(self) -> list[journal.Event]:
         return journal.read(self.journal)
@@ -218,7 +224,8 @@ class Folder:
         proved = ", confirmed" if search.confirm else ""
         what = space.describe(search.labelled(point))
         notes = f"Trial {best} of {self.path.resolve().name}, the best with {value}{proved}: {what}."
-        files.write_own_json(self.best, search.result(point, self.base).resolved() | {"notes": notes})
+        found = search.result(point, self.base, self.home).resolved(self.path)
+        files.write_own_json(self.best, found | {"notes": notes})
 
     def promote(self, trial: str, past: str) -> None:
         """Prepares a trial to resume where another one ended, with the state of its optimizer."""

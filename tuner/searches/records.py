@@ -36,6 +36,7 @@ class Described(Record):
     backend: Literal["jax", "torch", "tensorflow"]
     data_dir: str | None
     file: str | None = None  # not in 0.1.0
+    home: str | None = None  # folder of the base, which its paths are relative to
 
 
 class AtWork(Record):

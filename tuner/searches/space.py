@@ -19,6 +19,8 @@ TRIAL = {"metrics.test": False, "metrics.report_batch": None}  # trials don't us
 JUDGED = {"metrics.test": True, "metrics.report_batch": None}  # runs of the comparison do: no choice depends on them
 OWN = ("training.epochs", "training.seeds", "dataset.limit", "dataset.validation", "metrics")
 OTHERS = {"tuner/epochs": int, "tuner/trial_id": str, "final/seed": int, "final/of": str}  # which aren't entries
+CLASSIFICATION, REGRESSION = ("val_accuracy", "val_loss"), ("val_r2", "val_mae", "val_rmse", "val_loss")
+LARGER = ("val_accuracy", "val_r2")  # objectives to maximize
 FINAL = "final/"  # prefix of hyperparameters of the comparison
 
 
@@ -88,7 +90,7 @@ class Search(Strict):
     set: dict[str, Any] = Field({}, description="fields of every trial and of the result, by dotted path")
     space: list[Entry] = Field(min_length=1)
     tuner: Tuner = Random()
-    objective: Literal["val_accuracy", "val_loss"] = Field(
+    objective: Literal["val_accuracy", "val_loss", "val_r2", "val_mae", "val_rmse"] = Field(
         "val_accuracy", description="on the validation images after the last epoch, mean over executions"
     )
     trials: Count = Field(20, description="at most; not for hyperband")
@@ -163,7 +165,7 @@ class Search(Strict):
 
     @property
     def maximize(self) -> bool:
-        return self.objective == "val_accuracy"
+        return self.objective in LARGER
 
     def hyperparameters(self, **part: Label) -> "HyperParameters":
         """The space in KerasTuner's form, or the part of it where entries have these labels."""
@@ -220,21 +222,21 @@ class Search(Strict):
         """A point for people: labels and numbers by entry, simplexes as weights."""
         return {e.name: e.value(point) if e.simplex else point[e.name] for e in self.active(point)}
 
-    def trial(self, point: Mapping[str, Any], base: Path) -> Config:
-        """The config of a trial."""
+    def trial(self, point: Mapping[str, Any], base: Path, home: Path | None = None) -> Config:
+        """The config of a trial; paths in it are found from the base's folder, or from its home."""
         final = FINAL + "seed" in point
         seeds = [point[FINAL + "seed"]] if final else self.seeds
         fields = self.set | self.fields(point) | (JUDGED if final else TRIAL)
         fields |= {"training.seeds": seeds, "training.epochs": self.epochs}
-        return _load(base, fields | ({"dataset.limit": self.limit} if self.limit else {}))
+        return _load(base, fields | ({"dataset.limit": self.limit} if self.limit else {}), home)
 
-    def result(self, point: Mapping[str, Any], base: Path) -> Config:
+    def result(self, point: Mapping[str, Any], base: Path, home: Path | None = None) -> Config:
         """The config of the final run, the only one on test images: on all training images, none held out."""
-        return _load(base, self.set | self.fields(point) | {"dataset.validation": 0.0})
+        return _load(base, self.set | self.fields(point) | {"dataset.validation": 0.0}, home)
 
-    def proof(self, point: Mapping[str, Any], base: Path, seed: int) -> Config:
+    def proof(self, point: Mapping[str, Any], base: Path, seed: int, home: Path | None = None) -> Config:
         """The config that confirms a trial: that of the final run, but with images held out and without test images."""
-        return _load(base, self.set | self.fields(point) | TRIAL | {"training.seeds": [seed]})
+        return _load(base, self.set | self.fields(point) | TRIAL | {"training.seeds": [seed]}, home)
 
     def corners(self) -> Iterator[dict[str, Any]]:
         """A point for each bound and choice of each entry, the others at their first."""
@@ -252,8 +254,8 @@ class Search(Strict):
             self._activate(next(e for e in self.space if e.name == parent), point)
 
 
-def _load(base: Path, fields: Mapping[str, Any]) -> Config:
-    return config.load(base, [f"{path}={json.dumps(value)}" for path, value in fields.items()], "the search:")
+def _load(base: Path, fields: Mapping[str, Any], home: Path | None) -> Config:
+    return config.load(base, [f"{path}={json.dumps(value)}" for path, value in fields.items()], "the search:", home)
 
 
 def describe(labels: Mapping[str, Any]) -> str:

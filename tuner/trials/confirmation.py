@@ -59,7 +59,8 @@ def _trained(folder: Folder, search: Search, trial: str, point: Mapping[str, Any
     else:
         folder.clear(run)
         config = run.with_name(f"{trial}.config.json")
-        files.write_own_json(config, search.proof(point, folder.base, fresh_seed(search)).resolved())
+        proof = search.proof(point, folder.base, fresh_seed(search), folder.home)
+        files.write_own_json(config, proof.resolved(config.parent))
         what = [str(config), "--out", str(run)]
     what += ["--data-dir", described.data_dir] if described.data_dir else []
     log = run.with_name(f"{trial}.log")

@@ -57,7 +57,7 @@ def run(
 
 def _trained(folder, search, data_dir, trial, point, is_enough, began) -> Outcome:
     search.check(point)
-    settings = search.trial(point, folder.base)
+    settings = search.trial(point, folder.base, folder.home)
     epochs = point.get("tuner/epochs", search.epochs)
     alone = len(settings.training.seeds) == 1
     out = folder.run(trial)

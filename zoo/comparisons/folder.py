@@ -58,7 +58,7 @@ class Folder:
     def _check_same(self) -> None:
         then, now = self.record["question"], self.question.model_dump()
         seeds = then.get("seeds"), now["seeds"]
-        base = self.config.resolved()
+        base = self.config.resolved(self.out)
         pairs = [(f"config's {key}", self.record["base"].get(key), base[key]) for key in base if key not in IGNORED]
         pairs += [(key.replace("_", " "), then.get(key), now[key]) for key in now if key != "seeds"]
         pairs.append(("backend", self.record["backend"], self.backend))
@@ -90,7 +90,11 @@ class Folder:
         files.write_own_json(self.out / f"{RATES}.json", self.question.sweep_of_rates(BASE))
 
     def _write(self, **news: Any) -> None:
-        asked = {"question": self.question.model_dump(), "base": self.config.resolved(), "backend": self.backend}
+        asked = {
+            "question": self.question.model_dump(),
+            "base": self.config.resolved(self.out),
+            "backend": self.backend,
+        }
         self.record = {"schema": SCHEMA, "looks": []} | self.record | asked | news
         files.write_own_json(self.out / RECORD, self.record)
 

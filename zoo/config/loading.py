@@ -9,14 +9,18 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from zoo.config.schema import NAMED, Activation, Config, FromRun, Rule, unknown_field
+from zoo.config import paths
+from zoo.config.own import field_of
+from zoo.config.schema import NAMED, OWN, Activation, Config, FromRun, Rule, unknown_field
 from zoo.errors import ConfigError
 
 PARTS = 32  # of the longest dotted path
 
 
-def load(path: str | Path, overrides: Sequence[str] = (), origin: str = "--set") -> Config:
+def load(path: str | Path, overrides: Sequence[str] = (), origin: str = "--set", folder: Path | None = None) -> Config:
     """Reads a config and applies overrides such as ``training.epochs=3``; `origin` is what errors call them.
+
+    Paths in it, and in the overrides, are found from its folder, or from another one.
 
     Raises:
         ConfigError: if the file can't be read, isn't JSON, or has an unknown field or an invalid value; if an override
@@ -35,6 +39,7 @@ def load(path: str | Path, overrides: Sequence[str] = (), origin: str = "--set")
             raise ConfigError(f"{origin} {dotted} is given twice")
         given.add(dotted)
         _override(content, dotted, text, origin)
+    content = paths.absolute(content, folder or path.parent)
     try:
         return Config.model_validate(content)
     except ValidationError as error:
@@ -132,7 +137,8 @@ def _first_of(error: ValidationError, content: dict, given: set[str], origin: st
         message = unknown_field(path.pop(), _fields_at(path, content))
     elif kind == "union_tag_invalid":
         path.append("name")
-        message = f"Input should be one of {first['ctx']['expected_tags']}; found {json.dumps(place['name'])[:80]}"
+        names = [tag for tag in first["ctx"]["expected_tags"].split(", ") if not tag.startswith("'by ")]
+        message = f"Input should be one of {', '.join(names)}; found {json.dumps(place['name'])[:80]}"
     elif kind == "missing":
         message = "this field is required"
     elif kind == "model_type":
@@ -159,7 +165,9 @@ def _fields_at(path: list[str], content: dict) -> list[str]:
             continue
         if not isinstance(place, dict):
             break
-        if key in NAMED:
+        if own := field_of(OWN.get(key, {}), place):
+            model = OWN[key][own.removeprefix("by ")]
+        elif key in NAMED:
             chosen = [known for known in NAMED[key] if known.model_fields["name"].default == place.get("name")]
             model = (chosen or NAMED[key])[0]
         elif key == "activation" or key.isdecimal():

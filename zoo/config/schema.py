@@ -1,19 +1,20 @@
 """The schema of a run: fields, types, defaults, and combinations that are refused."""
 
-import difflib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
-Share = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1, le=10**6)]  # a bound for typos
-Width = Annotated[int, Field(ge=1, le=16384)]
-Few = Annotated[int, Field(ge=1, le=256)]
-Positive = Annotated[float, Field(gt=0, le=3e38)]  # float32's largest
-NotNegative = Annotated[float, Field(ge=0, le=3e38)]
+from zoo.config import paths
+from zoo.config.own import DATA, NETWORKS, AnyData, Application, Built, Dataset, field_of
+from zoo.config.parts import Count as Count
+from zoo.config.parts import Few, NotNegative, Positive, Share, Width, name_of, named
+from zoo.config.parts import Strict as Strict
+from zoo.config.parts import unknown_field as unknown_field
+
 Blocks = Annotated[list[Few], Field(min_length=1, max_length=5)]
 Stem = Annotated[
     Literal["reference", "cifar"],
@@ -24,10 +25,6 @@ Norm = Annotated[
     Field(description='"batch": batch norm before each activation; "none": biases in its place'),
 ]
 _PARAMETER_SETTING = r"^[a-z0-9_]+_(initializer|regularizer|constraint)$"
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class LeNet(Strict):
@@ -154,22 +151,6 @@ class Rule(Activation):
     sites: str = Field(description="pattern of site names, with * and ?; the first rule that matches wins")
 
 
-class Dataset(Strict):
-    """The images, and how they are split and scaled."""
-
-    name: Literal["cifar10", "digits"] = "cifar10"
-    limit: Count | None = Field(None, description="the first n training images of a fixed shuffle; null: all")
-    test_limit: Count | None = Field(None, description="the first n test images of a fixed shuffle; null: all")
-    validation: Share = Field(0.1, description="share of the training images held out; at most 5,000 images")
-    standardize: Literal["channel", "per_image"] = Field(
-        "channel",
-        description="by the training images' mean and deviation per channel, or each image by its own",
-    )
-    augmentation: Literal["none", "crop_flip"] = Field(
-        "none", description="training images as they are, or shifted by up to 4 pixels and mirrored at random"
-    )
-
-
 class SGD(Strict):
     """Stochastic gradient descent."""
 
@@ -207,22 +188,15 @@ class Steps(Strict):
         return self
 
 
-def named(default: str):
-    """Selects a class by the field `name`, which may be left out for the default."""
-
-    def tag(value) -> str:
-        return str(value.get("name", default)) if isinstance(value, dict) else getattr(value, "name", default)
-
-    return Discriminator(tag)
-
-
 Network = Annotated[
     Annotated[LeNet, Tag("lenet")]
     | Annotated[AlexNet, Tag("alexnet")]
     | Annotated[GoogLeNet, Tag("googlenet")]
     | Annotated[ResNet50, Tag("resnet50")]
-    | Annotated[DenseNet, Tag("densenet")],
-    named("lenet"),
+    | Annotated[DenseNet, Tag("densenet")]
+    | Annotated[Built, Tag("by build")]
+    | Annotated[Application, Tag("by application")],
+    Discriminator(lambda value: field_of(NETWORKS, value) or name_of("lenet", value)),
 ]
 Optimizer = Annotated[Annotated[SGD, Tag("sgd")] | Annotated[Adam, Tag("adam")], named("sgd")]
 AnySchedule = Annotated[
@@ -231,9 +205,11 @@ AnySchedule = Annotated[
 ]
 NAMED: dict[str, tuple[type[Strict], ...]] = {  # the classes that `name` selects from, the default first
     "model": (LeNet, AlexNet, GoogLeNet, ResNet50, DenseNet),
+    "dataset": (Dataset,),
     "optimizer": (SGD, Adam),
     "schedule": (Schedule, Steps),
 }
+OWN: dict[str, dict[str, type[Strict]]] = {"model": NETWORKS, "dataset": DATA}  # and by a field that only it has
 
 
 class Training(Strict):
@@ -293,9 +269,18 @@ class Config(Strict):
         Annotated[Activation, Tag("one")] | Annotated[list[Rule], Tag("list"), Field(min_length=1)],
         Discriminator(lambda value: "list" if isinstance(value, list) else "one"),
     ] = Activation(name="relu")
-    dataset: Dataset = Dataset()
+    dataset: AnyData = Dataset()
     training: Training = Training()
     metrics: Metrics = Metrics()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _report_measures_its_own_data(cls, given):
+        """The report's measure is asked for by name on other data than the report's."""
+        if isinstance(given, dict) and field_of(DATA, given.get("dataset")):
+            metrics = given.get("metrics", {})
+            return given | {"metrics": {"report_batch": None} | metrics if isinstance(metrics, dict) else metrics}
+        return given
 
     @model_validator(mode="after")
     def _something_is_measured(self):
@@ -307,16 +292,15 @@ class Config(Strict):
         """This config with one seed."""
         return self.model_copy(update={"training": self.training.model_copy(update={"seeds": [seed]})})
 
-    def resolved(self) -> dict[str, Any]:
-        """All fields, defaults included, as JSON."""
-        return self.model_dump(by_alias=True, mode="json")
+    def resolved(self, folder: Path | None = None) -> dict[str, Any]:
+        """All fields, defaults included, as JSON; with paths relative to a folder, if one is given."""
+        found = self.model_dump(by_alias=True, mode="json")
+        return found if folder is None else paths.relative(found, folder)
 
 
-def unknown_field(name: str, known: Iterable[str]) -> str:
-    """A message for a field that doesn't exist, with the closest one that does."""
-    near = difflib.get_close_matches(name, list(known), 1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-    return f"unknown field {name!r}; {hint}"
+def network(model: Any) -> str:
+    """What a network is called in tables: by its name, or by what builds it."""
+    return getattr(model, "name", None) or model.called
 
 
 def json_schema(activations: Sequence[str]) -> dict[str, Any]:

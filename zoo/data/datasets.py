@@ -1,7 +1,7 @@
-"""Data sets as NumPy arrays: the handwritten digits of scikit-learn and CIFAR-10.
+"""Data sets as NumPy arrays: handwritten digits of scikit-learn, CIFAR-10, others of Keras's, and data of one's own.
 
-Both come in one form: 32x32 images of three channels and ten classes, split into a training, a validation
-and a test part. Which image lands in which part, and which ones a limit keeps, is the same in every run.
+Each is split into a training, a validation and a test part. Which sample lands in which part, and which ones a limit
+keeps, is the same in every run.
 """
 
 import hashlib
@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo.data import cifar10
-from zoo.data.splits import Split
+from zoo.data import by_keras, cifar10, own
+from zoo.data.splits import Form, Split, chunks
 from zoo.errors import ConfigError, DataError
 
-if TYPE_CHECKING:  # loading needs no pydantic
-    from zoo.config.schema import Dataset as Settings
+if TYPE_CHECKING:  # so that loading needs no pydantic
+    from zoo.config.own import Dataset as Named
+    from zoo.config.own import File, Folder, Loaded
+    from zoo.config.schema import Config
 
 DIGITS_CLASSES = tuple("0123456789")
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-CLASSES = {"digits": DIGITS_CLASSES, "cifar10": CIFAR10_CLASSES}
+CLASSES = {"digits": DIGITS_CLASSES, "cifar10": CIFAR10_CLASSES} | by_keras.CLASSES
 MAX_VALIDATION = 5_000
 
 
@@ -31,7 +33,7 @@ class SizeError(DataError):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A data set split for a run; ``provenance`` says where the pixels came from."""
+    """A data set split for a run; ``provenance`` says where it came from. Targets without classes are numbers."""
 
     name: str
     classes: tuple[str, ...]
@@ -40,12 +42,18 @@ class Dataset:
     test: Split
     provenance: str
 
+    @property
+    def form(self) -> Form:
+        images, labels = self.train
+        return Form(tuple(images.shape[1:]), str(images.dtype), self.classes, tuple(labels.shape[1:]))
+
     def digest(self) -> str:
         """A hash of every image and label."""
         found = hashlib.blake2b(digest_size=16)
         for split in (self.train, self.validation, self.test):
             for array in split or ():
-                found.update(np.ascontiguousarray(array).data)
+                for _, part in chunks(array):
+                    found.update(np.ascontiguousarray(part).data)
         return found.hexdigest()
 
 
@@ -57,7 +65,7 @@ def load(
     validation: float = 0.1,
     data_dir: str | Path | None = None,
 ) -> Dataset:
-    """Load "digits" or "cifar10".
+    """Load "digits", "cifar10" or another of Keras's.
 
     Training and test images are each put in a fixed shuffled order, of which ``limit`` and ``test_limit``
     keep the first n (None: all), so a smaller limit's images are among a larger one's. Then the last
@@ -68,21 +76,31 @@ def load(
         DataError: unknown name; a limit outside 1..size; a share outside [0, 1), or one that leaves the
             training or the validation part empty; files missing, damaged or not available.
     """
-    if not 0 <= validation < 1:
-        raise DataError(f"validation={validation}: expected a share of the training images, 0 <= share < 1")
     if name == "digits":
         classes = DIGITS_CLASSES
         train, test, provenance = _digits()
     elif name == "cifar10":
         classes = CIFAR10_CLASSES
         train, test, provenance = cifar10.by_keras() if data_dir is None else cifar10.in_folder(Path(data_dir))
+    elif name in by_keras.CLASSES:
+        classes = CLASSES[name]
+        train, test, provenance = by_keras.load(name)
     else:
-        raise DataError(f"there is no data set {name!r}; expected digits or cifar10")
+        raise DataError(f"there is no data set {name!r}; expected {', '.join(CLASSES)}")
+    train, held_out, test = _parts({"train": train, "test": test}, limit, test_limit, validation)
+    return Dataset(name, classes, train, held_out, test, provenance)
 
-    train = _sample(train, "limit", limit, seed=0)
-    test = _sample(test, "test_limit", test_limit, seed=1)
-    held_out = None
-    if validation:
+
+def _parts(
+    given: own.Parts, limit: int | None, test_limit: int | None, validation: float
+) -> tuple[Split, Split | None, Split]:
+    """The training, validation and test part; the last of the training samples are held out, where none are given."""
+    if not 0 <= validation < 1:
+        raise DataError(f"validation={validation}: expected a share of the training images, 0 <= share < 1")
+    train = _sample(given["train"], "limit", limit, seed=0)
+    test = _sample(given["test"], "test_limit", test_limit, seed=1)
+    held_out = given.get("validation") if validation else None
+    if validation and held_out is None:
         size = len(train.labels)
         count = min(MAX_VALIDATION, math.floor(validation * size))
         if not 0 < count < size:
@@ -90,19 +108,24 @@ def load(
                 f"validation={validation} of {size:,} training images is {count}, which leaves one part empty;"
                 " change the share, raise the limit, or use 0 for no validation part"
             )
-        held_out = Split(train.images[-count:], train.labels[-count:])
-        train = Split(train.images[:-count], train.labels[:-count])
-    return Dataset(name, classes, train, held_out, test, provenance)
+        held_out, train = train.chosen(slice(-count, None)), train.chosen(slice(-count))
+    return train, held_out, test
 
 
-def load_for(settings: "Settings", data_dir: Path | None) -> Dataset:
+def load_for(settings: "Named | File | Folder | Loaded", data_dir: Path | None) -> Dataset:
     """Loads the data set of a config.
 
     Raises:
         DataError: as `load` does.
         ConfigError: if a limit or share doesn't fit the number of images.
     """
+    from zoo.config.own import Dataset as Named  # here, as loading alone needs no pydantic
+
     try:
+        if not isinstance(settings, Named):
+            found, classes, provenance = own.load(settings)
+            parts = _parts(found, settings.limit, settings.test_limit, settings.validation)
+            return Dataset("own", classes, *parts, provenance)
         return load(
             settings.name,
             limit=settings.limit,
@@ -114,12 +137,30 @@ def load_for(settings: "Settings", data_dir: Path | None) -> Dataset:
         raise ConfigError(f"dataset.{error}") from None
 
 
+def check_use(config: "Config", dataset: Dataset) -> None:
+    """
+    Raises:
+        ConfigError: where own data is too small for a batch, or an option is for other data.
+    """
+    size, batch = len(dataset.train.labels), config.training.batch_size
+    if not hasattr(config.dataset, "name") and size < batch:
+        raise ConfigError(
+            f"training.batch_size: {batch}, and there are {size:,} training samples; expected a batch of them at least"
+        )
+    if config.dataset.augmentation != "none" and not dataset.form.is_picture:
+        raise ConfigError(f"dataset.augmentation: crop_flip is for images; found samples of shape {dataset.form.shape}")
+    if not dataset.classes and config.metrics.report_batch is not None:
+        raise ConfigError("metrics.report_batch: a precision, and the targets are numbers; set it to null")
+    if not dataset.classes and config.training.label_smoothing:
+        raise ConfigError("training.label_smoothing: there are no labels, the targets are numbers; set it to 0")
+
+
 def _sample(split: Split, option: str, limit: int | None, seed: int) -> Split:
     size = len(split.labels)
     if limit is not None and not 1 <= limit <= size:
         raise SizeError(f"{option}={limit}: there are {size:,} such images; expected 1 to {size}, or null")
     order = np.random.default_rng(seed).permutation(size)[:limit]
-    return Split(split.images[order], split.labels[order])
+    return split.chosen(order)
 
 
 def _digits() -> tuple[Split, Split, str]:

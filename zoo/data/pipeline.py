@@ -12,8 +12,8 @@ import numpy as np
 from keras import ops
 
 from zoo.data import datasets, standardization
+from zoo.data.splits import PICTURES, Form
 
-IMAGE = (32, 32, 3)  # of every data set
 PAD = 4  # pixels that a crop shifts by at most
 
 
@@ -48,51 +48,76 @@ def steps_of_an_epoch(size: int, batch: int) -> int:
     return max(1, size // batch)
 
 
+How = Literal["none", "feature", "channel", "per_image"]
+
+
 class Pipeline:
-    """Turns uint8 images (n, 32, 32, 3) into a network's inputs: float32, in the given image data format.
+    """Turns samples, such as uint8 images (n, h, w, c), into a network's inputs: float32, in the image data format.
+
+    Integers other than bytes, such as token ids, stay int32 if they aren't standardized.
+
 
     Args:
-        standardize: "channel" or "per_image", as `standardization.standardize` defines them.
-        statistics: mean and deviation of each channel, for "channel".
+        standardize: "channel" or "per_image", as `standardization.standardize` defines them; "feature", each number of
+            a sample by its own mean and deviation; or "none".
+        statistics: mean and deviation of each channel, or of each number for "feature".
         augment: whether training images are shifted and mirrored.
+        data_format: of the inputs.
+        form: of the samples.
     """
 
     def __init__(
-        self,
-        standardize: Literal["channel", "per_image"],
-        statistics: tuple[Any, Any],
-        augment: bool,
-        data_format: str,
+        self, standardize: How, statistics: tuple[Any, Any], augment: bool, data_format: str, form: Form = PICTURES
     ):
-        self.how, self.augment = standardize, augment
+        self.how, self.augment, self.form = standardize, augment, form
         self.statistics = [np.asarray(x, "float32") for x in statistics]
-        # Image-sized: broadcasting three channels is six times slower on torch on CPU.
-        large = (np.broadcast_to(x, IMAGE).copy() for x in self.statistics)
+        # As large as a sample: broadcasting three channels is six times slower on torch on CPU.
+        large = (np.broadcast_to(x, form.shape).copy() for x in self.statistics)
         self.mean, self.deviation = map(ops.convert_to_tensor, large)
-        self.channels_first = data_format == "channels_first"
+        self.channels_first = data_format == "channels_first" and form.is_picture
+        self.is_whole = form.dtype == "int32" and standardize == "none"
+        self.labels_at_places = len(form.classes) if form.classes and form.target else 0
 
     @classmethod
-    def of(cls, dataset: datasets.Dataset, standardize, augment: bool, data_format: str) -> "Pipeline":
-        known = standardization.channel_statistics(dataset.train.images)
-        return cls(standardize, known, augment, data_format)
+    def of(cls, dataset: datasets.Dataset, standardize: How | None, augment: bool, data_format: str) -> "Pipeline":
+        """The pipeline of a data set's training samples; how it standardizes is up to them where it isn't said."""
+        form, images = dataset.form, dataset.train.images
+        how = standardize or ("none" if form.dtype == "int32" else "channel")
+        by_feature = how == "feature"
+        known = (standardization.feature_statistics if by_feature else standardization.channel_statistics)(images)
+        return cls(how, known, augment, data_format, form)
 
     @classmethod
-    def read(cls, written: dict[str, Any], data_format: str) -> "Pipeline":
+    def read(cls, written: dict[str, Any], data_format: str, form: Form) -> "Pipeline":
         """The pipeline that a run recorded, without augmentation."""
-        known = written["channel_mean"], written["channel_deviation"]
-        return cls(written["standardize"], known, False, data_format)
+        what = "feature" if written["standardize"] == "feature" else "channel"
+        known = written[f"{what}_mean"], written[f"{what}_deviation"]
+        return cls(written["standardize"], known, False, data_format, form)
 
     def batch(self, images, targets, indices, rows, columns, mirrored) -> tuple[Any, Any]:
         """Inputs and targets of one step of a `Plan`, from all images and their targets."""
         chosen = _cropped(images, indices, rows, columns, mirrored) if self.augment else ops.take(images, indices, 0)
-        return self.inputs(chosen), ops.take(targets, indices, 0)
+        y = ops.take(targets, indices, 0)
+        if self.labels_at_places:  # for all samples at once they would take much room
+            y = ops.one_hot(y, self.labels_at_places, dtype="float32")
+        return self.inputs(chosen), y
+
+    def targets(self, labels: np.ndarray) -> np.ndarray:
+        """Of all samples, as `batch` takes them: a row of a one-hot matrix for a label, or else what they are."""
+        if not self.form.classes or self.labels_at_places:
+            return labels
+        return np.eye(len(self.form.classes), dtype="float32")[labels]
 
     def inputs(self, images) -> Any:
+        if self.is_whole:
+            return ops.cast(images, "int32")
         x = ops.cast(images, "float32")
-        if self.how == "channel":
+        if self.how == "none":
+            return ops.transpose(x, (0, 3, 1, 2)) if self.channels_first else x
+        if self.how != "per_image":
             mean, deviation = self.mean, self.deviation
         else:
-            axes = (1, 2, 3)
+            axes = tuple(range(1, len(images.shape)))
             mean = ops.mean(x, axes, keepdims=True)
             spread = ops.sqrt(ops.mean(ops.square(x - mean), axes, keepdims=True))
             deviation = ops.maximum(spread, math.prod(images.shape[1:]) ** -0.5)
@@ -100,9 +125,10 @@ class Pipeline:
         return ops.transpose(x, (0, 3, 1, 2)) if self.channels_first else x
 
     def written(self) -> dict[str, Any]:
-        """What it takes to prepare an image in the same way later."""
+        """What it takes to prepare a sample in the same way later."""
+        what = "feature" if self.how == "feature" else "channel"
         mean, deviation = (x.tolist() for x in self.statistics)
-        return {"standardize": self.how, "channel_mean": mean, "channel_deviation": deviation}
+        return {"standardize": self.how, f"{what}_mean": mean, f"{what}_deviation": deviation} | self.form.written()
 
 
 def _cropped(images, indices, rows, columns, mirrored):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -36,20 +36,38 @@ def standardize(
     return out
 
 
-def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and population deviation of each channel of images (n, h, w, c), n >= 1: float64 (c,) each.
+def channel_statistics(samples: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and population deviation of each channel of samples (n, ..., c), n >= 1: float64 (c,) each.
 
-    The deviation is at least 1/sqrt(n*h*w), so that standardizing a constant channel gives zeros.
+    The deviation of bytes, such as images (n, h, w, c), is at least 1/sqrt(n*h*w); that of other numbers 1 where they
+    are constant. So standardizing a constant channel gives zeros.
     """
-    count = math.prod(images.shape[:3])
-    zero = np.zeros(images.shape[3])
-    mean = sum((x.sum(axis=(0, 1, 2)) for _, x in _chunks(images)), zero) / count
-    variance = sum((np.square(x - mean).sum(axis=(0, 1, 2)) for _, x in _chunks(images)), zero) / count
-    return mean, np.maximum(np.sqrt(variance), count**-0.5)
+    axes = tuple(range(len(samples.shape) - 1))
+    count = math.prod(samples.shape[:-1])
+    mean, deviation = _statistics(samples, axes, count, samples.shape[-1:])
+    return mean, np.maximum(deviation, count**-0.5) if samples.dtype == np.uint8 else _not_zero(mean, deviation)
 
 
-def _chunks(images: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """The images as float64 in chunks, each with its slice."""
+def feature_statistics(samples: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and population deviation of each number of a sample, float64 (...); the latter 1 where it is constant."""
+    mean, deviation = _statistics(samples, (0,), len(samples), samples.shape[1:])
+    return mean, _not_zero(mean, deviation)
+
+
+def _statistics(samples: Any, axes: tuple[int, ...], count: int, shape: tuple[int, ...]):
+    zero = np.zeros(shape)
+    mean = sum((x.sum(axis=axes) for _, x in _chunks(samples)), zero) / count
+    variance = sum((np.square(x - mean).sum(axis=axes) for _, x in _chunks(samples)), zero) / count
+    return mean, np.sqrt(variance)
+
+
+def _not_zero(mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """1 in the place of what rounding alone makes differ from 0."""
+    return np.where(deviation > 1e-12 * np.abs(mean), deviation, 1.0)
+
+
+def _chunks(images: Any) -> Iterator[tuple[slice, np.ndarray]]:
+    """The images in order as float64, at most `CHUNK` at a time, each time with their place."""
     for start in range(0, len(images), CHUNK):
         where = slice(start, start + CHUNK)
         yield where, images[where].astype(np.float64)

@@ -1,37 +1,73 @@
-"""The networks, one file each: `build(config, activation, classes)` gives a Keras model with logits.
+"""The networks, one file each: `build(config, activation, classes, shape)` gives a Keras model with logits.
 
 `activation` is a factory: it is called with the name of each site and returns that site's layer.
 """
 
-from fnmatch import fnmatchcase
+import math
 from importlib import import_module
 
 import keras
 
-import keras_adaptact as ka
-from zoo.config.schema import Activation, Config, Rule
-from zoo.errors import ConfigError
-from zoo.models.blocks import Factory
+from zoo.config.schema import Config
+from zoo.data.pipeline import fast_format
+from zoo.data.splits import PICTURES, Form
+from zoo.errors import ConfigError, UserError
+from zoo.models import own
+from zoo.models.blocks import Shape, channel_axis
+from zoo.models.rules import check_rules, factory
 
 
-def build(config: Config, classes: int) -> keras.Model:
-    """The network of a config, with its activations, for 32x32x3 images.
+def build(config: Config, classes: int | None = None, form: Form = PICTURES) -> keras.Model:
+    """The network of a config, with its activations; of the five for 32x32x3 images, unless a form says otherwise.
 
     Raises:
-        ConfigError: for an unknown activation or option, a site without a rule, or a rule without a site.
+        ConfigError: for an unknown activation or option, a site without a rule, a rule without a site, or a network
+            that doesn't fit the data.
+        OwnCodeError: if a user's function raises.
     """
-    network = import_module(f"zoo.models.{config.model.name}")
+    named = getattr(config.model, "name", None)
     try:
-        model = network.build(config.model, factory(config.activation), classes)
+        if named is None:
+            return own.build(config, factory(config.activation), form)
+        _check_pictures(named, form)
+        network = import_module(f"zoo.models.{named}")
+        count = classes or math.prod(form.outputs)
+        model = network.build(config.model, factory(config.activation), count, _in_keras_format(form.shape))
         _check_settings(model)
-    except (ConfigError, MemoryError):
+    except (UserError, MemoryError):
         raise
     except Exception as error:  # whatever Keras and a backend raise for an initial value or a constraint
         first = next(iter(str(error).strip().splitlines()), "")[:200]
         raise ConfigError(f"activation: the network can't be built: {type(error).__name__}: {first}") from error
     if isinstance(config.activation, list):
-        _check_rules(config.activation, model)
+        check_rules(config.activation, [site.removesuffix("_activation") for site in _named(model)])
     return model
+
+
+def is_own(config: Config) -> bool:
+    """Whether the network is none of the five."""
+    return not hasattr(config.model, "name")
+
+
+def data_format(config: Config) -> str:
+    """The image data format that a network takes: of one's own channels last, as data lies; else what is fast here."""
+    return "channels_last" if is_own(config) else fast_format()
+
+
+def _check_pictures(name: str, form: Form) -> None:
+    if not form.is_picture:
+        raise ConfigError(f"model.name: {name} takes images (height, width, channels), and the data has {form.shape}")
+    if len(form.outputs) > 1:
+        raise ConfigError(f"model.name: {name} gives one label for an image, and the data has targets {form.target}")
+
+
+def _in_keras_format(shape: tuple[int, ...]) -> Shape:
+    height, width, channels = shape
+    return (channels, height, width) if channel_axis() == 1 else (height, width, channels)
+
+
+def _named(model: keras.Model) -> list[str]:
+    return [layer.name for layer in model.layers if layer.name.endswith("_activation")]
 
 
 def _check_settings(model: keras.Model) -> None:
@@ -40,34 +76,3 @@ def _check_settings(model: keras.Model) -> None:
         for setting in (variable.constraint, variable.regularizer):
             if setting is not None:
                 setting(variable.value)
-
-
-def factory(activation: Activation | list[Rule]) -> Factory:
-    """Makes the layer of a site: `conv1` gets `conv1_activation`."""
-    rules = activation if isinstance(activation, list) else [activation]
-
-    def make(site: str) -> keras.layers.Layer:
-        for i, rule in enumerate(rules):
-            if isinstance(rule, Rule) and not fnmatchcase(site, rule.sites):
-                continue
-            try:
-                return ka.get(rule.options(), name=f"{site}_activation")
-            except (TypeError, ValueError) as error:
-                where = f"activation.{i}" if isinstance(activation, list) else "activation"
-                raise ConfigError(f"{where}: {error}") from None
-        patterns = ", ".join(rule.sites for rule in rules if isinstance(rule, Rule))
-        raise ConfigError(f'activation: no rule for the site {site!r}; there are {patterns}; add one for "*"')
-
-    return make
-
-
-def _check_rules(rules: list[Rule], model: keras.Model) -> None:
-    """Refuses rules without a site: a misspelt pattern would silently leave its sites to a later rule."""
-    names = (layer.name for layer in model.layers)
-    sites = [name.removesuffix("_activation") for name in names if name.endswith("_activation")]
-    firsts = {next(i for i, rule in enumerate(rules) if fnmatchcase(site, rule.sites)) for site in sites}
-    for i in sorted(set(range(len(rules))) - firsts):
-        there = ", ".join(sites[:8]) + (f" and {len(sites) - 8} more" if len(sites) > 8 else "")
-        raise ConfigError(
-            f"activation.{i}.sites: {rules[i].sites!r} is not the first match of any site; there are {there}"
-        )

@@ -13,12 +13,12 @@ import keras
 from keras import layers
 
 from zoo.config.schema import AlexNet
-from zoo.models.blocks import Builder, Factory, LocalResponseNormalization, channel_axis, image_shape
+from zoo.models.blocks import Builder, Factory, LocalResponseNormalization, Shape, channel_axis
 
 
-def build(config: AlexNet, activation: Factory, classes: int) -> keras.Model:
+def build(config: AlexNet, activation: Factory, classes: int, shape: Shape) -> keras.Model:
     net = Builder(config.norm, activation)
-    inputs = keras.Input(image_shape())
+    inputs = keras.Input(shape)
     kernel, strides = (11, 2) if config.stem == "reference" else (3, 1)
     x = net.conv(inputs, "conv1", 96, kernel, strides)  # 16x16x96 (32x32)
     x = LocalResponseNormalization(axis=channel_axis(), name="lrn1")(x)

@@ -11,11 +11,7 @@ from keras import layers, ops
 from zoo.config.schema import Norm
 
 Factory = Callable[[str], keras.layers.Layer]
-
-
-def image_shape() -> tuple[int, int, int]:
-    """The shape of an image in Keras's image data format."""
-    return (3, 32, 32) if channel_axis() == 1 else (32, 32, 3)
+Shape = tuple[int, int, int]  # of an image, in Keras's image data format
 
 
 def channel_axis() -> int:

@@ -11,12 +11,12 @@ import keras
 from keras import layers
 
 from zoo.config.schema import DenseNet
-from zoo.models.blocks import Builder, Factory, channel_axis, image_shape
+from zoo.models.blocks import Builder, Factory, Shape, channel_axis
 
 
-def build(config: DenseNet, activation: Factory, classes: int) -> keras.Model:
+def build(config: DenseNet, activation: Factory, classes: int, shape: Shape) -> keras.Model:
     net = Builder(config.norm, activation)
-    inputs = keras.Input(image_shape())
+    inputs = keras.Input(shape)
     kernel, strides = (7, 2) if config.stem == "reference" else (3, 1)
     x = net.convolve(inputs, "conv1", 2 * config.growth, kernel, strides)  # 16x16x48 (32x32)
     for block, size in enumerate(config.blocks, 1):

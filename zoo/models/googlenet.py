@@ -11,7 +11,7 @@ import keras
 from keras import layers
 
 from zoo.config.schema import GoogLeNet
-from zoo.models.blocks import Builder, Factory, channel_axis, image_shape
+from zoo.models.blocks import Builder, Factory, Shape, channel_axis
 
 INCEPTIONS = {  # filters: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection
     "3a": (64, 96, 128, 16, 32, 32),
@@ -27,12 +27,12 @@ INCEPTIONS = {  # filters: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projectio
 POOLED = {"3b": "pool3", "4e": "pool4"}  # inceptions before a pool
 
 
-def build(config: GoogLeNet, activation: Factory, classes: int) -> keras.Model:
+def build(config: GoogLeNet, activation: Factory, classes: int, shape: Shape) -> keras.Model:
     def scaled(filters: int) -> int:
         return max(1, round(config.width * filters))
 
     net = Builder(config.norm, activation)
-    inputs = keras.Input(image_shape())
+    inputs = keras.Input(shape)
     kernel, strides = (7, 2) if config.stem == "reference" else (3, 1)
     x = net.conv(inputs, "conv1", scaled(64), kernel, strides)  # 16x16x64 (32x32)
     if config.stem == "reference":

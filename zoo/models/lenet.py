@@ -10,12 +10,12 @@ import keras
 from keras import layers
 
 from zoo.config.schema import LeNet
-from zoo.models.blocks import Builder, Factory, image_shape
+from zoo.models.blocks import Builder, Factory, Shape
 
 
-def build(config: LeNet, activation: Factory, classes: int) -> keras.Model:
+def build(config: LeNet, activation: Factory, classes: int, shape: Shape) -> keras.Model:
     net = Builder(config.norm, activation, initializer="glorot_uniform")
-    inputs = keras.Input(image_shape())
+    inputs = keras.Input(shape)
     x = net.conv(inputs, "conv1", 6, 5)  # 32x32x6
     x = layers.MaxPooling2D(name="pool1")(x)  # 16x16x6
     x = net.conv(x, "conv2", 16, 5)  # 16x16x16

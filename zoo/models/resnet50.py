@@ -11,12 +11,12 @@ import keras
 from keras import layers
 
 from zoo.config.schema import ResNet50
-from zoo.models.blocks import Builder, Factory, image_shape
+from zoo.models.blocks import Builder, Factory, Shape
 
 
-def build(config: ResNet50, activation: Factory, classes: int) -> keras.Model:
+def build(config: ResNet50, activation: Factory, classes: int, shape: Shape) -> keras.Model:
     net = Builder(config.norm, activation)
-    inputs = keras.Input(image_shape())
+    inputs = keras.Input(shape)
     kernel, strides = (7, 2) if config.stem == "reference" else (3, 1)
     x = net.conv(inputs, "conv1", config.width, kernel, strides)  # 16x16x64 (32x32)
     if config.stem == "reference":

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from zoo.config import paths
 from zoo.config.schema import Config
 from zoo.errors import UserError
 from zoo.files import read_json
@@ -148,7 +149,7 @@ def _check_labels(run: Result, path) -> None:
     for what, said, found in (
         ("seed", run.seed if run.seed != run.name else None, run.metrics.get("seed")),
         ("seed", run.seed if run.seed != run.name else None, (training.get("seeds") or [None])[0]),
-        ("network", run.network, model.get("name")),
+        ("network", run.network, model.get("name") or model.get("application") or None),
     ):
         if said is not None and found is not None:
             _require(str(found) == said, path.parent, f"the sweep says {what} {said}, and the run has {what} {found}")
@@ -176,7 +177,10 @@ def _check_planned(run: Result, results: Results) -> None:
     path = results.folder / "configs" / f"{run.name}.json"
     if not path.exists():
         return
-    planned, found = dict(_fields(read_json(path))), dict(_fields(run.settings))
+    planned, found = (
+        dict(_fields(paths.absolute(content, place)))
+        for content, place in ((read_json(path), path.parent), (run.settings, run.folder))
+    )
     for field in planned.keys() & found.keys():
         differs = planned[field] != found[field] and not field.startswith(IGNORED)
         _require(

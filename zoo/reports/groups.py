@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from zoo.config.own import DATA, Dataset
+from zoo.data import datasets
 from zoo.errors import UserError
-from zoo.files import read_classes, read_history, read_json, read_table
+from zoo.files import read_history, read_json, read_predictions, read_table
 from zoo.records import is_later
 from zoo.reports import judge, score
 from zoo.sweeps.folder import state
@@ -31,7 +33,15 @@ TWINS = {  # the fixed function that an adaptive one starts as, or is made of
     "pelu": "elu",
     "prelu": "leaky_relu",
 }
-CLASSES = 10  # of both data sets
+
+
+def count_classes(folder: Path) -> int | None:
+    """Of the data of a run, as it says itself; None where it has none, or doesn't say."""
+    written, asked = folder / "preprocessing.json", folder / "config.json"
+    if written.exists() and "classes" in (found := read_json(written)):
+        return len(found["classes"]) or None
+    dataset = read_json(asked).get("dataset", {}) if asked.exists() else {}
+    return None if DATA.keys() & dataset.keys() else len(datasets.CLASSES[dataset.get("name", Dataset().name)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,15 +111,17 @@ class Result:
         return read_table(self.folder / file)
 
     def right(self) -> np.ndarray | None:
-        """Whether each test image was classified correctly, bool (images,); None without predictions."""
+        """Whether each test image was classified correctly, bool (images,), or the share of its pixels that were; None
+        without predicted labels."""
         path = self.folder / "predictions.npz"
-        if not path.exists():
+        if not path.exists() or "test_accuracy" not in self.metrics:
             return None
-        found = read_classes(path)
+        found = read_predictions(path)
         if "test" not in found:  # it was told not to measure there
             return None
         try:
-            return found["test"] == found["test_labels"]
+            right = found["test"] == found["test_labels"]
+            return right.reshape(len(right), -1).mean(axis=1) if right.ndim > 1 else right
         except (ValueError, KeyError) as error:
             raise UserError(f"{path}: can't be read as predictions: {error}") from None
 
@@ -189,19 +201,23 @@ class Group:
         """Its scores on test images, for the judge."""
         arms = {name: self._arm(name) for name in self.planned}
         confounded = {each: why for each in self.plan if (why := self._unequal(*each[:2]))}
-        return judge.Section(arms, self.plan, self.baseline, self._classes(), self.comparisons.paired, confounded)
+        return judge.Section(arms, self.plan, self.baseline, self.classes, self.comparisons.paired, confounded)
 
-    def _classes(self) -> int | None:
+    @property
+    def is_regression(self) -> bool:
+        return self.score != score.ACCURACY
+
+    @cached_property
+    def classes(self) -> int | None:
         """How many a guess chooses from; None where runs aren't judged by their accuracy."""
-        if self.score != score.ACCURACY:
+        if self.is_regression:
             return None
-        each = (run.metrics.get("test_precision_per_class") for runs in self.runs.values() for run in runs)
-        counts = {len(classes) for classes in each if classes}
-        return counts.pop() if len(counts) == 1 else CLASSES
+        every = [run for runs in self.planned.values() for run in runs]
+        return next(filter(None, (count_classes(run.folder) for run in every)), None)
 
     def _arm(self, name: str) -> judge.Arm:
         runs = self.runs.get(name, [])
-        losses = [run.metrics["test_loss"] for run in runs if "test_loss" in run.metrics]
+        losses = [run.metrics["test_loss"] for run in runs if "test_loss" in run.metrics and not self.is_regression]
         return judge.Arm(
             {run.seed: run.metric(self.score.of("test")) for run in runs},
             len(self.planned[name]),

@@ -55,7 +55,8 @@ class Score(NamedTuple):
 
 
 ACCURACY = Score("accuracy", True, POINTS, "accuracy")
-SCORES = (ACCURACY, Score("r2", True, Scale(1, 4, ""), "R²"))  # the first that runs have measured judges them
+R2 = Scale(1, 4, "")
+SCORES = (ACCURACY, Score("r2", True, R2, "R²"))  # the first that runs have measured judges them
 
 
 def measured(every: Iterable[Mapping[str, Any]]) -> Score:

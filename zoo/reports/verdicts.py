@@ -132,13 +132,15 @@ def _sentence(title: str, verdict: Verdict, scale: Scale) -> str:
     return f"The primary comparison, {said(verdict)}, has no verdict: {verdict.reason}"
 
 
-def summary(sections: Mapping[str, Section], verdicts: Mapping[str, Sequence[Verdict]], scale: Scale) -> Paragraph:
+def summary(
+    sections: Mapping[str, Section], verdicts: Mapping[str, Sequence[Verdict]], scales: Mapping[str, Scale]
+) -> Paragraph:
     """The report in a paragraph: void sections first, then primary comparisons, then counts of the others."""
     void = {name: found for name, found in verdicts.items() if found and all(v.status == "void" for v in found)}
     sentences = [f"{name} is void: {void_reason(found)}" for name, found in void.items()]
     rest = {name: found for name, found in verdicts.items() if name not in void}
     for name, found in rest.items():
-        sentences += [f"{name}: {_sentence(name, v, scale)}" for v in found if v.comparison.primary]
+        sentences += [f"{name}: {_sentence(name, v, scales[name])}" for v in found if v.comparison.primary]
         counts = {words: sum(v.status == status for v in found) for status, words in STATES.items()}
         counted = ", ".join(f"{count} {words}" for words, count in counts.items() if count)
         sentences.append(f"{name}: of {len(found)} planned comparisons {counted or 'none'}")

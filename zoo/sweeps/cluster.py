@@ -22,6 +22,7 @@ LOOK, AGAIN = 0.5, 5.0  # seconds between two checks of tasks, and before a busy
 TIME_TO_SAVE = 60.0  # seconds for tasks to save and stop
 PASSED_ON = (
     "KERAS",
+    "ZOO_TRUST",
     "JAX",
     "XLA",
     "TF_",

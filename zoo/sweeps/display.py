@@ -44,7 +44,7 @@ class Display:
         line = self.running.pop(name, "")
         counted = Counter(map(self.sweep.state, self.sweep.planned))
         done = ", ".join(f"{n} {state}" for state, n in sorted(counted.items()))
-        ended = {"finished": f"finished, test accuracy {self.sweep.accuracy(self._runs[name])}", "begun": "stopped"}
+        ended = {"finished": f"finished{self.sweep.result(self._runs[name])}", "begun": "stopped"}
         self._say(f"{name}: {ended.get(state, f'{state}; {line}')}")
         self._say(f"{done}; left: {sum_of(seconds_left(self.sweep, self.backend))}")
 

@@ -57,10 +57,12 @@ class SweepFolder:
     def state(self, run: "Planned") -> str:
         return state(self.out, run.name)
 
-    def accuracy(self, run: "Planned") -> str:
+    def result(self, run: "Planned") -> str:
+        """Of a finished run on test samples, in a few words."""
         path = self.folder(run) / "metrics.json"
         found = files.read_json(path) if path.exists() else {}
-        return f"{found['test_accuracy']:.4f}" if "test_accuracy" in found else ""
+        named = (("test_accuracy", "test accuracy"), ("test_r2", "test R²"))
+        return next((f", {words} {found[key]:.4f}" for key, words in named if key in found), "")
 
     def is_done(self, run: "Planned") -> bool:
         return self.state(run) in ("finished", "diverged")
@@ -153,7 +155,7 @@ class SweepFolder:
         folder, config = self.folder(run), self.out / "configs" / f"{run.name}.json"
         if not (folder / "environment.json").exists():  # killed before it began
             folders.clear_unbegun(folder)
-            files.write_own_json(config, run.config.resolved())
+            files.write_own_json(config, run.config.resolved(config.parent))
             command = [str(config), "--out", str(folder)]
         else:
             command = ["--resume", str(folder)]

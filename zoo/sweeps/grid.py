@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from zoo import config
-from zoo.config.schema import Config, Strict, unknown_field
+from zoo.config.schema import Config, Strict, network, unknown_field
 from zoo.errors import ConfigError
 
 Output = Literal["table1", "table2", "table3", "table4", "table5", "figure1", "figure2", "figure3", "figure4", "sound"]
@@ -154,7 +154,7 @@ def _expand(path: Path, sweep: Sweep) -> Iterator[Planned]:
                 )
             labels = {axis: choice.label for axis, choice in zip(axes, chosen, strict=True)}
             name = "--".join([Path(base).stem, *(_named(axis, label) for axis, label in labels.items())])
-            origin = {"model": found.model.name} | ({"base": Path(base).stem} if len(bases) > 1 else {})
+            origin = {"model": network(found.model)} | ({"base": Path(base).stem} if len(bases) > 1 else {})
             yield Planned(name, origin | labels, found, tuple(sweep.outputs))
 
 

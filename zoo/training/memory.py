@@ -8,26 +8,34 @@ import keras
 
 from zoo import models
 from zoo.config.schema import Config
+from zoo.data.splits import PICTURES, Form
+from zoo.environment import memory_of_machine
 from zoo.errors import ConfigError
 
-TRAINED_ON = {"cifar10": 50_000, "digits": 1_437}  # images
 SLOTS = {"sgd": 1, "adam": 2}  # values that the optimizer stores for each parameter
 KEPT = 0.2  # share of the layers' outputs that a step surely keeps at once; low, so as not to refuse what fits
 BYTES = 4
 
 
-def check(config: Config, classes: int) -> None:
+def check(config: Config, form: Form = PICTURES, samples: int = 10**9) -> None:
     """
+    Args:
+        config: of a run with one of the five networks; others are built by code that may need values.
+        form: of its data.
+        samples: how many it is trained on.
+
     Raises:
         ConfigError: if a training step needs more memory than there is.
     """
+    if models.is_own(config):
+        return
     there = available()
     with keras.StatelessScope(initialize_variables=False):  # variables get shapes, no values
-        model = models.build(config, classes)
+        model = models.build(config, form=form)
     numbers, outputs = _sizes(model)
     keras.utils.clear_session()  # or these variables would get values at the end of another scope
     settings = config.training
-    batch = min(settings.batch_size, config.dataset.limit or 10**9, TRAINED_ON[config.dataset.name]) / settings.devices
+    batch = min(settings.batch_size, samples) / settings.devices
     kept = KEPT * outputs * batch * (BYTES if settings.dtype == "float32" else BYTES / 2)
     needed = numbers * BYTES * (2 + SLOTS[settings.optimizer.name]) + kept
     if there and needed > there:
@@ -61,26 +69,7 @@ def available() -> float | None:
 
         if tf.config.list_physical_devices("GPU"):
             return None
-    return _of_machine()
-
-
-def _of_machine() -> float | None:
-    """The memory of this machine, or the limit of its container."""
-    found = [
-        _number("/proc/meminfo", "MemTotal:", 1024),
-        _number("/sys/fs/cgroup/memory.max"),
-        _number("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-    ]
-    return min(filter(None, found), default=None)
-
-
-def _number(path: str, name: str = "", unit: int = 1) -> float | None:
-    """The first number in a system file, after a name if one is given."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        return float(text[text.index(name) + len(name) :].split()[0]) * unit
-    except (OSError, ValueError, IndexError):  # not Linux, no container, or no limit
-        return None
+    return memory_of_machine()
 
 
 def peak_memory() -> float:

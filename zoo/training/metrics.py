@@ -36,6 +36,30 @@ def loss_and_accuracy(logits: np.ndarray, labels: np.ndarray, prefix: str) -> di
     }
 
 
+def flat(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Labels at places, such as pixels, as so many labels."""
+    return logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
+
+
+def errors(outputs: np.ndarray, targets: np.ndarray, prefix: str) -> dict[str, float]:
+    """Of numbers (n, ...): the mean square error as loss, R², and the mean absolute and root mean square error.
+
+    R² = 1 - sum (y - f)**2 / sum (y - mean y)**2, for several numbers a sample the mean of theirs; one that is constant
+    over the samples has none and is left out (0, where all are).
+    """
+    y, f = (np.asarray(x, "float64").reshape(len(x), -1) for x in (targets, outputs))
+    square = np.square(y - f)
+    spread = np.square(y - y.mean(axis=0)).sum(axis=0)
+    varies = spread > 0
+    r2 = (1 - square.sum(axis=0)[varies] / spread[varies]).mean() if varies.any() else 0.0
+    return {
+        f"{prefix}_loss": float(square.mean()),
+        f"{prefix}_r2": float(r2),
+        f"{prefix}_mae": float(np.abs(y - f).mean()),
+        f"{prefix}_rmse": float(np.sqrt(square.mean())),
+    }
+
+
 def report_batch(labels: np.ndarray, size: int, seed: int, epoch: int) -> np.ndarray:
     """Indices of an epoch's test images for the report's measure, drawn from the seed and the epoch."""
     size = min(size, len(labels))

@@ -44,7 +44,7 @@ class Progress:
             self.bar.update(self.task, completed=done, total=steps, description=title)
 
     def epoch(self, row: dict[str, Any], seconds: float) -> None:
-        names = ("loss", "accuracy", "val_accuracy", "report_precision")
+        names = ("loss", "accuracy", "val_accuracy", "val_r2", "report_precision")
         shown = [f"{name.replace('_', ' ')} {row[name]:.4f}" for name in names if name in row]
         left = duration((self.epochs - row["epoch"]) * seconds)
         self.line(f"{self.title}, epoch {row['epoch']}/{self.epochs}: {', '.join(shown)}; {left} left")

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,18 @@ import keras
 import numpy as np
 
 import keras_adaptact as ka
+from keras_adaptact.inspection import sites
 from zoo import files
+from zoo.training.tasks import CROSS_ENTROPY
 from zoo.training.tensorboard import Events
 
-CROSS_ENTROPY = "cross_entropy"  # of training batches: the loss without penalty and label smoothing
 ADDED = [CROSS_ENTROPY]  # columns that a run of version 0.1.0 doesn't have, and doesn't get when it resumes
+
+
+def activations(model: keras.Model) -> Iterator[tuple[str, ka.TrainableActivation]]:
+    """The trainable activations of a network, by the names of their sites."""
+    for path, layer in sites(model).items():
+        yield path.removesuffix("_activation"), layer
 
 
 class Recorder:
@@ -56,18 +64,19 @@ class Recorder:
         """Records the parameters of the activations after an epoch."""
         self._mixing_weights(model, epoch)
         if epoch == epochs or str(epoch).rstrip("0") in ("", "1", "2", "5"):
-            for layer in model.layers:
-                if isinstance(layer, ka.TrainableActivation) and layer.granularity == "layer":
-                    site = layer.name.removesuffix("_activation")
+            for site, layer in activations(model):
+                if layer.granularity == "layer":
                     for name, value in layer.get_parameters().items():
                         for index, number in enumerate(np.atleast_1d(value)):
                             self.parameters.append((epoch, site, name, index if np.ndim(value) else "", float(number)))
 
     def _mixing_weights(self, model: keras.Model, epoch: int) -> None:
-        given = {layer.name: layer.get_config()["weights"] for layer in model.layers if isinstance(layer, ka.Mixture)}
+        given = {
+            site: layer.get_config()["weights"] for site, layer in activations(model) if isinstance(layer, ka.Mixture)
+        }
         for row in ka.mixing_weights(model):
             site, channel = row["site"].removesuffix("_activation"), "" if row["channel"] is None else row["channel"]
-            held = "learned" if given[row["site"]] == "learned" else "fixed"
+            held = "learned" if given[site] == "learned" else "fixed"
             self.mixing.append((epoch, site, row["member"], channel, row["weight"], held))
 
     def write(self) -> None:

@@ -13,15 +13,15 @@ import keras_adaptact as ka
 from zoo import files, models
 from zoo.config.schema import Config
 from zoo.data import datasets
-from zoo.data.pipeline import Pipeline, Plan, fast_format, plan, steps_of_an_epoch
+from zoo.data.pipeline import Pipeline, Plan, plan, steps_of_an_epoch
+from zoo.data.splits import PICTURES, Form
 from zoo.errors import ConfigError
-from zoo.training import checkpoint, memory, metrics, tensorboard
+from zoo.training import checkpoint, memory, metrics, tasks, tensorboard
 from zoo.training.engine import Engine
 from zoo.training.optimizers import optimizer_of, penalize_kernels
 from zoo.training.progress import Progress
-from zoo.training.recorder import CROSS_ENTROPY, Recorder
+from zoo.training.recorder import Recorder
 
-CLASSES = 10  # of both data sets
 LONG = 2.0  # seconds of a chunk of steps, between two looks at the clock
 ENOUGH = 2.0  # seconds of steps that their pace is measured on
 
@@ -33,12 +33,17 @@ class Stopped(Exception):
 class Trainer:
     """A network, built and compiled once for all seeds of a run.
 
+    Args:
+        config: of the run.
+        form: of the data; by default images and ten classes.
+
     Raises:
-        ConfigError: for an activation, a site or devices that don't exist.
+        ConfigError: for an activation, a site or devices that don't exist, or a network that doesn't fit the data.
     """
 
-    def __init__(self, config: Config):
-        self.config = config
+    def __init__(self, config: Config, form: Form = PICTURES):
+        self.config, self.form, self.task = config, form, tasks.of(form)
+        self.data_format = models.data_format(config)
         if config.metrics.tensorboard:
             tensorboard.require()
         keras.utils.clear_session()
@@ -51,9 +56,9 @@ class Trainer:
         """A new network, initialized with a seed, in the fast image data format."""
         keras.utils.set_random_seed(seed)
         before = keras.config.image_data_format()
-        keras.config.set_image_data_format(fast_format())
+        keras.config.set_image_data_format(self.data_format)
         try:
-            return models.build(self.config, CLASSES)
+            return models.build(self.config, form=self.form)
         finally:
             keras.config.set_image_data_format(before)
 
@@ -64,19 +69,19 @@ class Trainer:
         size = len(dataset.train.labels)
         steps = steps_of_an_epoch(size, settings.batch_size)
         penalize_kernels(self.model, settings.weight_decay)
-        self.cross_entropy = keras.metrics.CategoricalCrossentropy(CROSS_ENTROPY, from_logits=True)
+        measured = self.task.metrics()
+        self.plain_loss = measured[-1]
         self.model.compile(
-            optimizer_of(self.config, steps, self.model),
-            keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=settings.label_smoothing),
-            metrics=["accuracy", self.cross_entropy],
+            optimizer_of(self.config, steps, self.model), self.task.loss(settings.label_smoothing), metrics=measured
         )
         self.model.optimizer.build(self.model.trainable_variables)
-        self.model.compute_metrics(None, np.eye(CLASSES, dtype="float32"), np.eye(CLASSES, dtype="float32"))
+        some = np.zeros((1, *self.form.outputs), "float32")
+        self.model.compute_metrics(None, some, some)
         self.initial = [np.asarray(checkpoint.value(v)) for v in self.model.optimizer.variables]
         augment = self.config.dataset.augmentation == "crop_flip"
-        self.pipeline = Pipeline.of(dataset, self.config.dataset.standardize, augment, fast_format())
+        self.pipeline = Pipeline.of(dataset, self.config.dataset.standardize, augment, self.data_format)
         batch = min(settings.batch_size, size)
-        targets = np.eye(CLASSES, dtype="float32")[dataset.train.labels]
+        targets = self.pipeline.targets(dataset.train.labels)
         self.engine = Engine(self.model, self.pipeline, dataset.train.images, targets, batch)
 
     def train(
@@ -170,7 +175,7 @@ class Trainer:
         row = {"epoch": epoch} | {k: float(v) for k, v in self.model.get_metrics_result().items()}
         row |= self._held_out()
         row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        if (size := self.config.metrics.report_batch) is not None:
+        if (size := self.config.metrics.report_batch) is not None and self.task.report:
             row["report_precision"] = self._report_precision(seed, epoch, size)
         recorder.activations(self.model, epoch, settings.epochs)
         seconds = before + time.perf_counter() - began
@@ -244,12 +249,12 @@ class Trainer:
         if self.dataset.validation is None:
             return {}
         logits = self.engine.predict(self.dataset.validation.images)
-        return metrics.loss_and_accuracy(logits, self.dataset.validation.labels, "val")
+        return self.task.held_out(logits, self.dataset.validation.labels, "val")
 
     def _report_precision(self, seed: int, epoch: int, size: int) -> float:
         test = self.dataset.test
         chosen = metrics.report_batch(test.labels, size, seed, epoch)
-        return metrics.report(self.engine.predict(test.images[chosen]), test.labels[chosen])
+        return metrics.report(*metrics.flat(self.engine.predict(test.images[chosen]), test.labels[chosen]))
 
     def _variables(self) -> list:
         """The variables of a checkpoint, each once."""
@@ -258,7 +263,7 @@ class Trainer:
         return list({id(v): v for v in every}.values())
 
     def _load(self, folder: Path) -> dict[str, Any] | None:
-        return checkpoint.load(folder, self._variables(), len(self.cross_entropy.variables))
+        return checkpoint.load(folder, self._variables(), len(self.plain_loss.variables))
 
     def _save(self, folder: Path, at: dict[str, Any], recorder: Recorder) -> None:
         checkpoint.save(folder, self._variables(), at | {"recorded": recorder.state()})
@@ -275,8 +280,8 @@ class Trainer:
             split = getattr(self.dataset, name)
             if split is not None and not diverged:
                 logits = self.engine.predict(split.images)
-                found |= metrics.sound(logits, split.labels, self.dataset.classes, name)
-                predictions |= {name: logits.argmax(axis=1), f"{name}_labels": split.labels}
+                found |= self.task.sound(logits, split.labels, name)
+                predictions |= {name: self.task.predicted(logits), f"{name}_labels": split.labels}
         if not all(math.isfinite(value) for value in found.values() if isinstance(value, float)):
             found["status"] = "diverged"  # it overflows in evaluation only
         found |= recorder.report_measure()
@@ -284,7 +289,7 @@ class Trainer:
         found["peak_memory_mb"] = round(memory.peak_memory(), 1)
         files.write_whole(folder / "model.keras", self.model.save)
         if predictions:
-            files.write_classes(folder / "predictions.npz", predictions)
+            files.write_predictions(folder / "predictions.npz", predictions)
         files.write_json(folder / "metrics.json", found)
         return found
 

@@ -15,12 +15,20 @@ from zoo.training import metrics
 BATCHES = 2_000
 
 
+def is_taken(results: Results) -> bool:
+    """Whether a run took it; or none has ended that could have."""
+    return not results.finished or any("report_precision_last" in run.metrics for run in results.finished)
+
+
 def blocks(results: Results, data_dir: Path | None) -> Iterator[Paragraph | Figure]:
     """Compares the maximum of precisions on small batches with the precision on all images."""
     if not results.finished:
         yield Paragraph("There is no finished run to show it on.")
         return
     run = _chosen(results)
+    if "own_code" in run.environment:
+        yield Paragraph(f"Its distribution needs the network of {run.name}, whose own code a report doesn't run.")
+        return
     try:
         loaded = Run(run.folder)
         test = loaded.dataset(data_dir).test

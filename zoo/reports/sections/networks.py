@@ -19,7 +19,8 @@ HEADER = ("activation", "interquartile mean, %", "better than the baseline", "me
 
 
 def blocks(results: Results, found: Verdicts) -> Iterator[Paragraph | Table]:
-    groups = [g for g in results.groups(OUTPUT) if any(v.status != "void" for v in found[g.title])]
+    every = [group for group in results.groups(OUTPUT) if not group.is_regression]
+    groups = [group for group in every if any(v.status != "void" for v in found[group.title])]
     if len(groups) < 2:
         yield Paragraph("Measures over several networks need two that aren't void.")
         return

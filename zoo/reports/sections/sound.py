@@ -9,19 +9,24 @@ from scipy import integrate
 
 from zoo.reports import comparable, figures, judge, statistics, verdicts
 from zoo.reports.document import Figure, Heading, Paragraph, Table
-from zoo.reports.groups import CLASSES, ENDED, LOST, Group, Result, Results
-from zoo.reports.score import POINTS
+from zoo.reports.groups import ENDED, LOST, Group, Result, Results
+from zoo.reports.score import Scale
 
 EXPLAINED = (
     "After the last epoch, on all test images, which take part in no choice. Mean and standard deviation over the "
     "seeds that finished; the second column counts the others, and the last one has a 95 % interval of the rate at "
-    "which runs are lost (Clopper and Pearson). Cross-entropy is that of the test images; a guess has ln 10 = 2.303. "
+    "which runs are lost (Clopper and Pearson).{guess} "
     "Peak memory is that of the process on a CPU, of the device on a GPU; step times hold for the machine as it was, "
     "whatever else ran on it."
 )
-HEADER = (
-    *("activation", "seeds", "accuracy", "macro precision", "cross-entropy", "area under loss"),
-    *("epochs to the baseline's loss", "ms a step", "times the baseline's", "peak MB", "runs lost [95 %]"),
+GUESS = " Cross-entropy is that of the test images; a guess among {count} classes has ln {count} = {entropy:.3f}."
+MEASURED = {
+    "accuracy": ("accuracy", "macro precision", "cross-entropy"),
+    "r2": ("R²", "mean absolute error", "root mean square error"),
+}
+COSTS = (
+    *("area under loss", "epochs to the baseline's loss", "ms a step", "times the baseline's", "peak MB"),
+    "runs lost [95 %]",
 )
 OUTPUT = "sound"
 
@@ -36,16 +41,25 @@ def sections(results: Results) -> dict[str, judge.Section]:
 def blocks(results: Results, found: Verdicts) -> Iterator[Heading | Paragraph | Table | Figure]:
     groups = results.groups(OUTPUT)
     judged = {group.title: group.section for group in groups}
-    yield Paragraph(EXPLAINED)
+    counts = sorted({group.classes for group in groups if group.classes})
+    yield Paragraph(EXPLAINED.format(guess="".join(GUESS.format(count=n, entropy=math.log(n)) for n in counts)))
     yield verdicts.explained(judged, any(group.comparisons.pairs for group in groups))
     for group in groups:
         yield Heading(group.title, 3)
-        decided, errors = found[group.title], verdicts.image_errors(group.section, group.right, POINTS, images(group))
-        yield from verdicts.blocks(group.slug, group.title, group.section, decided, POINTS, errors, "test accuracy")
+        decided, scale, errors = found[group.title], group.score.scale, {}
+        if not group.is_regression:
+            errors = verdicts.image_errors(group.section, group.right, scale, images(group))
+        what = f"test {group.score.title}"
+        yield from verdicts.blocks(group.slug, group.title, group.section, decided, scale, errors, what)
         times = comparable.same_machine([run for runs in group.runs.values() for run in runs])
         yield _table(group, times)
         yield Paragraph(_in_words(group, times, all(verdict.status == "void" for verdict in decided)))
         yield from _effort(group)
+
+
+def scales(results: Results) -> dict[str, Scale]:
+    """How differences of the scores of each group are written."""
+    return {group.title: group.score.scale for group in results.groups(OUTPUT)}
 
 
 def images(group: Group) -> int | None:
@@ -55,9 +69,10 @@ def images(group: Group) -> int | None:
 
 
 def loss_column(group: Group) -> str:
-    """The column of the training cross-entropy; that of the loss, if a run has none."""
+    """The column of the training loss without penalty; that of the loss, if a run has none."""
     runs = [run for runs in group.runs.values() for run in runs]
-    return "cross_entropy" if all(len(run.history("cross_entropy")) for run in runs) else "loss"
+    column = "mse" if group.is_regression else "cross_entropy"
+    return column if all(len(run.history(column)) for run in runs) else "loss"
 
 
 def has_penalty(group: Group) -> bool:
@@ -68,19 +83,23 @@ def has_penalty(group: Group) -> bool:
 
 
 def loss_name(group: Group) -> str:
+    if group.is_regression:
+        return "training mean square error"
     return "training loss with penalty (older runs)" if has_penalty(group) else "training cross-entropy"
 
 
 def _table(group: Group, times: bool) -> Table:
     base = group.runs.get(group.baseline)
+    header = ("activation", "seeds", *MEASURED[group.score.name], *COSTS)
     rows = []
     for name, planned in group.planned.items():
         runs = group.runs.get(name)
-        cells = _cells(group, runs, base, times) if runs else [group.absent(name), *[""] * (len(HEADER) - 4)]
+        cells = _cells(group, runs, base, times) if runs else [group.absent(name), *[""] * (len(header) - 4)]
         rows.append([name, _count(group, name, planned), *cells, _lost(planned)])
-    what = "the sound measure, in % where it is a share"
-    caption = f"{group.title}: {what}. {loss_name(group).capitalize()}: area in nats times epochs"
-    return Table(f"sound-{group.slug}", caption, HEADER, rows)
+    what = "in the targets' unit" if group.is_regression else "in % where it is a share"
+    unit = "" if group.is_regression else " in nats"
+    caption = f"{group.title}: the sound measure, {what}. {loss_name(group).capitalize()}: area{unit} times epochs"
+    return Table(f"sound-{group.slug}", caption, header, rows)
 
 
 def _count(group: Group, name: str, planned: list[Result]) -> str:
@@ -103,17 +122,22 @@ def _cells(group: Group, runs: list[Result], base: list[Result] | None, times: b
     loss, reached = stacked(runs, column).mean(axis=0), ""
     if base and not has_penalty(group):
         reached = str(epochs_to_reach(loss, stacked(base, column).mean(axis=0)[-1]) or "never")
-    entropies = [run.metrics["test_loss"] for run in runs if "test_loss" in run.metrics]
     return [
-        spread([run.metric("test_accuracy") for run in runs]),
-        spread([run.metric("test_precision_macro") for run in runs]),
-        f"{mean(entropies):.3f}" if entropies else "",
+        *_measured(group, runs),
         f"{area(loss):.2f}",
         reached,
         f"{step:.1f}",
         f"{step / pace(base):.2f}" if base and times else "",
         f"{median(run.metric('peak_memory_mb') for run in runs):.0f}",
     ]
+
+
+def _measured(group: Group, runs: list[Result]) -> list[str]:
+    if group.is_regression:
+        return [spread([run.metric(f"test_{name}") for run in runs], 1, 4) for name in ("r2", "mae", "rmse")]
+    entropies = [run.metrics["test_loss"] for run in runs if "test_loss" in run.metrics]
+    shares = [spread([run.metric(f"test_{name}") for run in runs]) for name in ("accuracy", "precision_macro")]
+    return [*shares, f"{mean(entropies):.3f}" if entropies else ""]
 
 
 def pace(runs: list[Result]) -> float:
@@ -146,9 +170,9 @@ def _in_words(group: Group, times: bool, void: bool) -> str:
     base = group.runs.get(group.baseline)
     if base is None:
         return f"{group.title}: there is no finished run with {group.baseline} to compare with."
-    accuracy = spread([run.metric("test_accuracy") for run in base])
+    reached = score_of(group, base)
     count = f"{len(base)} seed{'s' * (len(base) > 1)}"
-    sentences = [f"With {group.baseline} {group.title} reaches {accuracy} % test accuracy ({count})"]
+    sentences = [f"With {group.baseline} {group.title} reaches {reached} ({count})"]
     others = {name: runs for name, runs in group.runs.items() if name != group.baseline}
     if others and not void:
         sentences += [_convergence(group, others, base), _cost(others, base, times)]
@@ -157,6 +181,12 @@ def _in_words(group: Group, times: bool, void: bool) -> str:
     if lost := [f"{name} ({group.absent(name)})" for name in group.planned if group.absent(name)]:
         sentences.append(f"Not finished: {', '.join(lost)}")
     return ". ".join(sentences) + "."
+
+
+def score_of(group: Group, runs: list[Result]) -> str:
+    """What runs reach on test samples, over seeds."""
+    values = [run.metric(group.score.of("test")) for run in runs]
+    return f"a test R² of {spread(values, 1, 4)}" if group.is_regression else f"{spread(values)} % test accuracy"
 
 
 def _convergence(group: Group, others: dict[str, list[Result]], base: list[Result]) -> str:
@@ -194,11 +224,12 @@ def _effort(group: Group) -> Iterator[Table | Figure | Paragraph]:
     rows = [[name, group.budget(name), group.chosen(name)] for name in group.planned]
     caption = f"{group.title}: what each activation was tuned over; its {axis}, chosen on validation images"
     yield Table(f"effort-{group.slug}", caption, ("activation", "tried", axis), rows)
+    score, factor = group.score, group.score.scale.factor
     try:
         arms = {
             name: {
                 float(value): np.array(
-                    [100 * run.metric("test_accuracy") if run.state == "finished" else math.nan for run in runs]
+                    [factor * run.metric(score.of("test")) if run.state == "finished" else math.nan for run in runs]
                 )
                 for value, runs in values.items()
             }
@@ -206,8 +237,9 @@ def _effort(group: Group) -> Iterator[Table | Figure | Paragraph]:
         }
     except ValueError:  # the values aren't numbers
         return
-    drawing = figures.against_rate({group.title: arms}, axis, "test accuracy, %", 100 / CLASSES)
-    caption = (
-        f"{group.title}: test accuracy against {axis}. A dot is a seed, a cross a run that did not finish, at a guess."
+    what, unit = ("test R²", "") if group.is_regression else ("test accuracy", ", %")
+    drawing = figures.against_rate(
+        {group.title: arms}, axis, what + unit, factor / group.classes if group.classes else 0.0
     )
+    caption = f"{group.title}: {what} against {axis}. A dot is a seed, a cross a run that did not finish, at a guess."
     yield Figure(f"rates-{group.slug}", caption, drawing)

@@ -6,12 +6,14 @@ waited for: a step that begins before the last one has freed its memory takes lo
 
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
 import keras
 from jax import lax
 
-from zoo.training.engine.common import in_batches
+from zoo.data.splits import Rows
+from zoo.training.engine.common import in_batches, read
 
 SCANNED = 32  # steps in one dispatch on a GPU
 
@@ -20,7 +22,10 @@ class Engine:
     def __init__(self, model, pipeline, images, targets, batch_size):
         self.model, self.batch_size = model, batch_size
         self.split, self.whole = _shardings()
-        self.data = jax.device_put((images, targets), self.whole)
+        self.on_disk = isinstance(images, Rows)
+        self.data: tuple[Any, Any] = (images, targets)
+        if not self.on_disk:
+            self.data = jax.device_put(self.data, self.whole)
         self.dispatch = SCANNED if jax.default_backend() == "gpu" else 1
         self.one_by_one = jax.default_backend() == "cpu"
         self.state = None  # while it is newer than the model's variables
@@ -40,13 +45,18 @@ class Engine:
     def train(self, plan, start, stop):
         state = self.state or [[v.value for v in group] for group in self._variables()]
         while start < stop:
-            if self.dispatch > 1 and stop - start >= self.dispatch:
+            data = self.data
+            if self.on_disk:
+                end, run = start + 1, self._step
+                samples, targets, *parts = read(*self.data, plan, start)
+                data, chosen = jax.device_put((samples, targets), self.whole), jax.device_put(parts, self.split)
+            elif self.dispatch > 1 and stop - start >= self.dispatch:
                 end, run = start + self.dispatch, self._many
                 chosen = [x[start:end] for x in plan.parts]
             else:
                 end, run = start + 1, self._step
                 chosen = jax.device_put([x[start] for x in plan.parts], self.split)
-            state = run(state, self.data, chosen)
+            state = run(state, data, chosen)
             if self.one_by_one:
                 state[0][0].block_until_ready()  # all outputs of a step are ready at the same time
             start = end

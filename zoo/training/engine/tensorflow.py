@@ -2,7 +2,8 @@
 
 import tensorflow as tf
 
-from zoo.training.engine.common import in_batches
+from zoo.data.splits import Rows
+from zoo.training.engine.common import in_batches, read
 
 
 class Engine:
@@ -10,11 +11,12 @@ class Engine:
 
     def __init__(self, model, pipeline, images, targets, batch_size):
         self.batch_size = batch_size
-        images, targets = tf.constant(images), tf.constant(targets)
+        self.data = () if not isinstance(images, Rows) else (images, targets)
+        there = () if self.data else (tf.constant(images), tf.constant(targets))
 
         @tf.function(jit_compile=model.jit_compile)
         def step(*chosen):
-            model.train_step(pipeline.batch(images, targets, *chosen))
+            model.train_step(pipeline.batch(*there, *chosen))
 
         @tf.function(jit_compile=model.jit_compile)
         def forward(images):
@@ -23,6 +25,10 @@ class Engine:
         self._step, self._forward = step, forward
 
     def train(self, plan, start, stop):
+        if self.data:
+            for i in range(start, stop):
+                self._step(*map(tf.constant, read(*self.data, plan, i)))
+            return
         parts = [tf.constant(x[start:stop]) for x in plan.parts]
         for i in range(stop - start):
             self._step(*(x[i] for x in parts))

@@ -1,9 +1,12 @@
 """On torch: eager steps."""
 
+from typing import Any
+
 import torch
 from keras.ops import convert_to_tensor
 
-from zoo.training.engine.common import in_batches
+from zoo.data.splits import Rows
+from zoo.training.engine.common import in_batches, read
 
 
 class Engine:
@@ -11,13 +14,18 @@ class Engine:
 
     def __init__(self, model, pipeline, images, targets, batch_size):
         self.model, self.pipeline, self.batch_size = model, pipeline, batch_size
-        self.images, self.targets = convert_to_tensor(images), convert_to_tensor(targets)
+        self.data: tuple[Any, Any] = (images, targets)
+        if not isinstance(images, Rows):
+            self.data = convert_to_tensor(images), convert_to_tensor(targets)
 
     def train(self, plan, start, stop):
-        parts = [convert_to_tensor(x[start:stop]) for x in plan.parts]
+        on_disk = isinstance(self.data[0], Rows)
+        parts = [] if on_disk else [convert_to_tensor(x[start:stop]) for x in plan.parts]
         for i in range(stop - start):
             _seed(plan.seed + start + i)  # Keras's Dropout draws from torch's global state
-            self.model.train_step(self.pipeline.batch(self.images, self.targets, *(x[i] for x in parts)))
+            there = [] if on_disk else [*self.data, *(x[i] for x in parts)]
+            what = there or [*map(convert_to_tensor, read(*self.data, plan, start + i))]
+            self.model.train_step(self.pipeline.batch(*what))
 
     def synchronize(self):
         if torch.cuda.is_available():

@@ -1,0 +1,160 @@
+"""Of the schema of a run what it is trained on, and networks that aren't the zoo's."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+
+from zoo.config.parts import Count, Share, Strict
+
+OWN = r"^[^\x00]{1,4096}$"
+CODE = r"^[^\x00]{1,4096}:[A-Za-z_][A-Za-z0-9_]{0,200}$"
+Side = Annotated[int, Field(ge=1, le=16384)]
+
+
+def _alone(given, fields: Mapping[str, type]):
+    """Of a name and the fields that stand in its place one is given."""
+    found = [field for field in ("name", *fields) if isinstance(given, dict) and field in given]
+    if len(found) > 1:
+        raise ValueError(f"{' and '.join(found)} exclude each other; leave out all but one")
+    return given
+
+
+class Samples(Strict):
+    """How data is split and scaled."""
+
+    limit: Count | None = Field(None, description="the first n training images of a fixed shuffle; null: all")
+    test_limit: Count | None = Field(None, description="the first n test images of a fixed shuffle; null: all")
+    validation: Share = Field(0.1, description="share of the training images held out, at most 5,000 images")
+    standardize: Literal["none", "feature", "channel", "per_image"] = Field(
+        "channel",
+        description="by the training images' mean and deviation per channel or for each number of an image (feature), "
+        "or each image by its own",
+    )
+    augmentation: Literal["none", "crop_flip"] = Field(
+        "none", description="training images as they are, or shifted by up to 4 pixels and mirrored at random"
+    )
+
+
+class Dataset(Samples):
+    """The images, and how they are split and scaled."""
+
+    name: Literal["cifar10", "digits", "cifar100", "fashion_mnist", "mnist"] = "cifar10"
+
+
+class OwnData(Samples):
+    """Data of one's own."""
+
+    task: Literal["classification", "regression"] | None = Field(
+        None, description="null: what the targets say: integers, names and one-hot rows are classes, others numbers"
+    )
+    classes: Count | Annotated[list[str], Field(min_length=2)] | None = Field(
+        None, description="how many there are, or their names in the order of their numbers; null: what the data says"
+    )
+    standardize: Literal["none", "feature", "channel", "per_image"] | None = Field(  # type: ignore[assignment]
+        None, description="as for named data sets; null: channel, and none for integers other than pictures' bytes"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_source(cls, given):
+        return _alone(given, DATA)
+
+
+class File(OwnData):
+    """Arrays x_train, y_train, x_test and y_test in a file, and x_validation and y_validation where it has some."""
+
+    file: Annotated[str, Field(pattern=OWN)] = Field(description="an .npz, found from this config")
+
+
+class Folder(OwnData):
+    """The same arrays as x_train.npy and so on; or pictures, train/CLASS/*.png and test/CLASS/*.png."""
+
+    folder: Annotated[str, Field(pattern=OWN)] = Field(description="found from this config")
+    image_size: Annotated[list[Side], Field(min_length=2, max_length=2)] | None = Field(
+        None, description="height and width of pictures; null: theirs, or 256x256 where they differ"
+    )
+    color_mode: Literal["rgb", "grayscale", "rgba"] = Field("rgb", description="of pictures")
+
+
+class Loaded(OwnData):
+    """What a function returns: a dict with the same arrays."""
+
+    load: Annotated[str, Field(pattern=CODE)] = Field(
+        description='"my_data.py:load", a file found from this config, or "package.module:load"'
+    )
+
+
+class Built(Strict):
+    """The network that a function of one's own returns; other fields are its options."""
+
+    model_config = ConfigDict(extra="allow")
+
+    build: Annotated[str, Field(pattern=CODE)] = Field(
+        description='"my_nets.py:small_unet", a file found from this config, or "package.module:small_unet"'
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_source(cls, given):
+        return _alone(given, NETWORKS)
+
+    @property
+    def called(self) -> str:
+        return self.build.rpartition(":")[2]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Application(Strict):
+    """A network of keras.applications, with other activations in the place of its own."""
+
+    MINE: ClassVar[set[str]] = {"include_top", "input_shape", "classes", "classifier_activation", "input_tensor"}
+    model_config = ConfigDict(extra="allow")
+
+    application: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,100}$")] = Field(description="such as MobileNetV3Small")
+    weights: Literal["imagenet"] | None = Field(
+        None, description='null: random; "imagenet" where the machine has them: all but the last layer'
+    )
+    source: str | None = Field(
+        None, description="which activation is replaced; null: the one that most of its sites have"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_source(cls, given):
+        return _alone(given, NETWORKS)
+
+    @model_validator(mode="after")
+    def _shapes_are_those_of_the_data(self):
+        if given := sorted(self.MINE & set(self.model_extra or ())):
+            raise ValueError(f"{given[0]} comes from the data; leave it out")
+        return self
+
+    @property
+    def called(self) -> str:
+        return self.application
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+def field_of(fields: Mapping[str, type], value) -> str | None:
+    """The tag of the class that a field of what is read chooses, or that an object to be written has."""
+    if isinstance(value, dict):
+        return next((f"by {field}" for field in fields if field in value), None)
+    return next((f"by {field}" for field, kind in fields.items() if isinstance(value, kind)), None)
+
+
+DATA: dict[str, type[Strict]] = {"file": File, "folder": Folder, "load": Loaded}
+NETWORKS: dict[str, type[Strict]] = {"build": Built, "application": Application}
+AnyData = Annotated[
+    Annotated[Dataset, Tag("by name")]
+    | Annotated[File, Tag("by file")]
+    | Annotated[Folder, Tag("by folder")]
+    | Annotated[Loaded, Tag("by load")],
+    Discriminator(lambda value: field_of(DATA, value) or "by name"),
+]
