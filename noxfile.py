@@ -30,6 +30,7 @@ ONCE = (
     "layout",
     "oracles",
     "own_data",
+    "own_downstream",
     "pack",
     "readme",
     "records",
