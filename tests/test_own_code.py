@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 
 import keras
 import numpy as np
@@ -57,9 +58,8 @@ def place(tmp_path, monkeypatch):
     """A folder of a user's: a network that has a part of it in another file, data, and a config."""
     monkeypatch.setattr(owncode, "_IMPORTED", {})
     monkeypatch.setattr(owncode, "_DIGESTS", {})
-    monkeypatch.setattr("sys.modules", dict(__import__("sys").modules))
-    monkeypatch.setattr("sys.path", list(__import__("sys").path))
-    monkeypatch.delenv(owncode.TRUST, raising=False)
+    monkeypatch.setattr("sys.path", list(sys.path))
+    monkeypatch.setenv(owncode.TRUST, "")  # and gone after the test
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "my_nets.py").write_text(NETS)
@@ -67,10 +67,12 @@ def place(tmp_path, monkeypatch):
     content = {"model": {"build": "my_nets.py:mlp"}, "activation": {"name": "method1"}}
     content |= {"dataset": {"load": "my_nets.py:load"}, "training": SETTINGS}
     (mine / "run.json").write_text(json.dumps(content))
-    return mine
+    yield mine
+    for name in [name for name in sys.modules if name.startswith("my_nets") or name == "parts"]:
+        del sys.modules[name]
 
 
-def refused(capsys, status: int = 2) -> str:
+def refused(capsys) -> str:
     said = capsys.readouterr().err
     (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
     return line
@@ -111,14 +113,14 @@ def test_changed_code_is_not_run_unless_its_copy_is_trusted(place, tmp_path, cap
     assert evaluate.main([str(out)]) == 2
     assert "parts.py: changed since the run" in (line := refused(capsys)) and "--trust" in line
     owncode._IMPORTED.clear()
+    sys.modules.pop("parts")
     assert evaluate.main([str(out), "--trust"]) == 0
     assert json.loads((out / "evaluation-test.json").read_text()) == pytest.approx(before)
     del os.environ[owncode.TRUST]
     shutil.rmtree(place)
     assert train.main(["--resume", str(out)]) == 2 and "is gone" in refused(capsys)
     (out / "code" / "my_nets.py").write_text("raise RuntimeError('changed copy ran')\n")
-    monkey = os.environ
-    monkey[owncode.TRUST] = "1"
+    os.environ[owncode.TRUST] = "1"
     with pytest.raises(UserError, match="isn't there any more"):
         runs.Run(out)
 

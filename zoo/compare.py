@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zoo import signals
+from zoo import owncode, signals
 from zoo.command import count, run_command, seconds
 from zoo.sweeps import cluster
 
@@ -177,6 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--mixed", action="store_true", help="answer although runs differ in data or code, and say so on the page"
     )
+    parser.add_argument("--trust", action="store_true", help=f"in runs that are resumed, {owncode.HELP}")
     cluster.add_options(parser)
     return parser
 
@@ -193,6 +194,7 @@ def _rate(text: str) -> float | int:
 
 
 def _main(arguments: argparse.Namespace) -> int:
+    owncode.trust(arguments.trust)
     nodes = cluster.of(arguments)
     out = arguments.out or HERE / arguments.config.stem
     with signals.raised():
