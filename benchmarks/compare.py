@@ -1,11 +1,14 @@
-"""Whether `zoo.compare` finds a difference where there is none: the same activation under two names, again and again.
+"""Whether `zoo.compare` finds a difference where there is none, and a planted one.
 
     KERAS_BACKEND=torch python benchmarks/compare.py --out benchmarks/results/compare.json
+    KERAS_BACKEND=torch python benchmarks/compare.py --planted --out benchmarks/results/compare-planted.json
 
 Each repetition is a whole comparison of LeNet on few digits with ReLU as "relu" and as "again": two learning rates,
 then five seeds of each. Seeds are the same for all activations, and the same activation with the same seed is the same
 network; so that chance has its part, the runs of "again" are trained with other seeds than the comparison says. Runs
 are trained in this process.
+
+The planted difference: the target is a sum of two sines, which eight adaptive sines can be and eight ReLUs can't.
 """
 
 import argparse
@@ -21,10 +24,12 @@ from zoo import backend
 
 backend.choose()
 
+import numpy as np
+
 from zoo import config, files, train
 from zoo.comparisons.folder import Folder
 from zoo.comparisons.page import Answer
-from zoo.comparisons.question import Question
+from zoo.comparisons.question import Question, ask
 from zoo.environment import describe_environment
 from zoo.sweeps.folder import SweepFolder
 from zoo.training.progress import Cost
@@ -77,13 +82,55 @@ def repetition(number: int, seeds: int, place: Path) -> dict:
     }
 
 
+def network(activation):
+    import keras
+
+    inputs = keras.Input((2,))
+    hidden = activation("hidden")(keras.layers.Dense(8)(inputs))
+    return keras.Model(inputs, keras.layers.Dense(1)(hidden))
+
+
+def load() -> dict[str, np.ndarray]:
+    random = np.random.default_rng(0)
+    x = random.uniform(-3, 3, (600, 2)).astype("float32")
+    y = np.sin(1.5 * x).sum(axis=1)
+    return {"x_train": x[:400], "y_train": y[:400], "x_test": x[400:], "y_test": y[400:]}
+
+
+def planted(place: Path) -> dict:
+    """The answer of a comparison of ReLU and adaptive sine."""
+    training = {"epochs": 50, "batch_size": 32, "optimizer": {"name": "adam", "learning_rate": 0.01}}
+    content = {
+        "model": {"build": f"{Path(__file__).resolve()}:network"},
+        "dataset": {"load": f"{Path(__file__).resolve()}:load", "validation": 0.2},
+        "training": training | {"schedule": {"name": "constant"}},
+    }
+    sine = {"name": "adaptive", "function": "sin"}
+    (place / "network.json").write_text(json.dumps(content))
+    settings = config.load(place / "network.json")
+    question = ask(settings, {"relu": "relu", "sine": sine}, rates=[0.01, 0.03], seeds=6)
+    folder = Folder(place / "out", settings, question, os.environ["KERAS_BACKEND"])
+    folder.begin(dict.fromkeys(question.activations, Cost(0, 0)))
+    folder.train(None, None, None)
+    return Answer(folder).content()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--planted", action="store_true", help="find the planted difference, once")
     parser.add_argument("--out", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     SweepFolder.run = run  # type: ignore[method-assign]
+    if arguments.planted:
+        with tempfile.TemporaryDirectory() as place:
+            found = planted(Path(place))
+        print(found["sentence"])
+        if arguments.out:
+            environment = describe_environment("made", ["python", *sys.argv])
+            files.write_json(arguments.out, {"environment": environment, "answer": found})
+        return 0
     rows = []
     for number in range(arguments.repetitions):
         with tempfile.TemporaryDirectory() as place:
