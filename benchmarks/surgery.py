@@ -107,8 +107,11 @@ def outputs(model: keras.Model, x) -> np.ndarray:
 def measure(name: str) -> dict:
     if name in NETWORKS:
         size = SIZES.get(name, 32)
-        # Of the images that batch normalization has seen: a channel that was nearly dead there explodes with others.
-        model, x = network(name, size), images(16, size)[:4]
+        try:
+            model = network(name, size)
+        except ValueError as error:  # NASNetMobile on torch
+            return {"network": name, "replaced": 0, "kept": {}, "refused": str(error)}
+        x = images(16, size)[:4]  # batch normalization has seen them: what was nearly dead there explodes with others
     else:
         model, x = backbone(name)
     plan = ka.plan_replacement(model, **rule(name))

@@ -92,7 +92,8 @@ def layer_of_form(form: Form, site: TrainableActivation) -> keras.layers.Layer:
     slope = np.zeros(()) if form.slope is None else form.slope
     if not rests and not np.any(slope) and not _is_rewritten(form.function):
         return keras_layers.Activation(_function(form.function), **named)
-    if not rests and np.ndim(slope) == 0 and slope > 0:
+    # TensorFlow rounds the slope of a LeakyReLU to float32.
+    if not rests and np.ndim(slope) == 0 and slope > 0 and site.compute_dtype != "float64":
         return keras_layers.LeakyReLU(negative_slope=float(slope), **named)
     channels = {"granularity": site.granularity, "data_format": site.data_format}
     channels |= {"channels": site.parameter_shape[0]} if site.parameter_shape else {}

@@ -158,3 +158,14 @@ def test_subclassed_models_are_refused():
 
     with pytest.raises(ValueError, match=r"subclassed.*Received"):
         ka.fold_activations(Own())
+
+
+@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="elsewhere Keras makes float32 of float64")
+def test_a_slope_keeps_all_digits_of_float64():
+    keras.config.set_dtype_policy("float64")
+    model = keras.Sequential([layers.Input((3,)), layers.Dense(4), ka.AReLU(), layers.Dense(2)])
+    model.layers[1].set_parameters(a=1.0, b=0.3, c=0.2, d=0.2)
+    x = np.random.default_rng(0).normal(size=(16, 3))
+    expected, found = call(model, x), call(ka.fold_activations(model), x)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
+    assert found.dtype == "float64"
