@@ -147,6 +147,8 @@ def test_hyperband_hands_on_everything(described, tmp_path):
     content = json.loads(described.read_text()) | {"epochs": 2, "tuner": {"name": "hyperband"}, "contrast": None}
     folder = Folder(tmp_path)
     (tmp_path / "trials").mkdir()
+    asked = {"schema": 1, "search": content, "backend": os.environ["KERAS_BACKEND"], "data_dir": None}
+    (tmp_path / "search.json").write_text(json.dumps(asked))
     folder.base.write_text((described.parent / "base.json").read_text())
     chosen = loading.parse(content, "here")
     point = {"mixing": "learned", "rate": "0.03"}

@@ -80,7 +80,7 @@ def test_it_waits_for_what_it_started(number, tmp_path):
         out, said = process.communicate()
     assert process.returncode == STATUS[number] and out == b"saved\n"
     lines = said.splitlines()
-    assert lines[0].startswith(b"waiting for what runs to save and stop") and len(lines) == 2
+    assert lines[0].startswith(b"waiting for the run to save and stop") and len(lines) == 2
     assert not any(str(tmp_path) in path.read_text() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists())
 
 
