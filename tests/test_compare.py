@@ -18,6 +18,7 @@ from zoo import compare as command
 from zoo import config, files, manifest, train
 from zoo.comparisons import costs, question, words
 from zoo.comparisons.folder import Folder
+from zoo.errors import UserError
 from zoo.reports import judge, statistics
 from zoo.reports.score import ACCURACY, POINTS, Score
 from zoo.sweeps.folder import SweepFolder
@@ -232,6 +233,14 @@ def test_what_cannot_be_trained_is_found_before_anything_is_written(network, cap
     assert asked(network, "--activations", "nonsense", "relu") == 2
     assert "nonsense" in capsys.readouterr().err.splitlines()[-1]
     assert not (network.parent / "out").exists()
+
+
+def test_paths_in_a_dict_start_from_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content = {"activation": {"name": "relu"}, "dataset": {"file": "gone.npz"}, "model": {"name": "lenet"}}
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path / 'gone.npz'}: no such file")):
+        command.compare(content, ["relu", "tanh"], out="out")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_dry_run_measures_steps(network, monkeypatch, capsys):

@@ -45,7 +45,8 @@ def compare(
     rate and judged on test data, by exact permutation tests that are corrected by Holm's method.
 
     Args:
-        config: the network, its data and how it is trained: a JSON file, or what one holds.
+        config: the network, its data and how it is trained: a JSON file, or what one holds; paths in it
+            start from the file's folder, or from the working directory.
         activations: names, specs with a name, or specs by label; the first is what the others are compared with. By
             default the config's own, or ReLU, and adaptive ones.
         out: the folder; by default comparisons/NAME.
@@ -63,11 +64,12 @@ def compare(
         UserError: for anything that its user can mend.
     """
     from zoo import files
+    from zoo.config import paths
 
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "network.json" if isinstance(config, Mapping) else Path(config)
         if isinstance(config, Mapping):
-            files.write_json(path, dict(config))
+            files.write_json(path, paths.absolute(dict(config), Path.cwd()))
         asked = _Asked(path, [], data_dir, Path(out) if out else HERE / path.stem)
         folder = asked.folder(activations, rates, rate_epochs, seeds)
         return asked.answer(folder, time_budget)
