@@ -17,10 +17,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -31,7 +28,7 @@ backend.choose()  # before Keras is imported
 import keras
 import numpy as np
 from backbones import BACKBONES, backbone
-from keras.src.backend.common import dtypes
+from float64 import computing_in_float64
 
 import keras_adaptact as ka
 from zoo import files
@@ -163,22 +160,6 @@ def in_float64(model: keras.Model, x, outputs_in_float32: np.ndarray) -> dict:
         same.set_weights([value.astype("float64") for value in model.get_weights()])
         before, after = (outputs(m, x.astype("float64")) for m in (same, ka.fold_activations(same)))
     return {"own_error": difference(before, outputs_in_float32), "fold_difference_float64": difference(before, after)}
-
-
-@contextmanager
-def computing_in_float64() -> Iterator[None]:
-    """Lets Keras infer float64, which it does on TensorFlow alone."""
-    with ExitStack() as changes:
-        changes.enter_context(mock.patch.dict(dtypes.BIT64_TO_BIT32_DTYPE, float64="float64"))
-        if keras.config.backend() == "jax":
-            import jax
-
-            changes.enter_context(jax.enable_x64(True))
-        keras.config.set_dtype_policy("float64")
-        try:
-            yield
-        finally:
-            keras.config.set_dtype_policy("float32")
 
 
 def main() -> int:

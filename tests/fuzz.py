@@ -16,7 +16,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -27,10 +27,10 @@ import keras
 import numpy as np
 from fuzz_graphs import FUNCTIONS, Program, program
 from keras import ops
-from keras.src.backend.common import dtypes
 from keras.src.initializers import random_initializers
 
 import keras_adaptact as ka
+from benchmarks.float64 import computing_in_float64
 from benchmarks.runtimes import exported
 from keras_adaptact.sites import name_of
 
@@ -45,14 +45,7 @@ class Different(Exception):
 @contextmanager
 def settings() -> Iterator[None]:
     """Lets Keras compute in float64, and draw weights without a program for each shape, which JAX would compile."""
-    with ExitStack() as changes:
-        # Elsewhere than on TensorFlow, Keras makes float32 of float64 where it infers a type.
-        changes.enter_context(mock.patch.dict(dtypes.BIT64_TO_BIT32_DTYPE, float64="float64"))
-        changes.enter_context(mock.patch.object(random_initializers, "random", _drawing()))
-        if keras.config.backend() == "jax":
-            import jax
-
-            changes.enter_context(jax.enable_x64(True))
+    with computing_in_float64(), mock.patch.object(random_initializers, "random", _drawing()):
         yield
 
 

@@ -61,7 +61,7 @@ def compare(
         run failed, before there was an answer.
 
     Raises:
-        UserError: for anything that its user can mend.
+        UserError: for a mistake in the config, the data or an argument, in one line.
     """
     from zoo import files
     from zoo.config import paths
