@@ -278,7 +278,7 @@ def shorter(made: Program, wrong: str, export: str | None) -> Program:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--graphs", type=int, default=int(os.environ.get("FUZZ_GRAPHS", "100")))
+    parser.add_argument("--graphs", type=int, default=300)
     parser.add_argument("--seed", type=int, default=int(os.environ.get("FUZZ_SEED", "0")), help="the first one")
     parser.add_argument("--export", metavar="FORMAT", help="of Keras, in which every tenth is shipped")
     arguments = parser.parse_args()

@@ -4,7 +4,7 @@ import fuzz
 import keras
 import pytest
 
-GRAPHS = 100  # `nox -s fuzz` has more
+GRAPHS = 300  # `nox -s fuzz` has more
 EXPORT = {"tensorflow": "tf_saved_model", "torch": "torch"}.get(keras.config.backend())
 pytestmark = pytest.mark.filterwarnings("ignore")  # of converters, and of copies of models with methods of their own
 

@@ -58,6 +58,7 @@ class Workers:
             status = process.poll()
             if status is None or name in self.ended:
                 continue
+            process.communicate()  # closes its pipe
             if status in (0, GAVE_UP):
                 self.ended[name] = status
                 continue
@@ -89,6 +90,7 @@ class Workers:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+            process.communicate()  # closes its pipe
         for log in self.logs.values():
             os.close(log)
 
