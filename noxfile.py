@@ -19,6 +19,7 @@ RUNTIMES = ("ai-edge-litert", "flax", "jax2onnx", "onnx", "onnxruntime", "onnxsc
 ONCE = (
     "canaries",
     "committed_results",
+    "comparisons",
     "config",
     "data",
     "export",

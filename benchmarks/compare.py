@@ -1,12 +1,12 @@
 """Whether `zoo.compare` finds a difference where there is none, and a planted one.
 
-    KERAS_BACKEND=torch python benchmarks/compare.py --out benchmarks/results/compare.json
+    KERAS_BACKEND=torch python benchmarks/compare.py --first 200 --out benchmarks/results/compare.json
     KERAS_BACKEND=torch python benchmarks/compare.py --planted --out benchmarks/results/compare-planted.json
 
-Each repetition is a whole comparison of LeNet on few digits with ReLU as "relu" and as "again": two learning rates,
-then five seeds of each. Seeds are the same for all activations, and the same activation with the same seed is the same
-network; so that chance has its part, the runs of "again" are trained with other seeds than the comparison says. Runs
-are trained in this process.
+Each repetition is a whole comparison of LeNet on few digits with ReLU as "relu" and as "again": two learning rates
+with three runs each, then five seeds of each. No two repetitions share a seed, and --first begins with others. Seeds
+are the same for all activations, and the same activation with the same seed is the same network; so that chance has its
+part, the runs of "again" are trained with other seeds than the comparison says. Runs are trained in this process.
 
 The planted difference: the target is a sum of two sines, which eight adaptive sines can be and eight ReLUs can't.
 """
@@ -29,7 +29,7 @@ import numpy as np
 from zoo import config, files, train
 from zoo.comparisons.folder import Folder
 from zoo.comparisons.page import Answer
-from zoo.comparisons.question import Question, ask
+from zoo.comparisons.question import RATE_SEEDS, Question, ask
 from zoo.environment import describe_environment
 from zoo.sweeps.folder import SweepFolder
 from zoo.training.progress import Cost
@@ -62,8 +62,8 @@ def repetition(number: int, seeds: int, place: Path) -> dict:
         activations={"relu": {"name": "relu"}, "again": {"name": "relu"}},
         rates=[0.02, 0.05],
         rate_epochs=4,
-        rate_seed=first,
-        seeds=list(range(first + 1, first + 1 + seeds)),
+        rate_seeds=list(range(first, first + RATE_SEEDS)),
+        seeds=list(range(first + RATE_SEEDS, first + RATE_SEEDS + seeds)),
     )
     folder = Folder(place / "out", config.load(network), question, os.environ["KERAS_BACKEND"])
     folder.begin(dict.fromkeys(question.activations, Cost(0, 0)))
@@ -108,7 +108,7 @@ def planted(place: Path) -> dict:
     sine = {"name": "adaptive", "function": "sin"}
     (place / "network.json").write_text(json.dumps(content))
     settings = config.load(place / "network.json")
-    question = ask(settings, {"relu": "relu", "sine": sine}, rates=[0.01, 0.03], seeds=6)
+    question = ask(settings, {"relu": "relu", "sine": sine}, rates=[0.01, 0.03, 0.1], seeds=6)
     folder = Folder(place / "out", settings, question, os.environ["KERAS_BACKEND"])
     folder.begin(dict.fromkeys(question.activations, Cost(0, 0)))
     folder.train(None, None, None)
@@ -118,6 +118,7 @@ def planted(place: Path) -> dict:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="number of the first repetition")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--planted", action="store_true", help="find the planted difference, once")
     parser.add_argument("--out", type=Path, metavar="FILE")
@@ -132,7 +133,7 @@ def main() -> int:
             files.write_json(arguments.out, {"environment": environment, "answer": found})
         return 0
     rows = []
-    for number in range(arguments.repetitions):
+    for number in range(arguments.first, arguments.first + arguments.repetitions):
         with tempfile.TemporaryDirectory() as place:
             rows.append(repetition(number, arguments.seeds, Path(place)))
         print(rows[-1], flush=True)

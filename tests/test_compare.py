@@ -16,11 +16,9 @@ from test_report import ENVIRONMENT
 
 from zoo import compare as command
 from zoo import config, files, manifest, train
-from zoo.comparisons import costs, question, words
+from zoo.comparisons import costs, question
 from zoo.comparisons.folder import Folder
 from zoo.errors import UserError
-from zoo.reports import judge, statistics
-from zoo.reports.score import ACCURACY, POINTS, Score
 from zoo.sweeps.folder import SweepFolder
 from zoo.training import trainer
 from zoo.training.progress import Cost
@@ -56,8 +54,12 @@ def made_up(monkeypatch):
         files.write_json(folder / "config.json", planned.config.resolved())
         files.write_json(folder / "environment.json", ENVIRONMENT | {"backend": os.environ["KERAS_BACKEND"]})
         found = {"status": "finished", "seed": seed, "epochs": epochs, "seconds": 20.0, "parameters": 10}
-        found |= {"images_per_second": 4000.0 if label == "method1" else 5000.0, "peak_memory_mb": 100.0}
-        validation = 0.7 - abs(np.log(rate / BEST.get(label, 0.05))) / 10
+        noise = np.random.default_rng([seed, len(label), 3]).normal(0, 0.01)
+        pace = (4000.0 if label == "method1" else 5000.0) * (1 + noise)
+        found |= {"images_per_second": pace, "peak_memory_mb": 100.0}
+        validation = metric.get("validation", {}).get((label, rate, seed))
+        if validation is None:
+            validation = 0.7 - abs(np.log(rate / BEST.get(label, 0.05))) / 10
         found[f"validation_{metric['name']}"] = float(validation)
         if planned.config.metrics.test:
             noise = np.random.default_rng([seed, len(label), 2]).normal(0, 0.007)
@@ -78,7 +80,7 @@ def made_up(monkeypatch):
 
 
 def asked(network, *options):
-    rates = ["--rates", *map(str, RATES), "--seeds", "6"]
+    rates = ["--rates", *map(str, RATES), "--rate-seeds", "1", "--seeds", "6"]
     return command.main([str(network), "--out", str(network.parent / "out"), *rates, *options])
 
 
@@ -102,13 +104,16 @@ def test_an_answer(network, made_up, capsys):
     for i, p in zip(order, corrected, strict=True):
         assert verdicts[names[1 + i]]["p_holm"] == pytest.approx(min(p, 1))
     assert [verdicts[name]["verdict"] for name in names[1:]] == ["above", "below", "open"]
+    times = found["activations"]["method1"]["times_the_training_time"]
     low, high = (100 * verdicts["method1"]["difference"][end] for end in ("low", "high"))
     gain = 100 * (arms["method1"].mean() - arms["relu"].mean())
     assert (
         f"method1 improves accuracy over relu on your data by {gain:.2f} points, 95 % interval {low:.2f} to "
-        f"{high:.2f}, at 1.25 times the training time; tanh worsens accuracy by "
+        f"{high:.2f}, at {times['value']:.2f} times the training time ({times['low']:.2f} to {times['high']:.2f}); "
+        "tanh worsens accuracy by "
     ) in found["sentence"]
     assert "; swish shows no difference that 6 seeds could see" in found["sentence"]
+    assert times["low"] < 1.25 < times["high"] < 1.3 and found["sentence"].count("training time") == 1
     assert found["sentence"] in said
     page = (network.parent / "out" / "report" / "report.html").read_text()
     assert page.index(found["sentence"]) < page.index("<table>") and 'src="http' not in page
@@ -119,8 +124,9 @@ def test_an_answer(network, made_up, capsys):
 def test_each_activation_has_as_many_runs_and_no_choice_sees_test_data(network, made_up):
     trained, _ = made_up
     assert asked(network, "--activations", "relu", "method1", "tanh") == 0
-    rates = [name for name in trained if "seed" not in name]
-    assert trained[: len(rates)] == rates and len(rates) == 9 and len(trained) == 9 + 18
+    fresh = [f"base--seed-{seed}--{name}" for seed in range(1, 7) for name in ("relu", "method1", "tanh")]
+    assert len(trained) == 9 + 18 and all(name.endswith("--seed-0") for name in trained[:9])
+    assert [name.rpartition("--")[0] for name in trained[9:]] == fresh
     for path in (network.parent / "out" / "rates" / "configs").glob("*.json"):
         settings = config.load(path)
         assert not settings.metrics.test and settings.training.seeds == [0] and settings.training.epochs == 2
@@ -178,10 +184,10 @@ def test_what_is_cut_off_or_failed_gets_no_answer_until_it_is_done(network, made
     options = ["--activations", "relu", "method1"]
     assert asked(network, *options, "--time-budget", "1s") == 0
     assert "no answer yet; the same command resumes" in capsys.readouterr().out and not trained
-    metric["failed"] = "method1--learning_rate-0.1"
+    metric["failed"] = "method1--learning_rate-0.1--seed-0"
     assert asked(network, *options) == 1
     said = capsys.readouterr().out
-    assert "no answer yet" in said and "failed: base--method1--learning_rate-0.1: by order" in said
+    assert "no answer yet" in said and "failed: base--method1--learning_rate-0.1--seed-0: by order" in said
     assert len(trained) == 6  # and no seed
     del metric["failed"]
     assert asked(network, *options) == 0
@@ -268,16 +274,17 @@ def test_a_kill_changes_nothing(network, tmp_path, monkeypatch):
     network.write_text(json.dumps(content))
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     settings = config.load(network)
-    words_ = ["--activations", "relu", "atanh", "--rates", "0.01", "0.05", "--seeds", "2", "--rate-epochs", "12"]
+    words_ = ["--activations", "relu", "atanh", "--rates", "0.01", "0.05", "--rate-seeds", "1", "--rate-epochs", "12"]
+    words_ += ["--seeds", "2"]
     for out in (whole, cut):
-        chosen = question.ask(settings, ["relu", "atanh"], [0.01, 0.05], 12, 2)
+        chosen = question.ask(settings, ["relu", "atanh"], [0.01, 0.05], 1, 12, 2)
         folder = Folder(out, settings, chosen, os.environ["KERAS_BACKEND"])
         folder.begin({label: Cost(1, 1) for label in chosen.activations})
     running = subprocess.Popen(
         [sys.executable, "-m", "zoo.compare", str(network), *words_, "--out", str(cut)],
         cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL,
     )  # fmt: skip
-    first = cut / "rates" / "runs" / "base--relu--learning_rate-0.01"
+    first = cut / "rates" / "runs" / "base--relu--learning_rate-0.01--seed-0"
     while not (first / "checkpoint.npz").exists():
         assert running.poll() is None
         time.sleep(0.05)
@@ -295,54 +302,16 @@ def test_a_kill_changes_nothing(network, tmp_path, monkeypatch):
     assert one["comparisons"] == other["comparisons"]
 
 
-# Statistics and words by themselves
-
-
-def test_seeds_that_a_difference_needs():
-    """Cohen (1988), table 2.4.1: two-tailed, 5 %, power 0.8."""
-    assert [statistics.seeds_to_see(effect, 0.05) for effect in (0.5, 0.8, 1.0, 1.2)] == [64, 26, 17, 12]
-    assert statistics.power(statistics.visible(9, 0.01), 9, 0.01) == pytest.approx(statistics.POWER)
-    assert statistics.seeds_to_see(0.001, 0.05) is None
-
-
-def verdict(arm, status, mean, low, high, reason=""):
-    found = statistics.Difference(mean, low, high, 0.01, 0.009)
-    return judge.Verdict(judge.Comparison(arm, "relu"), status, reason, found, None, 0.01)
-
-
-def test_less_can_be_better():
-    error = Score("rmse", False, POINTS._replace(factor=1, unit="K"), "RMSE")
-    said = words.sentence(
-        [verdict("a", "below", -0.5, -0.75, -0.25), verdict("b", "above", 1, 0.5, 2)], error, 9, {"a": 1.1}
-    )
-    assert said == (
-        "a improves RMSE over relu on your data by 0.50 K, 95 % interval 0.25 to 0.75, at 1.10 times the training "
-        "time; b worsens RMSE by 1.00 K, 95 % interval 0.50 to 2.00."
-    )
-
-
-def test_nothing_is_seen():
-    said = words.sentence(
-        [verdict("a", "open", 0.001, -0.01, 0.01), verdict("b", "open", 0, -0.01, 0.01)], ACCURACY, 9, {}
-    )
-    assert said == (
-        "No activation shows a difference in accuracy from relu on your data that 9 seeds could see: one of 0.90 "
-        "points would have been found with a probability of 80 %."
-    )
-
-
-@pytest.mark.parametrize(
-    "own, labels",
-    [
-        ({"name": "relu"}, ["relu", "arelu", "prelu", "swish", "method1"]),
-        ({"name": "tanh"}, ["tanh", "atanh", "prelu", "swish", "method1"]),
-        ({"name": "gelu"}, ["gelu", "adaptive gelu", "prelu", "swish", "method1"]),
-        ({"name": "method1"}, ["relu", "method1", "arelu", "prelu", "swish"]),
-        ([{"sites": "*", "name": "tanh"}], ["relu", "configured", "arelu", "prelu", "swish", "method1"]),
-    ],
-)
-def test_what_is_compared_by_default(own, labels, tmp_path):
-    (tmp_path / "my.json").write_text(json.dumps({"activation": own}))
-    asked = question.ask(config.load(tmp_path / "my.json"))
-    assert list(asked.activations) == labels
-    assert asked.rates == [0.005, 0.0158, 0.05, 0.158, 0.5] and asked.seeds == list(range(1, 11))
+def test_several_runs_a_rate_choose_it_and_none_of_them_is_judged(network, made_up):
+    """One run of tanh is lucky at 0.01, and method1 is as good at 0.05, ReLU's best, as at 0.01."""
+    lucky = dict.fromkeys([("tanh", 0.01, seed) for seed in (0, 2)], 0.5) | {("tanh", 0.01, 1): 0.9}
+    near = {("method1", 0.01, seed): 0.70 + 0.01 * (seed - 1) for seed in range(3)}
+    near |= {("method1", 0.05, seed): 0.699 + 0.01 * (seed - 1) for seed in range(3)}
+    made_up[1]["validation"] = lucky | near
+    assert asked(network, "--activations", "relu", "method1", "tanh", "--rate-seeds", "3") == 0
+    found = answer(network)["activations"]
+    assert {name: each["learning_rate"] for name, each in found.items()} == {"relu": 0.05, "method1": 0.05, "tanh": 0.1}
+    assert all(list(each["scores"]) == ["3", "4", "5", "6", "7", "8"] for each in found.values())
+    assert len(made_up[0]) == 3 * 3 * 3 + 3 * 6
+    page = (network.parent / "out" / "report" / "report.md").read_text()
+    assert "with the same 3 learning rates (0.01, 0.05, 0.1), 3 runs of 2 epochs each, and has the one with" in page

@@ -27,6 +27,7 @@ def compare(
     *,
     out: str | Path | None = None,
     rates: int | Sequence[float] = 5,
+    rate_seeds: int = 3,
     rate_epochs: int | None = None,
     seeds: int = 10,
     data_dir: Path | None = None,
@@ -51,6 +52,8 @@ def compare(
             default the config's own, or ReLU, and adaptive ones.
         out: the folder; by default comparisons/NAME.
         rates: how many learning rates around the config's, half a decade apart, or which.
+        rate_seeds: how many runs each rate is tried with. Of rates that these can't tell from the best of an
+            activation, it has the one that most activations share.
         rate_epochs: of a run that chooses the rate; by default half of the config's.
         seeds: how many fresh ones each activation is judged with.
         data_dir: where CIFAR-10 lies.
@@ -71,7 +74,7 @@ def compare(
         if isinstance(config, Mapping):
             files.write_json(path, paths.absolute(dict(config), Path.cwd()))
         asked = _Asked(path, [], data_dir, Path(out) if out else HERE / path.stem)
-        folder = asked.folder(activations, rates, rate_epochs, seeds)
+        folder = asked.folder(activations, rates, rate_seeds, rate_epochs, seeds)
         return asked.answer(folder, time_budget)
 
 
@@ -165,6 +168,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="how many learning rates each is tried with, around the config's; or which: --rates 0.01 0.03 0.1",
     )
+    parser.add_argument("--rate-seeds", type=count, default=3, metavar="N", help="runs of each rate; by default 3")
     parser.add_argument(
         "--rate-epochs", type=count, metavar="N", help="epochs of these runs; by default half of the config's"
     )
@@ -202,7 +206,8 @@ def _main(arguments: argparse.Namespace) -> int:
     with signals.raised():
         asked = _Asked(arguments.config, arguments.overrides, arguments.data_dir, out)
         rates = _ladder(arguments.rates)
-        folder = asked.folder(arguments.activations, rates, arguments.rate_epochs, arguments.seeds)
+        counts = arguments.rate_seeds, arguments.rate_epochs, arguments.seeds
+        folder = asked.folder(arguments.activations, rates, *counts)
         if arguments.dry_run:
             _say(folder.plan(asked.costs(folder)))
             return 0

@@ -2,16 +2,17 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from zoo import files, folders, manifest
-from zoo.comparisons.question import Question
+from zoo.comparisons.question import Question, counted
+from zoo.comparisons.rates import choose
 from zoo.config.schema import Config
 from zoo.environment import SCHEMA
 from zoo.errors import UserError
-from zoo.reports.groups import Results
+from zoo.reports.groups import Result, Results
 from zoo.sweeps import grid
 from zoo.sweeps.cluster import Cluster
 from zoo.sweeps.folder import SweepFolder
@@ -113,7 +114,7 @@ class Folder:
     def _runs(self) -> Iterator[tuple[str, int, int, int]]:
         """For each activation and sweep: how many runs there are to be, how many are done, and their epochs."""
         asked = self.question
-        rates = len(asked.rates) if len(asked.rates) > 1 else 0
+        rates = len(asked.rates) * len(asked.rate_seeds) if len(asked.rates) > 1 else 0
         sweeps = ((RATES, rates, asked.rate_epochs), (SEEDS, len(asked.seeds), self.config.training.epochs))
         for name, count, epochs in sweeps:
             done: Counter[str] = Counter()
@@ -130,8 +131,8 @@ class Folder:
         stages = [f"{len(asked.seeds)} fresh seeds of {epochs} epochs each, judged on test data"]
         if len(asked.rates) > 1:
             share = "the same" if asked.rate_epochs == epochs else f"not {epochs}"
-            rates = ", ".join(f"{rate:g}" for rate in asked.rates)
-            stages.insert(0, f"the learning rates {rates} on validation data ({asked.rate_epochs} epochs, {share})")
+            each = f"{counted(len(asked.rate_seeds), 'run')} of {asked.rate_epochs} epochs each, {share}"
+            stages.insert(0, f"the learning rates {asked.said_rates} on validation data ({each})")
         every, done = (sum(column) for column in list(zip(*self._runs(), strict=True))[1:3])
         left = duration(self.seconds_left(costs))
         return (
@@ -171,7 +172,13 @@ class Folder:
         if len(asked.rates) == 1:
             return dict.fromkeys(asked.activations, str(asked.rates[0]))
         (group,) = Results(self.out / RATES).groups()
-        return {label: group.chosen(label) for label in asked.activations}
+        key, sign = group.score.of("validation"), 1 if group.score.higher else -1
+
+        def scores(runs: Sequence[Result]) -> list[float]:
+            return [sign * run.metric(key) for run in runs if run.state == "finished"]
+
+        tried = {name: {rate: scores(runs) for rate, runs in values.items()} for name, values in group.ladder.items()}
+        return choose(tried)
 
 
 def _short(value: Any) -> str:

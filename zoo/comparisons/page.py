@@ -1,7 +1,7 @@
 """The answer of a comparison: a sentence, and a page of tables and figures that it rests on."""
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -14,19 +14,21 @@ from zoo import files, manifest
 from zoo.comparisons import more, words
 from zoo.comparisons.folder import RATES, SEEDS, Folder
 from zoo.environment import from_here
-from zoo.reports import comparable, document, figures, judge, provenance, verdicts
+from zoo.reports import comparable, document, figures, judge, provenance, statistics, verdicts
 from zoo.reports.document import Figure, Heading, Paragraph, Table
 from zoo.reports.groups import ENDED, Result, Results
 from zoo.reports.score import ACCURACY
 from zoo.reports.sections import curves, sound
+from zoo.reports.statistics import Ratio
 
 Block = Heading | Paragraph | Table | Figure
 JSON = "answer.json"
 HEADER = (
-    *("learning rate", "runs", "difference [95 %]", "p (Holm)", "times the training time", "times the memory"),
+    *("learning rate", "runs", "difference [95 %]", "p (Holm)", "times the training time [95 %]", "times the memory"),
     "verdict",
 )
-COSTS = ("activation", "ms a step", "times", "seconds a run", "peak MB", "times", "parameters")
+COSTS = ("activation", "ms a step", "times [95 %]", "seconds a run", "peak MB", "times", "parameters")
+LEVEL = 0.05  # of the interval of each time, for itself
 BEFORE = (
     "Mind: this comparison was looked at with {before} seeds before it got {now}. To add seeds until a difference "
     "shows finds one where there is none more often than 5 % of the time; the p-values are those of a single look."
@@ -62,17 +64,29 @@ class Answer:
         return [run for runs in self.group.planned.values() for run in runs if run.state in ENDED]
 
     @cached_property
-    def times(self) -> dict[str, float]:
-        """How many times as long as the first activation's a step of each takes, where machines allow to compare."""
-        return self._ratios(sound.pace) if comparable.same_machine(self.runs) else {}
+    def times(self) -> dict[str, Ratio]:
+        """How many times as long as the first activation's a step of each takes, where machines allow to compare.
+
+        Runs of one seed were trained one after the other, and are compared with each other: what else the machine did
+        for hours is in both of them.
+        """
+        paces = {name: {run.seed: run.milliseconds_a_step() for run in runs} for name, runs in self._timed().items()}
+        base, found = paces.get(self.group.baseline, {}), {}
+        for name, each in paces.items():
+            if shared := [seed for seed in each if seed in base]:
+                mine, theirs = (np.array([by[seed] for seed in shared]) for by in (each, base))
+                found[name] = statistics.ratio(mine, theirs, LEVEL)
+        return found
 
     @cached_property
     def memory(self) -> dict[str, float]:
-        return self._ratios(_peak) if comparable.same_machine(self.runs) else {}
+        runs = self._timed()
+        base = runs.get(self.group.baseline)
+        return {name: _peak(each) / _peak(base) for name, each in runs.items()} if base else {}
 
-    def _ratios(self, of: Callable[[list[Result]], float]) -> dict[str, float]:
-        base = self.group.runs.get(self.group.baseline)
-        return {name: of(runs) / of(base) for name, runs in self.group.runs.items()} if base else {}
+    def _timed(self) -> dict[str, list[Result]]:
+        """The finished runs of each activation, if one kind of machine trained them all."""
+        return self.group.runs if comparable.same_machine(self.runs) else {}
 
     @cached_property
     def sentence(self) -> str:
@@ -97,7 +111,7 @@ class Answer:
                     "planned": arm.planned,
                     "lost": arm.lost,
                     "mean": fmean(self.scores(name)) if arm.scores else None,
-                    "times_the_training_time": self.times.get(name),
+                    "times_the_training_time": self.times[name]._asdict() if name in self.times else None,
                     "times_the_memory": self.memory.get(name),
                 }
                 for name, arm in arms.items()
@@ -190,7 +204,8 @@ class Answer:
                     self.chosen[name],
                     f"{len(found)} of {len(planned)}" + (f", {absent}" if absent else ""),
                     *cells[:2],
-                    *(f"{each[name]:.2f}" if name in each else "" for each in (self.times, self.memory)),
+                    str(self.times.get(name, "")),
+                    f"{self.memory[name]:.2f}" if name in self.memory else "",
                     cells[2],
                 ]
             )
@@ -236,7 +251,9 @@ class Answer:
         what = f"validation {self.score.title}"
         drawing = figures.against_rate({self.group.title: arms}, "learning rate", what, float(worst))
         caption = f"{_upper(what)} after {self.question.rate_epochs} epochs against the learning rate; a cross, at "
-        return Figure("rates", f"{caption}the worst that was measured, is a run that did not finish.", drawing)
+        return Figure(
+            "rates", f"{caption}the worst that was measured, is a run that did not finish. A dot is a run.", drawing
+        )
 
     def _training(self) -> Iterator[Figure]:
         group, score = self.group, self.score
@@ -254,7 +271,7 @@ class Answer:
             [
                 name,
                 f"{sound.pace(runs):.2f}",
-                f"{self.times[name]:.2f}" if name in self.times else "",
+                str(self.times.get(name, "")),
                 f"{median(run.metric('seconds') for run in runs):.1f}",
                 f"{_peak(runs):.0f}",
                 f"{self.memory[name]:.2f}" if name in self.memory else "",
@@ -263,8 +280,9 @@ class Answer:
             for name, runs in self.group.runs.items()
         ]
         caption = (
-            f"Medians over the runs that finished; times are those of {self.group.baseline}. Memory is that of the "
-            "process on a CPU, of the device on a GPU. Times hold for the machine as it was, whatever else ran on it"
+            f"Medians over the runs that finished. Times are those of {self.group.baseline}: of a step, the geometric "
+            "mean over seeds with a 95 % interval, which has a 1 in it where they aren't told apart. Memory is that of "
+            "the process on a CPU, of the device on a GPU. Times hold for the machine as it was"
         )
         return Table("costs", caption, COSTS, rows)
 

@@ -1,5 +1,6 @@
 """What a comparison asks, and the two sweeps that answer it: of learning rates, then of seeds."""
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,10 +13,11 @@ from zoo.errors import ConfigError, UserError
 from zoo.reports.groups import TWINS
 
 RATE = "training.optimizer.learning_rate"
-RATES, SEEDS = 5, 10  # how many of each by default
+RATES, RATE_SEEDS, SEEDS = 5, 3, 10  # how many of each by default
 STEP = 10**0.5  # between two rates
 ADAPTIVE = ("prelu", "swish", "method1")  # compared by default, beside the adaptive twin of the first
 Spec = dict[str, Any] | list[dict[str, Any]]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Question(Strict):
@@ -25,15 +27,15 @@ class Question(Strict):
         activations: what a config has as its activation, by label; the first is what the others are compared with.
         rates: learning rates that each is tried with, rising.
         rate_epochs: of the runs that choose the rate.
-        rate_seed: of these runs.
+        rate_seeds: of these runs, at each rate.
         seeds: of the runs that are judged.
     """
 
     activations: dict[str, Spec] = Field(min_length=2)
     rates: list[Positive] = Field(min_length=1)
     rate_epochs: Count
-    rate_seed: int
-    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field(min_length=1)
+    rate_seeds: list[Seed] = Field(min_length=1)
+    seeds: list[Seed] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _folders_differ(self):
@@ -52,19 +54,18 @@ class Question(Strict):
 
     def sweep_of_rates(self, base: str) -> dict[str, Any]:
         """Each activation at each rate, without a look at test data."""
-        fixed = {"training.epochs": self.rate_epochs, "training.seeds": [self.rate_seed]}
-        return self._sweep(
-            base,
-            fixed | {"metrics.report_batch": None, "metrics.test": False},
-            {"activation": self._choices(), RATE: self.rates},
-        )
+        fixed = {"training.epochs": self.rate_epochs, "metrics.report_batch": None, "metrics.test": False}
+        return self._sweep(base, fixed, {"activation": self._choices(), RATE: self.rates, "seed": self.rate_seeds})
 
     def sweep_of_seeds(self, base: str, chosen: Mapping[str, str]) -> dict[str, Any]:
-        """Each activation at the rate that was chosen for it, by its label."""
+        """Each activation at the rate that was chosen for it, by its label.
+
+        The activations of a seed follow one another, so that the machine is the same for them, as far as it can be.
+        """
         rates = [rate for rate in self.rates if str(rate) in chosen.values()]
         others = {label: [str(rate) for rate in rates if str(rate) != chosen[label]] for label in self.activations}
         exclude = [{"activation": [label], RATE: each} for label, each in others.items() if each]
-        axes: dict[str, list[Any]] = {"activation": self._choices(), RATE: rates, "seed": self.seeds}
+        axes: dict[str, list[Any]] = {"seed": self.seeds, "activation": self._choices(), RATE: rates}
         return self._sweep(base, {"metrics.report_batch": None}, axes) | {"outputs": ["sound"], "exclude": exclude}
 
     def _sweep(self, base: str, fixed: dict[str, Any], axes: dict[str, list[Any]]) -> dict[str, Any]:
@@ -75,18 +76,26 @@ class Question(Strict):
     def _choices(self) -> list[dict[str, Any]]:
         return [{"label": label, "value": value} for label, value in self.activations.items()]
 
+    @property
+    def said_rates(self) -> str:
+        return ", ".join(f"{rate:g}" for rate in self.rates)
+
     def effort(self) -> str:
         """How the rate of each activation is chosen."""
         if len(self.rates) == 1:
             return f"all activations have the same learning rate, {self.rates[0]:g}"
+        runs = f"{counted(len(self.rate_seeds), 'run')} of {counted(self.rate_epochs, 'epoch')} each"
+        tried = f"each activation was tried with the same {len(self.rates)} learning rates ({self.said_rates}), {runs}"
+        if len(self.rate_seeds) == 1:
+            return f"{tried}, and has the one that was best on validation data"
         return (
-            f"each activation was tried with the same {len(self.rates)} learning rates "
-            f"({', '.join(f'{rate:g}' for rate in self.rates)}), one run of {_counted(self.rate_epochs, 'epoch')} "
-            "each, and has the one that was best on validation data"
+            f"{tried}, and has the one with the best mean on validation data; of rates within a standard error of "
+            "that, the one that is as good for most activations"
         )
 
 
-def _counted(count: int, what: str) -> str:
+def counted(count: int, what: str) -> str:
+    """A number of things, in words."""
     return f"{count} {what}{'s' * (count != 1)}"
 
 
@@ -98,6 +107,7 @@ def ask(
     config: Config,
     activations: Iterable[str | Mapping[str, Any]] | Mapping[str, Any] | None = None,
     rates: int | Sequence[float] = RATES,
+    rate_seeds: int = RATE_SEEDS,
     rate_epochs: int | None = None,
     seeds: int = SEEDS,
 ) -> Question:
@@ -108,6 +118,7 @@ def ask(
         activations: names, specs with a name, or specs by label; by default the config's own, or ReLU, and
             adaptive ones.
         rates: how many learning rates around the config's, half a decade apart, or which.
+        rate_seeds: how many runs each rate is tried with.
         rate_epochs: of a run that chooses the rate; by default half of the config's, or all where its schedule counts
             epochs.
         seeds: how many fresh ones.
@@ -123,10 +134,11 @@ def ask(
         raise ConfigError("dataset.validation: 0 leaves no data to choose learning rates on; a share such as 0.1 does")
     training = config.training
     half = training.epochs if training.schedule.name == "steps" else (training.epochs + 1) // 2
-    first, fresh = training.seeds[0], (seed for seed in range(2**32) if seed != training.seeds[0])
-    chosen = [next(fresh) for _ in range(seeds)]
+    used = [(training.seeds[0] + i) % 2**32 for i in range(rate_seeds)]
+    fresh = list(itertools.islice((seed for seed in itertools.count() if seed not in used), seeds))
+    epochs = rate_epochs or half
     try:
-        return Question(activations=named, rates=tried, rate_epochs=rate_epochs or half, rate_seed=first, seeds=chosen)
+        return Question(activations=named, rates=tried, rate_epochs=epochs, rate_seeds=used, seeds=fresh)
     except ValueError as error:
         raise UserError(_first_of(error)) from None
 

@@ -4,18 +4,20 @@ from collections.abc import Mapping, Sequence
 
 from zoo.reports.judge import Verdict
 from zoo.reports.score import Score
+from zoo.reports.statistics import Ratio
 
 JUDGED = ("above", "below", "open")
 
 
-def sentence(verdicts: Sequence[Verdict], score: Score, seeds: int, times: Mapping[str, float]) -> str:
+def sentence(verdicts: Sequence[Verdict], score: Score, seeds: int, times: Mapping[str, Ratio]) -> str:
     """Of what is better, worse, and not told apart from what the others are compared with.
 
     Args:
         verdicts: one for each of the others.
         score: what they are on.
         seeds: of each activation.
-        times: by activation, how many times as long as the first one it trains, where machines allow to compare.
+        times: by activation, how many times as long as the first one it trains, where machines allow to compare; said
+            where that is known to be no 1.
     """
     if all(verdict.status == "void" for verdict in verdicts):
         return f"Nothing can be said: {'; '.join(dict.fromkeys(verdict.reason for verdict in verdicts))}."
@@ -36,7 +38,7 @@ def _gain(verdict: Verdict, score: Score) -> tuple[float, float, float]:
     return (found.mean, found.low, found.high) if score.higher else (-found.mean, -found.high, -found.low)
 
 
-def _difference(verdict: Verdict, score: Score, times: Mapping[str, float], baseline: str) -> str:
+def _difference(verdict: Verdict, score: Score, times: Mapping[str, Ratio], baseline: str) -> str:
     gain, low, high = _gain(verdict, score)
     verb = "improves" if gain > 0 else "worsens"
     if gain < 0:
@@ -46,7 +48,10 @@ def _difference(verdict: Verdict, score: Score, times: Mapping[str, float], base
     text += f" by {plain(gain)}{score.scale.after()}, 95 % interval {plain(low)} to {plain(high)}"
     if low <= 0:
         text += " (which holds for all comparisons at once, and is wider than the test that found it)"
-    return text + (f", at {times[arm]:.2f} times the training time" if arm in times else "")
+    time = times.get(arm)
+    if not time or not time.is_known:
+        return text
+    return f"{text}, at {time.value:.2f} times the training time ({time.low:.2f} to {time.high:.2f})"
 
 
 def _none(verdicts: Sequence[Verdict], score: Score, seeds: int, baseline: str, alone: bool) -> str:

@@ -36,6 +36,29 @@ def difference(x: np.ndarray, y: np.ndarray, level: float, paired: bool = False)
     return Difference(float(x.mean() - y.mean()), low, high, p, detectable)
 
 
+class Ratio(NamedTuple):
+    """How many times as large values of pairs are, by geometric mean, and an interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the interval has no 1 in it."""
+        return not self.low <= 1 <= self.high
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f}" + (f" [{self.low:.2f}, {self.high:.2f}]" if math.isfinite(self.high) else "")
+
+
+def ratio(x: np.ndarray, y: np.ndarray, level: float) -> Ratio:
+    """Of paired positive values, with an interval at 1 - level by flipped signs of their logarithms."""
+    logarithms = np.log(x) - np.log(y)
+    low, high, _ = _inverted(logarithms, np.zeros(len(x)), level, paired=True)
+    return Ratio(*(float(np.exp(each)) for each in (logarithms.mean(), low, high)))
+
+
 def smallest_p(n: int, m: int, paired: bool = False) -> float:
     """The smallest two-sided p of the exact test."""
     return min(1.0, 2 / (2**n if paired else math.comb(n + m, n)))
