@@ -41,6 +41,7 @@ from keras_adaptact.graphs import activations_of
 from zoo.data import datasets
 
 SEEDS = (0, 1, 2)
+OTHER_SEEDS = (3, 4, 5)  # with which a plain function's limit is found again: how far chance moves it
 EPOCHS, BATCH = 8, 32
 CHANCE = {"digits": 0.5, "cifar10": 0.22}  # a network with less has not trained
 LADDER = (0, -1, 1, -2, 2, -3)  # steps of factor 2 from the counterpart's limit, most telling first
@@ -135,37 +136,61 @@ class Cells:
         steps = {c.step for c in self.found if c._replace(step=0, seed=0) == cell._replace(step=0, seed=0)}
         return max((s for s in steps if self.passes(cell._replace(step=s), seeds)), default=None)
 
+    def accuracy(self, cell: Cell) -> float | None:
+        """The mean over the seeds; None while one is missing."""
+        found = [self.found.get(cell._replace(seed=seed)) for seed in SEEDS]
+        return None if None in found else float(np.mean([outcome.accuracy for outcome in found if outcome]))
 
-def bracket(cells: Cells, group: Cell, first: int, lowest: int, highest: int) -> int | None:
+    def best(self, cell: Cell) -> int | None:
+        """The step of the highest accuracy, of those that were tried with all seeds."""
+        steps = {c.step for c in self.found if c._replace(step=0, seed=0) == cell._replace(step=0, seed=0)}
+        known = {step: found for step in steps if (found := self.accuracy(cell._replace(step=step))) is not None}
+        return max(known, key=lambda step: (known[step], -step), default=None)
+
+
+def bracket(
+    cells: Cells, group: Cell, first: int, lowest: int, highest: int, seeds: tuple[int, ...] = SEEDS
+) -> int | None:
     """The next step that the search for a limit needs, from `first` up or down; None where it is found."""
     step = first
-    if cells.passes(group._replace(step=first)) is False:
-        while cells.passes(group._replace(step=step)) is False and step > lowest:
+    if cells.passes(group._replace(step=first), seeds) is False:
+        while cells.passes(group._replace(step=step), seeds) is False and step > lowest:
             step -= 1
     else:
-        while cells.passes(group._replace(step=step)) and step < highest:
+        while cells.passes(group._replace(step=step), seeds) and step < highest:
             step += 1
-    return step if cells.passes(group._replace(step=step)) is None else None
+    return step if cells.passes(group._replace(step=step), seeds) is None else None
 
 
-def plan(cells: Cells, groups: list[tuple[Cell, bool]]) -> Iterator[Cell]:
-    """The cells to run, one by one; a group is a cell without its step and seed, and whether its ladder is run whole.
+def plan(cells: Cells, groups: list[tuple[Cell, str]]) -> Iterator[Cell]:
+    """The cells to run, one by one; a group is a cell without its step and seed, and what is asked of it.
 
     A step that failed with one seed is not run with others, unless the whole ladder is.
     """
-    for group, whole in groups:
-        first, lowest, highest = OPTIMIZERS[group.optimizer][1], -99, 99
-        if group.activation in PLAIN:
-            lowest = first - LOWEST
-        else:
+    for group, asked in groups:
+        seeds = OTHER_SEEDS if asked == "other seeds" else SEEDS
+        if asked == "best rate":
+            best = [cells.best(plain) for plain in counterparts(group)]
+            steps = [step for step in best if step is not None]
+        elif asked == "ladder":
             steps = ladder(cells, group)
-            if not steps:
-                continue
-            first, lowest, highest = steps[0], min(steps), max(steps)
-        while (step := bracket(cells, group, first, lowest, highest)) is not None:
-            yield missing(cells, group._replace(step=step))[0]
-        for step in ladder(cells, group) if whole else ():
-            yield from missing(cells, group._replace(step=step))
+        else:
+            yield from towards_limit(cells, group, seeds)
+            continue
+        for step in steps:
+            yield from missing(cells, group._replace(step=step), seeds)
+
+
+def towards_limit(cells: Cells, group: Cell, seeds: tuple[int, ...]) -> Iterator[Cell]:
+    first = OPTIMIZERS[group.optimizer][1]
+    lowest, highest = first - LOWEST, 99
+    if group.activation not in PLAIN:
+        steps = ladder(cells, group)
+        if not steps:
+            return
+        first, lowest, highest = steps[0], min(steps), max(steps)
+    while (step := bracket(cells, group, first, lowest, highest, seeds)) is not None:
+        yield missing(cells, group._replace(step=step), seeds)[0]
 
 
 def ladder(cells: Cells, group: Cell) -> list[int]:
@@ -176,15 +201,18 @@ def ladder(cells: Cells, group: Cell) -> list[int]:
 
 
 def counterpart_limit(cells: Cells, group: Cell, seeds: tuple[int, ...] = SEEDS) -> int | None:
-    names = ADAPTIVE.get(group.activation, (group.activation,))
-    plain = [group._replace(activation=name, granularity="", training="") for name in names]
-    limits = [cells.limit(cell, seeds) for cell in plain]
+    limits = [cells.limit(cell, seeds) for cell in counterparts(group)]
     found = [limit for limit in limits if limit is not None]
     return min(found) if len(found) == len(limits) else None
 
 
-def missing(cells: Cells, cell: Cell) -> list[Cell]:
-    return [c for c in (cell._replace(seed=seed) for seed in SEEDS) if c not in cells.found]
+def counterparts(group: Cell) -> list[Cell]:
+    names = ADAPTIVE.get(group.activation, (group.activation,))
+    return [group._replace(activation=name, granularity="", training="") for name in names]
+
+
+def missing(cells: Cells, cell: Cell, seeds: tuple[int, ...]) -> list[Cell]:
+    return [c for c in (cell._replace(seed=seed) for seed in seeds) if c not in cells.found]
 
 
 # Running
@@ -230,9 +258,8 @@ class Group:
 
     def __init__(self, group: Cell, data_dir: Path | None):
         self.group, self.data = group, images(group.data, data_dir)
-        built = [self.build(seed) for seed in SEEDS]
-        self.starts = [model.get_weights() for model in built]
-        self.model = built[0]
+        self.model = self.build(SEEDS[0])
+        self.starts = {SEEDS[0]: self.model.get_weights()}
         kind, first = OPTIMIZERS[group.optimizer]
         optimizer = kind(2.0**first)
         if group.training == "limited":
@@ -258,6 +285,8 @@ class Group:
     def run(self, cell: Cell) -> Outcome:
         began = time.perf_counter()
         x, y, tx, ty = self.data
+        if cell.seed not in self.starts:
+            self.starts[cell.seed] = self.build(cell.seed).get_weights()
         self.model.set_weights(self.starts[cell.seed])
         for variable, value in zip(self.optimizer.variables, self.fresh, strict=True):
             variable.assign(value)
@@ -296,23 +325,30 @@ class Group:
 
 
 MAIN = tuple(ADAPTIVE)[:5]
-ROUNDS = (  # most telling first: optimizers, activations, granularities, whether whole ladders
-    (("momentum", "adam"), MAIN, ("layer",), False),
-    (("sgd", "rmsprop", "adamw"), MAIN, ("layer",), False),
-    (("momentum", "adam"), tuple(ADAPTIVE), ("layer", "channel"), False),
-    (tuple(OPTIMIZERS), tuple(ADAPTIVE), ("layer", "channel"), True),
+FIVE = tuple(OPTIMIZERS)[:5]
+ROUNDS = (  # most telling first: optimizers, activations, granularities, and what is asked of each
+    (("momentum", "adam"), MAIN, ("layer",), "limit"),
+    (FIVE, MAIN, ("layer",), "limit"),
+    (FIVE, tuple(ADAPTIVE), ("layer", "channel"), "limit"),
+    (FIVE, PLAIN, ("",), "other seeds"),
+    (FIVE, MAIN, ("layer",), "best rate"),
+    (tuple(OPTIMIZERS), tuple(ADAPTIVE), ("layer", "channel"), "ladder"),
 )
+ASKED = tuple(dict.fromkeys(what for *_, what in ROUNDS))
 
 
-def groups_of(networks, optimizers, data: str, trainings) -> Iterator[tuple[Cell, bool]]:
+def groups_of(networks, optimizers, data: str, trainings, asked) -> Iterator[tuple[Cell, str]]:
     """All groups, most telling first; plain functions before the adaptive ones that are measured by them."""
-    for chosen, activations, granularities, whole in ROUNDS:
-        for optimizer, network in ((o, n) for o in chosen if o in optimizers for n in networks):
+    for chosen, activations, granularities, what in ROUNDS:
+        for optimizer, network in ((o, n) for o in chosen if o in optimizers for n in networks if what in asked):
             start = Cell(network, data, optimizer, "", "", "", 0, 0)
+            if activations is PLAIN:
+                yield from ((start._replace(activation=name), what) for name in PLAIN)
+                continue
             for plain in dict.fromkeys(name for activation in activations for name in ADAPTIVE[activation]):
-                yield start._replace(activation=plain), whole
+                yield start._replace(activation=plain), "limit"
             for granularity, name, training in product(granularities, activations, trainings):
-                yield start._replace(activation=name, granularity=granularity, training=training), whole
+                yield start._replace(activation=name, granularity=granularity, training=training), what
 
 
 def parser() -> argparse.ArgumentParser:
@@ -322,6 +358,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--optimizers", nargs="+", choices=OPTIMIZERS, default=list(OPTIMIZERS))
     parser.add_argument("--trainings", nargs="+", choices=TRAININGS, default=list(TRAININGS))
+    parser.add_argument("--asked", nargs="+", choices=ASKED, default=list(ASKED), help="what of each group")
     parser.add_argument("--data", choices=CHANCE, default="digits")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder with CIFAR-10, as for zoo.train")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no further cell after so long")
@@ -332,7 +369,7 @@ def main() -> int:
     chosen = parser().parse_args()
     networks = [list(NETWORKS)[chosen.part - 1]] if chosen.part else chosen.networks
     cells, began, group = Cells(chosen.out), time.monotonic(), None
-    for cell in plan(cells, groups_of(networks, chosen.optimizers, chosen.data, chosen.trainings)):
+    for cell in plan(cells, groups_of(networks, chosen.optimizers, chosen.data, chosen.trainings, chosen.asked)):
         if time.monotonic() - began > chosen.minutes * 60:
             break
         if group is None or group.group != cell._replace(step=0, seed=0):

@@ -64,6 +64,36 @@ def summary(cells: grid.Cells) -> list[str]:
     return lines
 
 
+def by_chance(cells: grid.Cells) -> str:
+    """How far limits of plain functions lie apart with other seeds."""
+    apart = []
+    for group in {c._replace(step=0, seed=0): None for c in cells.found if c.seed in grid.OTHER_SEEDS}:
+        if next(grid.towards_limit(cells, group, grid.OTHER_SEEDS), None) is None:
+            limits = [cells.limit(group, seeds) for seeds in (grid.SEEDS, grid.OTHER_SEEDS)]
+            if None not in limits:
+                apart.append(limits[1] - limits[0])
+    below, two, above = sum(s < 0 for s in apart), sum(s < -1 for s in apart), sum(s > 0 for s in apart)
+    return f"plain with other seeds: of {len(apart)} limits {below} below, {two} by two or more, {above} above"
+
+
+def at_best_rates(cells: grid.Cells) -> str:
+    """Accuracy at the counterpart's best rate, where the activation trained without the limit."""
+    found = []
+    for group in groups(cells):
+        best = [step for plain in grid.counterparts(group) if (step := cells.best(plain)) is not None]
+        for step in dict.fromkeys(best):
+            pair = [group._replace(step=step, training=training) for training in grid.TRAININGS]
+            values = [cells.accuracy(cell) for cell in pair]
+            if None not in values and cells.passes(pair[0]):
+                found.append(values)
+    if not found:
+        return "no pair at a best rate"
+    bare, limited = np.mean(found, axis=0)
+    return (
+        f"at the counterpart's best rate, mean accuracy of {len(found)} pairs: bare {bare:.4f}, limited {limited:.4f}"
+    )
+
+
 def draw(cells: grid.Cells, path: Path, optimizer: str) -> None:
     """Accuracy, the worst seed's, against the rate in steps from the counterpart's limit."""
     from matplotlib import pyplot
@@ -122,7 +152,7 @@ def main() -> int:
     parser.add_argument("--optimizer", choices=grid.OPTIMIZERS, default="momentum", help="of the picture")
     arguments = parser.parse_args()
     cells = grid.Cells(arguments.cells)
-    print("\n".join([*table(cells), "", *summary(cells)]))
+    print("\n".join([*table(cells), "", *summary(cells), by_chance(cells), at_best_rates(cells)]))
     if arguments.out:
         draw(cells, arguments.out, arguments.optimizer)
     return 0
