@@ -318,6 +318,12 @@ CHANNELS_FIRST = pytest.mark.skipif(
     keras.backend.backend() == "tensorflow", reason="TensorFlow on CPU convolves channels_last only"
 )
 
+RECURRENT = pytest.mark.xfail(
+    keras.config.is_nnx_enabled(),
+    strict=True,
+    reason="Keras's recurrent layers set attributes of their cells in a scan",
+)
+
 
 @pytest.mark.parametrize(
     "make, shape, channels",
@@ -333,9 +339,9 @@ CHANNELS_FIRST = pytest.mark.skipif(
         (lambda **on: layers.DepthwiseConv2D(2, depth_multiplier=2, **on), (6, 6, 3), 6),
         (lambda **on: layers.SeparableConv1D(5, 2, **on), (6, 3), 5),
         (lambda **on: layers.EinsumDense("abc,cd->abd", (6, 5), **on), (6, 3), 5),
-        (lambda **on: layers.SimpleRNN(5, **on), (6, 3), 5),
-        (lambda **on: layers.Bidirectional(layers.LSTM(5, **on)), (6, 3), 5),
-        (lambda **on: layers.GRU(5, **on), (6, 3), 5),
+        pytest.param(lambda **on: layers.SimpleRNN(5, **on), (6, 3), 5, marks=RECURRENT),
+        pytest.param(lambda **on: layers.Bidirectional(layers.LSTM(5, **on)), (6, 3), 5, marks=RECURRENT),
+        pytest.param(lambda **on: layers.GRU(5, **on), (6, 3), 5, marks=RECURRENT),
         (lambda **on: layers.TimeDistributed(layers.Dense(5, **on)), (6, 3), 5),
     ],
 )
