@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import in_process
 import numpy as np
 import pytest
 from scipy import stats
@@ -228,7 +229,8 @@ def test_another_question_is_another_folder(network, made_up, capsys):
     assert asked(network, "--activations", "relu", "swish") == 2
     assert "begun with another activations: relu, tanh, now relu, swish; give another --out" in capsys.readouterr().err
     assert asked(network, "--activations", "relu", "tanh", "--set", "training.batch_size=8") == 2
-    assert "begun with another config's training" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "begun with another config's training: batch_size 16, now batch_size 8; give" in said
     (network.parent / "full").mkdir()
     (network.parent / "full" / "mine.txt").write_text("mine")
     assert asked(network, "--activations", "relu", "tanh", "--out", str(network.parent / "full")) == 2
@@ -257,15 +259,6 @@ def test_a_dry_run_measures_steps(network, monkeypatch, capsys):
     assert cost.of(3) == pytest.approx(cost.start + 3 * cost.epoch)
 
 
-def in_this_process(sweep, planned, lock, deadline, show):
-    folder = sweep.folder(planned)
-    if (folder / "environment.json").exists():
-        train.resume(folder)
-    else:
-        train.run(planned.config, folder)
-    return sweep.state(planned)
-
-
 def test_a_kill_changes_nothing(network, tmp_path, monkeypatch):
     """kill -9 in the first run, then the rest: the same histories as those of a comparison that nobody cut off."""
     options = {"training.epochs": 12}
@@ -291,7 +284,7 @@ def test_a_kill_changes_nothing(network, tmp_path, monkeypatch):
     os.killpg(running.pid, signal.SIGKILL)
     running.communicate()
     assert options and not (cut / "seeds").exists()
-    monkeypatch.setattr(SweepFolder, "run", in_this_process)
+    in_process.patch(monkeypatch)
     for out in (whole, cut):
         assert command.main([str(network), *words_, "--out", str(out)]) == 0
     histories = sorted(path.relative_to(whole) for path in whole.glob("*/runs/*/history.csv"))

@@ -5,12 +5,13 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo import owncode, signals
 from zoo.command import count, run_command, seconds
+from zoo.errors import UserError
 from zoo.sweeps import cluster
 
 FAILED = 1  # exit status where a run failed
@@ -22,9 +23,11 @@ if TYPE_CHECKING:  # so that --help needs neither a backend nor pydantic
 
 
 def compare(
-    config: str | Path | Mapping[str, Any],
+    network: str | Path | Mapping[str, Any] | Callable[..., Any],
+    data: Mapping[str, Any] | None = None,
     activations: Iterable[str | Mapping[str, Any]] | Mapping[str, Any] | None = None,
     *,
+    settings: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     rates: int | Sequence[float] = 5,
     rate_seeds: int = 3,
@@ -38,18 +41,36 @@ def compare(
     ```python
     from zoo.compare import compare
 
-    answer = compare("configs/quickstart.json", ["relu", "arelu", "method1"], out="comparisons/first")
+    answer = compare("configs/quickstart.json", activations=["relu", "arelu", "method1"], out="comparisons/first")
     print(answer.sentence)
     ```
+
+    In a notebook, with a function that builds the network, and arrays:
+
+    ```python
+    def build(activation):
+        inputs = keras.Input((20,))
+        return keras.Model(inputs, keras.layers.Dense(2)(activation("hidden")(keras.layers.Dense(64)(inputs))))
+
+    data = {"x_train": x, "y_train": y, "x_test": x_test, "y_test": y_test}
+    answer = compare(build, data, activations=["relu", "arelu"], settings={"training": {"epochs": 20}})
+    ```
+
+    The function, what it uses, and the arrays are then written into the folder, as network.py and data.npz.
 
     Each activation is tried with the same learning rates on validation data, then trained with fresh seeds at its best
     rate and judged on test data, by exact permutation tests that are corrected by Holm's method.
 
     Args:
-        config: the network, its data and how it is trained: a JSON file, or what one holds; paths in it
-            start from the file's folder, or from the working directory.
+        network: the config of the network, its data and how it is trained: a JSON file, or what one holds; paths in
+            it start from the file's folder, or from the working directory. Or a function `build(activation)` that
+            returns the network, or where it is: "my_nets.py:build".
+        data: with a function: arrays x_train, y_train, x_test and y_test, and x_validation and y_validation where
+            there are some; or what a config has as its dataset, such as {"folder": "pictures/"}.
         activations: names, specs with a name, or specs by label; the first is what the others are compared with. By
             default the config's own, or ReLU, and adaptive ones.
+        settings: with a function: other sections of a config, such as {"training": {"epochs": 20, "batch_size": 64}};
+            "model" has options of the function.
         out: the folder; by default comparisons/NAME.
         rates: how many learning rates around the config's, half a decade apart, or which.
         rate_seeds: how many runs each rate is tried with. Of rates that these can't tell from the best of an
@@ -66,29 +87,31 @@ def compare(
     Raises:
         UserError: for a mistake in the config, the data or an argument, in one line.
     """
-    from zoo import files
-    from zoo.config import paths
+    from zoo.comparisons import inputs
 
     with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "network.json" if isinstance(config, Mapping) else Path(config)
-        if isinstance(config, Mapping):
-            files.write_json(path, paths.absolute(dict(config), Path.cwd()))
-        asked = _Asked(path, [], data_dir, Path(out) if out else HERE / path.stem)
-        folder = asked.folder(activations, rates, rate_seeds, rate_epochs, seeds)
-        return asked.answer(folder, time_budget)
+        try:
+            name, path, carried = inputs.prepare(network, data, settings or {}, Path(place))
+            asked = _Asked(path, [], data_dir, Path(out) if out else HERE / name, carried)
+            folder = asked.folder(activations, rates, rate_seeds, rate_epochs, seeds)
+            return asked.answer(folder, time_budget)
+        except UserError as error:  # without a folder that is gone by now
+            raise type(error)(str(error).replace(f"{place}{os.sep}", "")) from error.__cause__
 
 
 class _Asked:
     """What a command or a call is given."""
 
-    def __init__(self, path: Path, overrides: list[str], data_dir: Path | None, out: Path):
+    def __init__(
+        self, path: Path, overrides: list[str], data_dir: Path | None, out: Path, carried: Sequence[Path] = ()
+    ):
         from zoo import backend
         from zoo.comparisons.folder import begun_on
         from zoo.config import load
 
-        self.path, self.overrides, self.data_dir, self.out = path, overrides, data_dir, out
+        self.path, self.overrides, self.data_dir, self.out, self.carried = path, overrides, data_dir, out, carried
         self.began = time.monotonic()
-        self.config = load(path, overrides)
+        self.config = load(path, overrides, folder=out if carried else None)
         loaded = sys.modules.get("keras")
         self.backend = loaded.config.backend() if loaded else backend.choose(begun_on(out))
         os.environ["KERAS_BACKEND"] = self.backend  # for its runs
@@ -100,14 +123,14 @@ class _Asked:
 
         asked = ask(self.config, *question)
         costs.check(self.path, self.overrides, asked)
-        return Folder(self.out, self.config, asked, self.backend)
+        return Folder(self.out, self.config, asked, self.backend, self.carried)
 
     def costs(self, folder: "Folder") -> dict[str, Any]:
         """What runs take, measured where it isn't known yet."""
         from zoo.comparisons.costs import measure
 
         if not folder.costs:
-            print(f"{self.path} on the {self.backend} backend, each activation for a few seconds first", flush=True)
+            _say(f"{self.out} on the {self.backend} backend, each activation for a few seconds first")
         return folder.costs or measure(self.path, self.overrides, folder.question, self.data_dir, _say)
 
     def answer(

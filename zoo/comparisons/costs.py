@@ -12,6 +12,8 @@ from zoo.errors import UserError
 from zoo.process import supervise
 from zoo.training.progress import Cost
 
+ERROR = "error: "  # before what a command finds wrong
+
 
 def check(path: Path, overrides: Sequence[str], question: Question) -> None:
     """
@@ -48,8 +50,7 @@ def measure(
                 raise signals.Stop
             cost = Cost.read(last)
             if code or cost is None:
-                _say_more(log)
-                raise UserError(f"{label}: {last.removeprefix('error: ') or f'ended with status {code}'}")
+                raise UserError(f"{label}: {_why(log) or last or f'ended with status {code}'}")
             found[label] = cost
             show(f"{label}: {cost.start:.1f} s to start, {cost.epoch:.3g} s an epoch")
     return found
@@ -60,8 +61,11 @@ def _with(overrides: Sequence[str], spec: Spec) -> list[str]:
     return [*kept, f"activation={json.dumps(spec)}"]
 
 
-def _say_more(log: Path) -> None:
-    """All but the last line, such as a traceback of its user's own code."""
+def _why(log: Path) -> str:
+    """The line that says what was wrong; prints the others, such as a traceback of its user's own code."""
     lines = log.read_text(encoding="utf-8").rstrip().splitlines()
-    for line in lines[:-1]:
-        print(line, file=sys.stderr)
+    said = next((line for line in reversed(lines) if line.startswith(ERROR)), "")
+    for line in lines:
+        if line != said:
+            print(line, file=sys.stderr)
+    return said.removeprefix(ERROR)

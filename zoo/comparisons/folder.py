@@ -1,8 +1,12 @@
 """The folder of a comparison: what it asks, its two sweeps and their runs, and its report."""
 
+import filecmp
+import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +41,14 @@ class Folder:
         config: the network, its data and how it is trained.
         question: what is asked of it.
         backend: that its runs are trained on.
+        carried: files that the config names as lying in the folder, where they are to be copied from.
 
     Raises:
         UserError: where the folder holds anything else, or a comparison that asks something else.
     """
 
-    def __init__(self, out: Path, config: Config, question: Question, backend: str):
-        self.out, self.config, self.question, self.backend = out, config, question, backend
+    def __init__(self, out: Path, config: Config, question: Question, backend: str, carried: Sequence[Path] = ()):
+        self.out, self.config, self.question, self.backend, self.carried = out, config, question, backend, carried
         self.record: dict[str, Any] = {}
         if (out / RECORD).exists():
             self.record = files.read_json(out / RECORD, "question", "base", "backend", "costs", "looks")
@@ -66,9 +71,12 @@ class Folder:
         for what, before, asked in pairs:
             if before != asked or (isinstance(asked, dict) and list(before) != list(asked)):
                 raise UserError(
-                    f"{self.out}: this comparison was begun with another {what}: {_short(before)}, now "
-                    f"{_short(asked)}; give another --out"
+                    f"{self.out}: this comparison was begun with another {what}: {_short(before, asked)}, now "
+                    f"{_short(asked, before)}; give another --out"
                 )
+        for path in self.carried:
+            if (self.out / path.name).exists() and not filecmp.cmp(path, self.out / path.name, shallow=False):
+                raise UserError(f"{self.out / path.name}: this comparison was begun with another one; give another out")
         if seeds[0] != seeds[1][: len(seeds[0])]:
             raise UserError(
                 f"{self.out}: this comparison has {len(seeds[0])} seeds, which can grow and not become "
@@ -87,6 +95,9 @@ class Folder:
         except OSError as error:
             raise UserError(f"{self.out}: no folder can be made here: {error.strerror}") from None
         self._write(costs={label: list(cost) for label, cost in costs.items()})
+        for path in self.carried:
+            if not (self.out / path.name).exists():
+                files.write_whole(self.out / path.name, partial(shutil.copyfile, path), manifest.claim)
         files.write_own_json(self.out / BASE, self.record["base"])
         files.write_own_json(self.out / f"{RATES}.json", self.question.sweep_of_rates(BASE))
 
@@ -181,6 +192,9 @@ class Folder:
         return choose(tried)
 
 
-def _short(value: Any) -> str:
+def _short(value: Any, other: Any) -> str:
+    """A value, of an object what another one has not."""
+    if isinstance(value, dict) and isinstance(other, dict) and list(value) == list(other):
+        value = [f"{key} {json.dumps(each)}" for key, each in value.items() if each != other[key]]
     text = ", ".join(map(str, value)) if isinstance(value, dict | list) else str(value)
     return text if len(text) < 120 else f"{text[:100]}..."

@@ -15,7 +15,7 @@ from zoo.environment import memory_of_machine
 from zoo.errors import DataError
 
 if TYPE_CHECKING:
-    from zoo.config.own import File, Folder, Loaded
+    from zoo.config.own import File, Folder, Loaded, OwnData
 
 SPLITS = ("train", "validation", "test")
 NEEDED = ("x_train", "y_train", "x_test", "y_test")
@@ -40,6 +40,16 @@ def load(settings: "File | Folder | Loaded") -> tuple[Parts, tuple[str, ...], st
     else:
         where = settings.folder
         arrays = _of_folder(Path(where), settings)
+    named = where if hasattr(settings, "load") and not where.rpartition(":")[0].endswith(".py") else Path(where).name
+    return *read(where, arrays, settings), f"own data, {named}"
+
+
+def read(where: str, arrays: Mapping[str, Any], settings: "OwnData") -> tuple[Parts, tuple[str, ...]]:
+    """The splits of arrays by name, and the names of the classes; errors call the arrays `where`.
+
+    Raises:
+        DataError: for whatever can't be trained on.
+    """
     _check_names(where, arrays)
     inputs = {s: _inputs(f"{where}: x_{s}", arrays[f"x_{s}"]) for s in SPLITS if f"x_{s}" in arrays}
     _check_shapes(where, inputs)
@@ -47,8 +57,7 @@ def load(settings: "File | Folder | Loaded") -> tuple[Parts, tuple[str, ...], st
     for split, x in inputs.items():
         if len(x) != len(found[split]):
             raise DataError(f"{where}: x_{split} has {len(x):,} samples, and y_{split} {len(found[split]):,} targets")
-    named = where if hasattr(settings, "load") and not where.rpartition(":")[0].endswith(".py") else Path(where).name
-    return {split: Split(x, found[split]) for split, x in inputs.items()}, classes, f"own data, {named}"
+    return {split: Split(x, found[split]) for split, x in inputs.items()}, classes
 
 
 def _check_names(where: str, arrays: Mapping[str, Any]) -> None:
