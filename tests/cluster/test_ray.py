@@ -120,7 +120,7 @@ def test_failures_are_shown_as_without_ray(cluster, described, tmp_path):
 def test_no_cluster_is_one_line(described, tmp_path, capsys):
     assert sweep.main([str(described), "--out", str(tmp_path / "out"), "--ray", "no address"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: --ray no address: no cluster answers")
+    assert line.startswith("error: --ray no address: can't reach the cluster")
 
 
 def test_the_runs_after_a_search_are_as_without_ray(cluster, tmp_path):

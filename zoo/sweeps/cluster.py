@@ -241,6 +241,7 @@ def _report(task: Task, watcher: Watcher, begun: set[str]) -> None:
 def _do(folder: str, cpus: int, call: Callable[[], str]) -> str:
     """Runs a task on a node, in the given folder and with as many threads as CPUs."""
     os.chdir(folder)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Ray cancels by it; a cluster begun by `&` ignores it
     for name in THREADS:
         os.environ.setdefault(name, str(cpus))
     return call()
