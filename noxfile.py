@@ -75,9 +75,10 @@ def exchange(session: nox.Session) -> None:
 
 @nox.session
 def examples(session: nox.Session) -> None:
-    """The notebook, on the results in this repository."""
+    """The notebooks; the one for a start installs the library by its own first line."""
     session.install(*CONSTRAINTS, "ipykernel", "matplotlib", "nbclient", "pandas")
-    session.run("jupyter", "execute", "examples/analysis.ipynb")
+    pinned = {"PIP_CONSTRAINT": str(Path("constraints.txt").resolve())}
+    session.run("jupyter", "execute", "examples/analysis.ipynb", "examples/first-steps.ipynb", env=pinned)
 
 
 @nox.session
