@@ -1,6 +1,6 @@
 """What an activation costs: forward, backward and the bytes kept between them, against ReLU and the plain formula.
 
-    KERAS_BACKEND=jax python benchmarks/activations.py --out benchmarks/results/activations-cpu-jax.json
+    KERAS_BACKEND=jax python benchmarks/activations.py --out benchmarks/results/speed.json
 
 Everything runs in one process, in turns, so that ratios hold while the machine's speed drifts; a time is the minimum
 and the median over the turns. "plain" is the formula as it stands, "compiled" the same under the backend's compiler
@@ -28,10 +28,10 @@ BACKEND = chosen_backend.choose()  # before Keras is imported
 
 import keras
 import numpy as np
+import tables
 from keras import ops
 
 import keras_adaptact as ka
-from zoo import files
 
 SPECS = {
     "relu": "relu",
@@ -289,9 +289,8 @@ def main():
         )
     if arguments.out:
         environment = describe_environment("normal random numbers", ["python", *sys.argv])
-        files.write_json(
-            arguments.out, {"environment": environment, "shape": shape, "dtype": arguments.dtype, "rows": rows}
-        )
+        content = {"environment": environment, "shape": shape, "dtype": arguments.dtype, "rows": rows}
+        tables.write_part(arguments.out, content, "activations", BACKEND)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Whether `zoo.compare` finds a difference where there is none, and a planted one.
 
-    KERAS_BACKEND=torch python benchmarks/compare.py --first 200 --out benchmarks/results/compare.json
-    KERAS_BACKEND=torch python benchmarks/compare.py --planted --out benchmarks/results/compare-planted.json
+    KERAS_BACKEND=torch python benchmarks/compare.py --first 200 --out benchmarks/results/decisions.json
+    KERAS_BACKEND=torch python benchmarks/compare.py --planted --out benchmarks/results/decisions.json
 
 Each repetition is a whole comparison of LeNet on few digits with ReLU as "relu" and as "again": two learning rates
 with three runs each, then five seeds of each. No two repetitions share a seed, and --first begins with others. Seeds
@@ -25,6 +25,7 @@ from zoo import backend
 backend.choose()
 
 import numpy as np
+import tables
 
 from zoo import config, files, train
 from zoo.comparisons.folder import Folder
@@ -130,7 +131,7 @@ def main() -> int:
         print(found["sentence"])
         if arguments.out:
             environment = describe_environment("made", ["python", *sys.argv])
-            files.write_json(arguments.out, {"environment": environment, "answer": found})
+            tables.write_part(arguments.out, {"environment": environment, "answer": found}, "compare", "planted")
         return 0
     rows = []
     for number in range(arguments.first, arguments.first + arguments.repetitions):
@@ -140,10 +141,8 @@ def main() -> int:
         if arguments.out:
             told = sum(row["verdict"] in ("above", "below") for row in rows)
             environment = describe_environment("digits", ["python", *sys.argv])
-            files.write_json(
-                arguments.out,
-                {"environment": environment, "told_apart": told, "of": len(rows), "rows": rows},
-            )
+            content = {"environment": environment, "told_apart": told, "of": len(rows), "rows": rows}
+            tables.write_part(arguments.out, content, "compare", "alike")
     return 0
 
 

@@ -1,6 +1,6 @@
 """What can be shipped from a backend: networks exported in each format of Keras, run elsewhere, and compared.
 
-    KERAS_BACKEND=torch python benchmarks/export.py --out benchmarks/results/export-torch.json
+    KERAS_BACKEND=torch python benchmarks/export.py --out benchmarks/results/models.json
 
 Needs, for what it tries: onnx, onnxruntime and onnxscript (torch), tf2onnx (TensorFlow) or jax2onnx (JAX); openvino;
 ai-edge-litert, from torch also litert-torch; tensorflow. A difference is the largest of any output, relative to the
@@ -25,12 +25,13 @@ BACKEND = backend.choose()  # before Keras is imported
 
 import keras
 import numpy as np
+import tables
 from runtimes import FORMATS, MEMBERS, exported
 from surgery import NETWORKS, images, rule, settled, spread
 from surgery import network as of_keras
 
 import keras_adaptact as ka
-from zoo import files, models
+from zoo import models
 from zoo.config.schema import Config
 
 SIZE = 32  # of images
@@ -136,7 +137,7 @@ def main() -> int:
                 print(f"{BACKEND:10} {name:24} {label:10} {kind:15} {found}", flush=True)
     if arguments.out:
         environment = describe_environment("random numbers", ["python", "benchmarks/export.py", *sys.argv[1:]])
-        files.write_json(arguments.out, {"environment": environment, "rows": rows})
+        tables.write_part(arguments.out, {"environment": environment, "rows": rows}, "export", BACKEND)
     return 0
 
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import tables
 from scipy import stats
 
 ROOT = Path(__file__).parents[1]
@@ -21,11 +22,9 @@ from zoo.reports import statistics
 
 backend.choose()
 
-from zoo import files
 from zoo.reports import judge
 from zoo.reports.judge import Arm, Comparison, Section
 
-OUT = ROOT / "benchmarks" / "results" / "judge.json"
 NAMES = ("relu", "sigmoid", "asigmoid", "tanh", "atanh", "arelu", "method1", "method2")
 PLAN = (
     *(Comparison(name, "relu") for name in NAMES[1:]),
@@ -117,7 +116,7 @@ def measure(reports: int) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description="How often the judge is wrong.")
     parser.add_argument("--reports", type=int, default=1_000, help="simulated reports of each line")
-    parser.add_argument("--out", type=Path, default=OUT, help="JSON file")
+    parser.add_argument("--out", type=Path, default=tables.RESULTS / "decisions.json", help="JSON file")
     arguments = parser.parse_args()
     began = time.monotonic()
     measured = measure(arguments.reports)
@@ -126,7 +125,7 @@ def main() -> None:
             print(f"{what}, {name}: " + ", ".join(f"{key} {value}" for key, value in line.items()))
     environment = describe_environment("simulated", ["python", "benchmarks/judge.py", *sys.argv[1:]])
     content = {"environment": environment, "seconds": round(time.monotonic() - began, 1), "measured": measured}
-    files.write_json(arguments.out, content)
+    tables.write_part(arguments.out, content, "judge")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What an activation costs in a whole training step: time a step and peak memory, against ReLU.
 
-    KERAS_BACKEND=jax python benchmarks/networks.py --memory --out benchmarks/results/networks-cpu-jax.json
+    KERAS_BACKEND=jax python benchmarks/networks.py --memory --out benchmarks/results/speed.json
 
 Plain Keras `fit` on random images, the activations in turns in one process; a time is the minimum and the median over
 the turns, and the ratio is the median over the turns of what an activation took over what ReLU took just before.
@@ -23,8 +23,9 @@ BACKEND = chosen_backend.choose()  # before Keras is imported
 
 import keras
 import numpy as np
+import tables
 
-from zoo import config, files, models
+from zoo import config, models
 from zoo.data import pipeline
 from zoo.training import memory
 
@@ -116,9 +117,8 @@ def main() -> None:
             rows.append(row)
     if arguments.out:
         environment = describe_environment("normal random numbers", ["python", *sys.argv])
-        files.write_json(
-            arguments.out, {"environment": environment, "batch": arguments.batch, "stem": arguments.stem, "rows": rows}
-        )
+        content = {"environment": environment, "batch": arguments.batch, "stem": arguments.stem, "rows": rows}
+        tables.write_part(arguments.out, content, "networks", BACKEND)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Whether the Bayesian search finds a planted optimum of fixed mixing weights more often than the random one.
 
-    KERAS_BACKEND=jax python benchmarks/planted.py --out benchmarks/results/planted.json
+    KERAS_BACKEND=jax python benchmarks/planted.py --out benchmarks/results/decisions.json
 
 The objective is minus the distance from a point of the simplex, drawn for each seed, to the weights that a trial
 proposes: nothing is trained. It counts as found where one of the trials comes nearer than 0.05.
@@ -20,10 +20,10 @@ from zoo.environment import describe_environment
 backend.choose()  # before KerasTuner imports Keras
 
 import numpy as np
+import tables
 
 from tuner.searches import oracles
 from tuner.searches.outcome import Outcome
-from zoo import files
 
 NEAR = 0.05
 
@@ -67,7 +67,8 @@ def main() -> int:
     print(f"found: bayesian {counts['bayesian']}, random {counts['random']} of {len(rows)}")
     if arguments.out:
         environment = describe_environment("none", ["python", "benchmarks/planted.py", *sys.argv[1:]])
-        files.write_json(arguments.out, {"environment": environment, "trials": arguments.trials, "rows": rows})
+        content = {"environment": environment, "trials": arguments.trials, "rows": rows}
+        tables.write_part(arguments.out, content, "planted")
     return 0
 
 

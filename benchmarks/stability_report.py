@@ -17,6 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import numpy as np
 import stability as grid
 
+from zoo.reports import document
+
 COLOURS = {"": "black", "bare": "tab:red", "limited": "tab:blue"}
 
 
@@ -132,7 +134,10 @@ def draw(cells: grid.Cells, path: Path, optimizer: str) -> None:
     figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3, frameon=False)
     figure.suptitle(f"Worst accuracy of three seeds, {optimizer}", y=0.02, fontsize="small", color="0.3")
     figure.tight_layout(rect=(0, 0.03, 1, 0.96))
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    if path.suffix == ".svg":
+        path.write_text(document.svg(figure), encoding="utf-8")
+    else:
+        figure.savefig(path)
 
 
 def curve(axis, cells: grid.Cells, group: grid.Cell, limit: int, colour: str, label: str) -> None:

@@ -1,6 +1,6 @@
 """What the median rule would have saved in a search that stopped no trial, and how often it would have lost the best.
 
-    python benchmarks/stopping.py searches/without --out benchmarks/results/stopping.json
+    python benchmarks/stopping.py searches/without --out benchmarks/results/decisions.json
 
 The search's own curves are gone through in 1,000 random orders, as if its trials had come in that order, which is as
 likely where they were drawn at random. Nothing is trained. Epochs stand for time.
@@ -20,10 +20,10 @@ from zoo.environment import describe_environment
 backend.choose()  # before KerasTuner imports Keras
 
 import numpy as np
+import tables
 
 from tuner.searches import oracle, space
 from tuner.searches.folder import Folder
-from zoo import files
 
 ORDERS = 1000
 
@@ -65,10 +65,8 @@ def main() -> int:
     if arguments.out:
         environment = describe_environment("curves of a search", ["python", "benchmarks/stopping.py", *sys.argv[1:]])
         search = found.search.model_dump(by_alias=True, mode="json")
-        files.write_json(
-            arguments.out,
-            {"environment": environment, "search": search, "orders": ORDERS, "rows": rows, "curves": curves},
-        )
+        content = {"environment": environment, "search": search, "orders": ORDERS, "rows": rows, "curves": curves}
+        tables.write_part(arguments.out, content, "stopping")
     return 0
 
 

@@ -1,6 +1,6 @@
 """Activations replaced and folded in every network of keras.applications and in backbones of KerasHub.
 
-    KERAS_BACKEND=torch python benchmarks/surgery.py --out benchmarks/results/surgery-torch.json
+    KERAS_BACKEND=torch python benchmarks/surgery.py --out benchmarks/results/models.json
 
 For each network, with random weights and the smallest images that it takes: how many sites are replaced and kept, and
 why; the largest difference of a direct call's outputs, and how far these outputs differ among images (relative to the
@@ -23,15 +23,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from zoo import backend
 
-backend.choose()  # before Keras is imported
+BACKEND = backend.choose()  # before Keras is imported
 
 import keras
 import numpy as np
+import tables
 from backbones import BACKBONES, backbone
 from float64 import computing_in_float64
 
 import keras_adaptact as ka
-from zoo import files
 from zoo.environment import describe_environment
 
 SILU, GELU, RELU6 = ({"name": "adaptive", "function": name} for name in ("silu", "gelu", "relu6"))
@@ -170,7 +170,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, metavar="FILE")
     arguments = parser.parse_args()
     about = describe_environment("random numbers", ["python", "benchmarks/surgery.py", *sys.argv[1:]])
-    rows = files.read_json(arguments.out)["rows"] if arguments.resume and arguments.out.exists() else []
+    measured = tables.part(arguments.out, "surgery", BACKEND) if arguments.resume else {}
+    rows = measured.get("rows", [])
     for name in arguments.only:
         if any(row["network"] == name for row in rows):
             continue
@@ -179,7 +180,7 @@ def main() -> int:
         rows.append(row)
         print(f"{time.perf_counter() - began:.0f} s: {row}", flush=True)
         if arguments.out:
-            files.write_json(arguments.out, {"environment": about, "rows": rows})
+            tables.write_part(arguments.out, {"environment": about, "rows": rows}, "surgery", BACKEND)
         keras.utils.clear_session()
     return 0
 

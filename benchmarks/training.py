@@ -1,6 +1,6 @@
 """How fast the zoo trains against plain Keras `fit`, on the same network and images, without augmentation.
 
-    KERAS_BACKEND=jax python benchmarks/training.py --only lenet --out benchmarks/results/training-cpu-jax.json
+    KERAS_BACKEND=jax python benchmarks/training.py --only lenet --out benchmarks/results/speed.json
 
 The two train epochs in turns in one process, each first in every other turn, on the same number of random images in
 whole batches, with the config's recipe. `fit` gets its images standardized already; the zoo standardizes each batch.
@@ -24,8 +24,9 @@ BACKEND = chosen_backend.choose()  # before Keras is imported
 
 import keras
 import numpy as np
+import tables
 
-from zoo import config, files, models
+from zoo import config, models
 from zoo.data import datasets, pipeline
 from zoo.training.optimizers import optimizer_of, penalize_kernels
 from zoo.training.trainer import Trainer
@@ -117,7 +118,8 @@ def main() -> None:
         environment = describe_environment("random numbers", ["python", *sys.argv])
         what = {name: getattr(arguments, name) for name in ("activation", "stem", "dtype", "batch", "turns")}
         threads = os.environ.get("OMP_NUM_THREADS", "as many as processors")
-        files.write_json(arguments.out, {"environment": environment, "threads": threads, **what, "rows": rows})
+        content = {"environment": environment, "threads": threads, **what, "rows": rows}
+        tables.write_part(arguments.out, content, "training", BACKEND)
 
 
 if __name__ == "__main__":

@@ -4,22 +4,23 @@ Formulas and starts come from the table in docs/layers.md, references from the d
 exported from benchmarks/results.
 """
 
-import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from keras import ops
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 import keras_adaptact as ka
+from benchmarks import tables
+from zoo import pack
+from zoo.reports import document, groups
+from zoo.reports.sections import shapes
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
-LEARNED = ROOT / "results" / "cpu" / "report" / "shapes-lenet-arelu.svg"
+LEARNED = ROOT / "results" / "cpu", "shapes-lenet-arelu"  # a figure of its report
 BACKENDS = ("jax", "torch", "tensorflow")
 Z = np.linspace(-5, 5, 201, dtype="float32")
 LINES = (("#000000", "-"), ("#0072B2", "--"), ("#D55E00", "-."))  # of Okabe and Ito
@@ -74,7 +75,7 @@ def text() -> str:
         "Cost is the time of a forward and a backward pass over that of ReLU, the shortest of several turns in one "
         "process, on CPU: ReLU's is the least work there is. In a whole network's training step "
         f"Method1 took {in_networks('method1')} that of ReLU and Method2 {in_networks('method2')} (medians; "
-        "`benchmarks/results/networks-cpu-*.json`).",
+        "`benchmarks/results/speed.json`).",
     ]
     for layer, name, formula, start in rows():
         example = f"ka.{layer}({', '.join(f'{k}={v!r}' for k, v in EXAMPLES.get(name, {}).items())})"
@@ -93,7 +94,7 @@ def text() -> str:
 
 
 def table(measurement: str, backend: str) -> dict[str, Any]:
-    return json.loads((ROOT / "benchmarks" / "results" / f"{measurement}-cpu-{backend}.json").read_text())
+    return tables.part(tables.RESULTS / "speed.json", measurement, backend)
 
 
 def in_networks(name: str) -> str:
@@ -160,7 +161,7 @@ def exports() -> str:
 
 
 def export_rows(backend: str) -> list[dict[str, str]]:
-    return json.loads((ROOT / "benchmarks" / "results" / f"export-{backend}.json").read_text())["rows"]
+    return tables.part(tables.RESULTS / "models.json", "export", backend)["rows"]
 
 
 def exported(kind: str, backend: str) -> str:
@@ -200,15 +201,22 @@ def picture(name: str) -> Figure:
     return figure
 
 
+def learned() -> str:
+    """What AReLU learned in LeNet."""
+    folder, name = LEARNED
+    with pack.opened(folder) as place:
+        (figure,) = [f for f in shapes.learned(groups.Results(place)) if getattr(f, "name", "") == name]
+    return document.svg(figure.drawing)
+
+
 def main() -> None:
     PICTURES.mkdir(exist_ok=True)
-    with rc_context({"svg.hashsalt": "keras_adaptact", "svg.fonttype": "none"}):  # the same ids in each drawing; small
-        for _, name, *_ in rows():
-            picture(name).savefig(PICTURES / f"{name}.svg", metadata={"Date": None}, facecolor="white")
+    for _, name, *_ in rows():
+        (PICTURES / f"{name}.svg").write_text(document.svg(picture(name)), encoding="utf-8")
     (ROOT / "docs" / "gallery.md").write_text(text(), encoding="utf-8")
     guide = ROOT / "docs" / "ship-it.md"
     guide.write_text(EXPORTS.sub(lambda _: exports(), guide.read_text(encoding="utf-8")), encoding="utf-8")
-    shutil.copy(LEARNED, PICTURES / "learned.svg")
+    (PICTURES / "learned.svg").write_text(learned(), encoding="utf-8")
 
 
 if __name__ == "__main__":

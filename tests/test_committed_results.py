@@ -1,13 +1,15 @@
-"""What the judge says of results that were committed with version 0.1.0, whose reports said otherwise."""
+"""Committed results: their reports are made of them, and what the judge says of those of version 0.1.0."""
 
 import csv
 import math
+import re
 import shutil
 
 import numpy as np
 import pytest
 from old import OLD
 from scipy import stats
+from test_readme import ROOT
 
 from tuner import report as search_report
 from zoo import report
@@ -24,6 +26,24 @@ def cpu(tmp_path_factory):
     found = judge.judge(sound.sections(results))
     verdicts = {title: {v.comparison[:2]: v for v in each} for title, each in found.items()}
     return folder, verdicts, (folder / "report" / "report.md").read_text()
+
+
+@pytest.mark.parametrize("name, reporter", [("cpu", report), ("mixing", search_report)])
+def test_a_committed_report_is_made_of_what_is_tracked(name, reporter, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert reporter.main([f"results/{name}", "--out", str(tmp_path)]) == 0
+    committed = ROOT / "results" / name / "report"
+    assert (tmp_path / "report.md").read_bytes() == (committed / "report.md").read_bytes()
+    (text, drawn), (expected, tracked) = (shape(path / "figures.svg") for path in (tmp_path, committed))
+    assert text == expected
+    np.testing.assert_allclose(drawn, tracked, atol=0.2)  # another processor rounds another way
+
+
+def shape(path):
+    """A drawing without its numbers and the IDs made of them; and its numbers."""
+    text = re.sub(r"\b[mp][0-9a-f]{10}\b", "", path.read_text())
+    number = r"-?\d+(?:\.\d+)?"
+    return re.sub(number, "", text), np.array([float(found) for found in re.findall(number, text)])
 
 
 def accuracies(folder, name):

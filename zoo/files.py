@@ -2,12 +2,14 @@
 
 import contextlib
 import csv
+import gzip
 import io
 import json
 import math
 import os
 import secrets
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,19 @@ def read_json(path: Path, *keys: str) -> Any:
     return found
 
 
+def read_text(path: Path) -> str:
+    """The text of a file, which is compressed if its name ends in .gz.
+
+    Raises:
+        UserError: if the file can't be read.
+    """
+    try:
+        content = path.read_bytes()
+        return (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
+    except (OSError, ValueError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: can't be read: {error}") from None
+
+
 def read_table(path: Path, *columns: str) -> list[dict[str, str]]:
     """The rows of a CSV file of a run.
 
@@ -60,9 +75,8 @@ def read_rows(path: Path) -> tuple[list[str], list[list[str]]]:
         UserError: if the file can't be read, is empty, or has a row of another length than its header.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            header, *rows = list(csv.reader(file)) or [[]]
-    except (OSError, ValueError, csv.Error) as error:
+        header, *rows = list(csv.reader(io.StringIO(read_text(path), newline=""))) or [[]]
+    except csv.Error as error:
         raise UserError(f"{path}: can't be read: {error}") from None
     if not header:
         raise UserError(f"{path}: the file is empty; expected a header")
@@ -148,7 +162,11 @@ def write_whole(path: Path, write: Callable[[Path], Any], claim: Claim | None = 
 
 
 def write_text(path: Path, text: str, claim: Claim | None = None) -> None:
-    write_whole(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"), claim)
+    """Writes text, compressed if the name ends in .gz; the same text gives the same bytes."""
+    content = text.encode()
+    if path.suffix == ".gz":
+        content = gzip.compress(content, mtime=0)
+    write_whole(path, lambda unfinished: unfinished.write_bytes(content), claim)
 
 
 def write_json(path: Path, content: Any, claim: Claim | None = None) -> None:

@@ -1,18 +1,19 @@
 """Packs a results folder into a few files: `python -m zoo.pack results/quick packed/quick`.
 
 They hold what `zoo.report` and `tuner.report` need of the runs of a sweep or a search, small enough to be committed:
-`runs.jsonl` has a line for each JSON file of a run, `history.csv` and the other tables have the rows of all runs, each
-with the run's folder, and `predictions.npz` has their predictions. Weights, checkpoints and logs are left out, and
+`runs.jsonl.gz` has a line for each file of theirs, with its content if it is JSON and its columns and rows if it is a
+table, and `predictions.npz` has their predictions. Weights, checkpoints and logs are left out, and
 absolute paths are cut to their last part. The report of a packed folder is that of the original.
 """
 
 import argparse
 import contextlib
+import csv
 import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,14 @@ from zoo.errors import UserError
 from zoo.folders import TABLES
 
 RUNS, PREDICTIONS, REPORT = "runs.jsonl", "predictions.npz", "report"
+PLANS = ("sweep.json", "search.json")
 ABSOLUTE = re.compile(r"(?<![^\s='\"])/(?:[^\s'\"/]+/)*([^\s'\"/]+)/?")
 
 
 @contextlib.contextmanager
 def opened(folder: Path) -> Iterator[Path]:
     """The folder itself; for a packed one, a temporary folder with its files."""
-    if not (folder / RUNS).exists():
+    if not _stored(folder, RUNS).exists():
         yield folder
         return
     with tempfile.TemporaryDirectory() as place:
@@ -41,20 +43,23 @@ def pack(folder: Path, out: Path) -> tuple[int, int]:
     Raises:
         UserError: if there is nothing to pack, `out` isn't empty, or a file can't be read.
     """
-    from zoo import files, manifest
+    from zoo import manifest
 
-    if not any((folder / name).exists() for name in ("sweep.json", "search.json")):
+    if not any((folder / name).exists() for name in PLANS):
         raise UserError(f"{folder}: expected a folder of zoo.sweep or tuner.search, with sweep.json or search.json")
+    if _stored(folder, RUNS).exists():
+        raise UserError(f"{folder}: this is packed already")
     inside = sorted(path for path in folder.rglob("*") if path.is_file() and path.parent != folder)
     inside = [path for path in inside if path.relative_to(folder).parts[0] != REPORT]
     lines: list[dict[str, Any]] = []
-    tables, predictions, left = {name: _Table() for name in TABLES}, dict[str, Any](), 0
+    predictions, left = dict[str, Any](), 0
     for path in inside:
         place = str(path.relative_to(folder))
         if path.suffix == ".json":
             lines.append({"file": place, "content": _without_paths(files.read_json(path))})
         elif path.name in TABLES:
-            tables[path.name].add(str(path.parent.relative_to(folder)), *files.read_rows(path))
+            columns, rows = files.read_rows(path)
+            lines.append({"file": place, "columns": columns, "rows": rows})
         elif path.name == PREDICTIONS:
             predictions |= {
                 f"{path.parent.relative_to(folder)}/{name}": found
@@ -63,18 +68,16 @@ def pack(folder: Path, out: Path) -> tuple[int, int]:
         else:
             left += 1
     files.new_folder(out)
-    for path in folder.iterdir():
-        if path.is_file() and path.suffix == ".json":
+    for path in sorted(folder.iterdir()):
+        if path.name in PLANS:
             files.write_json(out / path.name, _without_paths(files.read_json(path)))
+        elif path.is_file() and path.suffix == ".json":
+            lines.append({"file": path.name, "content": _without_paths(files.read_json(path))})
         elif path.is_file() and path.name not in (RUNS, manifest.MANIFEST) and path.suffix in (".jsonl", ".txt"):
             shutil.copyfile(path, out / path.name)
-    for name, table in tables.items():
-        if table.columns:
-            files.write_csv(out / name, ["run", *table.columns], table.rows())
-            lines += [{"file": f"{run}/{name}", "columns": columns} for run, columns in table.narrower()]
     if predictions:
         files.write_predictions(out / PREDICTIONS, predictions)
-    files.write_text(out / RUNS, "".join(json.dumps(line) + "\n" for line in lines))
+    files.write_text(out / f"{RUNS}.gz", "".join(json.dumps(line) + "\n" for line in lines))
     return len(inside) - left, left
 
 
@@ -91,62 +94,52 @@ def unpack(folder: Path, out: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    columns: dict[str, list[str]] = {}
-    for number, line in enumerate(_lines(folder / RUNS), start=1):
+    narrower: dict[str, list[str]] = {}
+    runs = _stored(folder, RUNS)
+    for number, line in enumerate(files.read_text(runs).splitlines(), start=1):
         try:
             entry = json.loads(line)
-            if "columns" in entry:
-                columns[entry["file"]] = [str(name) for name in entry["columns"]]
-            else:
+            if "content" in entry:
                 files.write_json(place(entry["file"]), entry["content"])
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise UserError(f"{folder / RUNS}, line {number}: not what zoo.pack writes ({error!r})"[:400]) from None
+            elif "rows" in entry:
+                files.write_csv(place(entry["file"]), entry["columns"], entry["rows"])
+            else:
+                narrower[entry["file"]] = [str(name) for name in entry["columns"]]
+        except (ValueError, TypeError, KeyError, RecursionError, csv.Error) as error:
+            raise UserError(f"{runs}, line {number}: not what zoo.pack writes ({error!r})"[:400]) from None
     for name in TABLES:
-        empty = {file.removesuffix(f"/{name}"): [of] for file, of in columns.items() if file.endswith(f"/{name}")}
-        for run, rows in (empty | _by_run(folder / name)).items():
-            header = columns.get(f"{run}/{name}", rows[0])
-            chosen = [rows[0].index(column) for column in header if column in rows[0]]
-            files.write_csv(place(f"{run}/{name}"), header, [[row[i] for i in chosen] for row in rows[1:]])
+        for run, rows in _by_run(folder / name, narrower).items():
+            files.write_csv(place(f"{run}/{name}"), rows[0], rows[1:])
     for run, arrays in _predictions(folder / PREDICTIONS).items():
         files.write_predictions(place(f"{run}/{PREDICTIONS}"), arrays)
     for path in folder.iterdir():
-        if path.is_file() and path.name not in (RUNS, PREDICTIONS, *TABLES):
+        if path.is_file() and path.name not in (runs.name, PREDICTIONS, *TABLES):
             shutil.copyfile(path, out / path.name)
     return out
 
 
-class _Table:
-    """The rows of one table of every run, with the columns of all."""
-
-    def __init__(self):
-        self.columns: list[str] = []
-        self._found: dict[str, list[list[str]]] = {}
-
-    def add(self, run: str, header: list[str], rows: list[list[str]]) -> None:
-        self.columns += [column for column in header if column not in self.columns]
-        self._found[run] = [header, *rows]
-
-    def rows(self) -> list[list[str]]:
-        made = []
-        for run, (header, *rows) in self._found.items():
-            for row in rows:
-                values = dict(zip(header, row, strict=True))
-                made.append([run, *(values.get(column, "") for column in self.columns)])
-        return made
-
-    def narrower(self) -> list[tuple[str, list[str]]]:
-        """Runs whose table has fewer columns, or no row, and their columns."""
-        return [(run, rows[0]) for run, rows in self._found.items() if rows[0] != self.columns or len(rows) == 1]
+def _stored(folder: Path, name: str) -> Path:
+    """Where a file of a packed folder lies: compressed, or as it was before `pack` compressed anything."""
+    compressed = folder / f"{name}.gz"
+    return compressed if compressed.exists() else folder / name
 
 
-def _by_run(path: Path) -> dict[str, list[list[str]]]:
-    """Each run's header and rows in a packed table."""
+def _by_run(path: Path, narrower: Mapping[str, list[str]]) -> dict[str, list[list[str]]]:
+    """Each run's header and rows in a table of all runs, as `pack` wrote it first.
+
+    Args:
+        path: of the table.
+        narrower: the columns of runs whose table has fewer of them, or no row.
+    """
     if not path.exists():
         return {}
-    header, rows = files.read_rows(path)
-    found: dict[str, list[list[str]]] = {}
+    (_, *header), rows = files.read_rows(path)
+    of_run = {file.removesuffix(f"/{path.name}"): of for file, of in narrower.items() if file.endswith(f"/{path.name}")}
+    found = {run: [of] for run, of in of_run.items()}
     for run, *values in rows:
-        found.setdefault(run, [header[1:]]).append(values)
+        columns = of_run.get(run, header)
+        made = dict(zip(header, values, strict=True))
+        found.setdefault(run, [columns]).append([made[name] for name in columns])
     return found
 
 
@@ -156,13 +149,6 @@ def _predictions(path: Path) -> dict[str, dict[str, Any]]:
         run, _, kind = name.rpartition("/")
         found.setdefault(run, {})[kind] = array
     return found
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: can't be read: {error}") from None
 
 
 def _without_paths(content: Any) -> Any:

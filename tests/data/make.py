@@ -1,6 +1,16 @@
-"""Makes the files beside it: `python make.py DIR` in a checkout of version 0.1.0, once for each backend.
+"""Makes what `v0.1.0.tar.xz` holds: `python make.py DIR` in a checkout of version 0.1.0 (commit d04d8ef):
 
-Everything is tiny, on scikit-learn's digits. What 0.1.0 computed goes into `layers.json` and `expected.json`.
+    for backend in jax torch tensorflow; do KERAS_BACKEND=$backend PYTHONPATH=. python make.py DIR; done
+
+Everything is tiny, on scikit-learn's digits. What 0.1.0 computed goes into `layers.json` and `expected.json`;
+`tests/old.py` unpacks it, and `tests/test_versions.py` opens, resumes and reports it. The models in `layers/` are
+zipped again with compression, and `platform` in the environments is shortened; the rest is as it was written. Besides:
+
+* `optimizer/`: a model that was trained for two steps on JAX with `optimizer_for(model, AdamW(1e-2), 3.0)`, as
+  `small()` in `tests/test_optimizers.py` makes it, and in `next.npz` its weights after the third;
+* `channels/`: the same for parameters by channel, see `tests/test_versions.py`;
+* `results/`: two folders of results that were committed with that version, without reports, logs and weights, and with
+  the headers alone of `parameters.csv` and `mixing_weights.csv`.
 """
 
 import json

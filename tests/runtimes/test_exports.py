@@ -1,7 +1,6 @@
 """Models exported by Keras and run elsewhere: right after they were replaced or folded, before they were ever called.
 
-A runtime that isn't installed is a failure.
-"""
+A runtime that isn't installed is a failure."""
 
 import subprocess
 import sys
@@ -9,6 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from elsewhere import predicts_as_here
 from keras import layers, ops
 
 import keras_adaptact as ka
@@ -102,3 +102,7 @@ def test_a_function_traced_as_in_training_runs_where_the_library_is_not(tmp_path
     converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "saved"))
     converter.experimental_enable_resource_variables = True  # as Keras's own export
     assert close(litert(converter.convert(), X), expected)
+
+
+def test_it_predicts_what_another_backend_saved(tmp_path):
+    predicts_as_here("openvino", tmp_path, 1e-4)

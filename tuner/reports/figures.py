@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps, rcParams
+from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from tuner.searches.outcome import Outcome
 
-rcParams["svg.hashsalt"] = "keras_adaptact"  # the same IDs whenever a figure is drawn
 COLOURS = {True: colormaps["cividis"], False: colormaps["cividis_r"]}  # by whether the objective is maximized
 MISSING = "not set"  # where an entry is inactive
 

@@ -2,8 +2,9 @@
 
 import base64
 import html
+import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from zoo import files, folders, manifest
 from zoo.errors import UserError
 
-NOTE = "note.txt"
+NOTE, SHEET = "note.txt", "figures.svg"
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a;
   overflow-wrap: break-word; }
@@ -47,7 +48,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A matplotlib figure; `name` is that of the PNG and SVG files."""
+    """A matplotlib figure; `name` is that of the PNG and SVG files, and its title in figures.svg."""
 
     name: str
     caption: str
@@ -66,21 +67,26 @@ def note(folder: Path, given: str | None) -> str:
 
 
 def write(out: Path, title: str, blocks: Sequence[Heading | Paragraph | Table | Figure]) -> None:
-    """Writes report.md, report.html, and a file for each table and figure.
+    """Writes report.md, report.html, a file for each table and figure, and figures.svg with all of them.
 
     Raises:
         UserError: if they can't be written; if one exists and isn't ours, before any is written.
     """
     manifest.check(out / name for name in _names(blocks))
-    pictures = {}
+    pictures, drawings = {}, {}
     for block in blocks:
         if isinstance(block, Table):
             files.write_csv(out / f"{block.name}.csv", block.header, block.rows, manifest.claim)
         if isinstance(block, Figure):
-            for suffix in ("png", "svg"):
-                files.write_whole(out / f"{block.name}.{suffix}", _saver(block.drawing), manifest.claim)
-            pictures[block.name] = base64.b64encode((out / f"{block.name}.png").read_bytes()).decode()
-    text = "\n\n".join([f"# {title}", *map(_markdown, blocks)]) + "\n"
+            pictures[block.name], drawings[block.name] = _png(block.drawing), svg(block.drawing)
+            files.write_whole(
+                out / f"{block.name}.png", lambda path, png=pictures[block.name]: path.write_bytes(png), manifest.claim
+            )
+            files.write_text(out / f"{block.name}.svg", drawings[block.name], manifest.claim)
+    if drawings:
+        files.write_text(out / SHEET, _sheet(drawings), manifest.claim)
+    end = [f"![{', '.join(drawings)}]({SHEET})"] if drawings else []
+    text = "\n\n".join([f"# {title}", *map(_markdown, blocks), *end]) + "\n"
     files.write_text(out / "report.md", text, manifest.claim)
     body = "\n".join([f"<h1>{html.escape(title)}</h1>", *(_html(block, pictures) for block in blocks)])
     files.write_text(
@@ -98,7 +104,7 @@ def _names(blocks: Sequence[Heading | Paragraph | Table | Figure]) -> Iterator[s
             yield f"{block.name}.csv"
         if isinstance(block, Figure):
             yield from (f"{block.name}.png", f"{block.name}.svg")
-    yield from ("report.md", "report.html")
+    yield from (SHEET, "report.md", "report.html")
 
 
 def folder(given: Path | None, source: Path) -> Path:
@@ -115,9 +121,46 @@ def folder(given: Path | None, source: Path) -> Path:
     return out
 
 
-def _saver(drawing):
-    # Without dates and random IDs the same figure gives the same bytes.
-    return lambda path: drawing.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+def _png(drawing) -> bytes:
+    content = io.BytesIO()
+    drawing.savefig(content, format="png", dpi=150)
+    return content.getvalue()
+
+
+def svg(drawing) -> str:
+    """A matplotlib figure as SVG: coordinates to a tenth of a point, so that backends agree; without date, so that the
+    same figure gives the same bytes.
+    """
+    from matplotlib import rc_context
+
+    content = io.StringIO()
+    with rc_context({"svg.hashsalt": "keras_adaptact", "svg.fonttype": "none"}):  # the same IDs; text as text
+        drawing.savefig(content, format="svg", metadata={"Date": None})
+    text = re.sub(r"<metadata>.*?</metadata>|^ +", "", content.getvalue(), flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"font-family: ('[^']+'), [^;]*sans-serif", r"font-family: \1, sans-serif", text)
+    placed = r' (?:(?:d|x|y|width|height)="[^"]*"|transform="(?:rotate|translate)\([^)]*\)")'
+    return re.sub(placed, lambda found: _rounded(found[0]), text)
+
+
+def _rounded(coordinates: str) -> str:
+    short = re.sub(r"-?\d+\.\d+", lambda found: f"{float(found[0]):.1f}".removesuffix(".0"), coordinates)
+    return short.replace(" \nL ", "\n")  # pairs that follow a pair are lines anyway
+
+
+def _sheet(drawings: Mapping[str, str]) -> str:
+    """All figures in one, below one another: few files to commit."""
+    width, height, parts = 0.0, 0.0, []
+    for name, drawing in drawings.items():
+        w, h = (float(found) for found in re.findall(r'(?:width|height)="([\d.]+)pt"', drawing)[:2])
+        title = f'<text x="4" y="{height + 16:g}" font-family="sans-serif" font-size="12">{html.escape(name)}</text>'
+        root = f'<svg y="{height + 20:g}" width="{w:g}" height="{h:g}" viewBox="0 0 {w:g} {h:g}">'
+        parts += [title, re.sub(r".*?<svg[^>]*>", root, drawing, count=1, flags=re.DOTALL)]
+        width, height = max(width, w), height + 20 + h
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'width="{width:g}pt" height="{height:g}pt" viewBox="0 0 {width:g} {height:g}">\n'
+        f'<rect width="100%" height="100%" fill="#ffffff"/>\n{"".join(parts)}</svg>\n'
+    )
 
 
 def _markdown(block) -> str:
@@ -126,13 +169,13 @@ def _markdown(block) -> str:
     if isinstance(block, Paragraph):
         return block.text
     if isinstance(block, Figure):
-        return f"![{block.caption}]({block.name}.svg)\n\n{block.caption}"
+        return f"`{block.name}`: {block.caption}"
     lines = [block.header, ["---", *["---:"] * (len(block.header) - 1)], *block.rows]
     cells = "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in lines)
     return f"{block.caption}\n\n{cells}"
 
 
-def _html(block, pictures: dict[str, str]) -> str:
+def _html(block, pictures: dict[str, bytes]) -> str:
     if isinstance(block, Heading):
         return f"<h{block.level}>{html.escape(block.text)}</h{block.level}>"
     if isinstance(block, Paragraph):
@@ -140,7 +183,7 @@ def _html(block, pictures: dict[str, str]) -> str:
         return f"<p>{text}</p>"
     caption = html.escape(block.caption)
     if isinstance(block, Figure):
-        source = f"data:image/png;base64,{pictures[block.name]}"
+        source = f"data:image/png;base64,{base64.b64encode(pictures[block.name]).decode()}"
         return f'<figure><img alt="{caption}" src="{source}"><figcaption>{caption}</figcaption></figure>'
 
     def row(cells, tag):

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-from matplotlib import rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -13,8 +12,6 @@ from matplotlib.ticker import MaxNLocator
 
 import keras_adaptact as ka
 
-rcParams["svg.hashsalt"] = "keras_adaptact"  # the same IDs whenever a figure is drawn
-rcParams["svg.fonttype"] = "none"  # text as text: a third of the size, and searchable
 Z = np.linspace(-5, 5, 201, dtype="float32")
 INK = "#222222"  # of text, which is hard to read in light colours
 NO_VERDICT = "#767676"
@@ -55,8 +52,10 @@ def shapes(panels: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
         for (label, y), colour, line in zip(curves.items(), OTHERS, ("-", "--", ":", "-.") * 4, strict=False):
             values = np.atleast_2d(y)
             axes.plot(Z, values.mean(axis=0), line, color=colour, label=label)
-            if len(values) > 1:
-                axes.fill_between(Z, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.25, lw=0)
+            if np.ptp(values, axis=0).any():
+                axes.fill_between(
+                    Z[::2], values.min(axis=0)[::2], values.max(axis=0)[::2], color=colour, alpha=0.25, lw=0
+                )
         axes.set_title(title)
         axes.set_xlabel("z")
         axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
