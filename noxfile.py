@@ -1,7 +1,10 @@
 """The tests: `nox` runs them all, `nox -s 'tests(jax)'` one backend's, each in an environment of its own."""
 
+import itertools
 import platform
+import re
 import tempfile
+import tomllib
 from pathlib import Path
 
 import nox
@@ -40,6 +43,17 @@ ONCE = (
     "signals",
     "space",
     "sweep",
+)
+
+# Tests of what versions of other packages could break: layers, surgery and folding, files, a run, a search.
+OF_VERSIONS = (
+    "tests/test_layers.py",
+    "tests/test_surgery.py",
+    "tests/test_folding.py",
+    "tests/test_versions.py",
+    "tests/test_kerastuner.py",
+    "tests/test_train.py::test_a_run_leaves_its_folder",
+    "tests/test_search.py::test_the_best_config_runs_as_it_is",
 )
 
 # Threads of two processes that wait for each other's processors make torch ten times slower.
@@ -103,6 +117,34 @@ def wheel(session: nox.Session) -> None:
             session.run(python, "-m", "pip", "install", "-q", *CONSTRAINTS, str(built), package, external=True)
             with session.chdir(folder):
                 session.run(python, str(check), env={"KERAS_BACKEND": backend} | QUIET, external=True)
+
+
+@nox.session(default=False)
+@nox.parametrize("backend", list(PACKAGES), ids=list(PACKAGES))
+def oldest(session: nox.Session, backend: str) -> None:
+    """Some tests with the oldest versions that pyproject.toml promises."""
+    bounds = Path(session.create_tmp(), "oldest.txt")
+    bounds.write_text("".join(f"{name}=={version}\n" for name, version in lower_bounds().items()))
+    session.install("-c", str(bounds), PACKAGES[backend], "-e", ".[test]")
+    session.run("pip", "list")
+    session.run("pytest", *OF_VERSIONS, *session.posargs, env={"KERAS_BACKEND": backend} | QUIET)
+
+
+def lower_bounds() -> dict[str, str]:
+    """The oldest version of each package that pyproject.toml promises, by name."""
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    promised = itertools.chain(project["dependencies"], *project["optional-dependencies"].values())
+    found = dict(match.groups() for each in promised if (match := re.match(r"([\w-]+)>=([\d.]+)", each)))
+    return found | {"tensorflow-cpu": found["tensorflow"]}
+
+
+@nox.session(default=False)
+@nox.parametrize("backend", list(PACKAGES), ids=list(PACKAGES))
+def newest(session: nox.Session, backend: str) -> None:
+    """The same with the newest on the index; NumPy's and JAX's need `--force-python 3.12`."""
+    session.install("--upgrade", "--upgrade-strategy", "eager", PACKAGES[backend], "-e", ".[test]")
+    session.run("pip", "list")
+    session.run("pytest", *OF_VERSIONS, *session.posargs, env={"KERAS_BACKEND": backend} | QUIET)
 
 
 @nox.session(default=False)

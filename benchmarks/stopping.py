@@ -23,7 +23,7 @@ import numpy as np
 import tables
 
 from tuner.searches import oracle, space
-from tuner.searches.folder import Folder
+from tuner.searches.folder import SearchFolder
 
 ORDERS = 1000
 
@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("search", type=Path, help="folder of a random search without stopping")
     parser.add_argument("--out", type=Path, metavar="FILE")
     arguments = parser.parse_args()
-    found = SearchResults(Folder(arguments.search))
+    found = SearchResults(SearchFolder(arguments.search))
     curves = [trial.outcome.curve for trial in found.ranking]
     rng = np.random.default_rng(0)
     rows = []

@@ -19,6 +19,7 @@ from keras_adaptact.inspection import activation_table as activation_table
 from keras_adaptact.inspection import mixing_weights as mixing_weights
 from keras_adaptact.inspection import nearest as nearest
 from keras_adaptact.inspection import observe as observe
+from keras_adaptact.inspection import trainable_activations as trainable_activations
 from keras_adaptact.loops import apply_constraints as apply_constraints
 from keras_adaptact.loops import parameter_groups as parameter_groups
 from keras_adaptact.loops import parameter_labels as parameter_labels

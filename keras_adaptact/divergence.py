@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_adaptact.graphs import activations_of
-from keras_adaptact.inspection import sites
+from keras_adaptact.inspection import trainable_activations
 
 
 class Divergence(NamedTuple):
@@ -134,7 +134,7 @@ class StopOnDivergence(keras.callbacks.Callback):
 def _magnitudes(model: keras.Model) -> Iterator[tuple[Where, float]]:
     """The number of largest magnitude of each trained parameter; of weights that are no activation's without sign."""
     read: set[int] = set()
-    for site, layer in sites(model).items():
+    for site, layer in trainable_activations(model).items():
         if layer.trainable_variables:
             read |= {id(v) for v in layer.trainable_variables}
             for name, value in layer.formula_parameters().items():

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_adaptact.files import write_whole
-from keras_adaptact.inspection import Record, activation_table, sites
+from keras_adaptact.inspection import Record, activation_table, trainable_activations
 
 Logs = dict[str, Any] | None
 
@@ -86,7 +86,7 @@ class ActivationHistory(keras.callbacks.Callback):
             above = "" if last is None else f" above {last}, the last one"
             raise ValueError(f"`step` must be an integer{above}. Received: {step!r}")
         step = int(step)
-        found = {site: layer.formula_parameters() for site, layer in sites(model).items()}
+        found = {site: layer.formula_parameters() for site, layer in trainable_activations(model).items()}
         if not found:
             raise ValueError(f"ActivationHistory needs a model with trainable activations. Received: {model.name}")
         self.snapshots[step] = found

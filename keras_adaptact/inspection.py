@@ -42,7 +42,7 @@ def mixing_weights(model: keras.layers.Layer) -> list[Record]:
     """
     return [
         {"site": site, "member": member, "channel": channel, "weight": value}
-        for site, layer in sites(model).items()
+        for site, layer in trainable_activations(model).items()
         if isinstance(layer, Mixture)
         for member, weights in zip(layer.member_names, layer.mixing_weights, strict=True)
         for channel, value in _by_channel(weights)
@@ -73,7 +73,7 @@ def activation_table(model: keras.layers.Layer) -> list[Record]:
     return [
         {"site": site, "activation": type(layer).__name__, "parameter": name, "channel": channel}
         | {"value": value, "trained": layer.trained_parameters()[name]}
-        for site, layer in sites(model).items()
+        for site, layer in trainable_activations(model).items()
         for name, values in layer.formula_parameters().items()
         for channel, value in _by_channel(values)
     ]
@@ -107,7 +107,7 @@ def observe(
     for name, value in (("samples", samples), ("batch_size", batch_size)):
         if not isinstance(value, int | np.integer) or value < 1:
             raise ValueError(f"`{name}` must be an integer of 1 or more. Received: {value!r}")
-    layers = sites(model)
+    layers = trainable_activations(model)
     found = {site: _Sample(layer, samples) for site, layer in layers.items()}
     with stand_ins([(layer, "call", found[site].watch(layer.call)) for site, layer in layers.items()]):
         for batch in _batches(data, batch_size):
@@ -168,8 +168,23 @@ def nearest(layer: TrainableActivation, inputs: Any = None, affine: bool = False
     return sorted(records, key=lambda record: (record["channel"] or 0, record["error"]))
 
 
-def sites(model: keras.layers.Layer) -> dict[str, TrainableActivation]:
-    """The trainable activations in a model or layer, by the name of their site; each once."""
+def trainable_activations(model: keras.layers.Layer) -> dict[str, TrainableActivation]:
+    """The trainable activations in a model, by the names of their sites; one that is used twice is there once.
+
+    ```python
+    for name, layer in ka.trainable_activations(model).items():
+        print(name, layer.get_parameters())
+    ```
+
+    Args:
+        model: any model or layer; a trainable activation contains itself.
+
+    Returns:
+        Layers by name, in the order of `activation_table`.
+
+    Raises:
+        TypeError: for something other than a model or layer.
+    """
     require_layer(model)
     if isinstance(model, TrainableActivation):
         return {model.name: model}

@@ -11,7 +11,7 @@ import numpy as np
 from keras_adaptact.base import TrainableActivation
 from keras_adaptact.files import write_whole
 from keras_adaptact.history import ActivationHistory
-from keras_adaptact.inspection import observe, sites
+from keras_adaptact.inspection import observe, trainable_activations
 
 CURVE, SLOPE, START, INPUTS = "#0072B2", "#D55E00", "#666666", "#56B4E9"
 CHANNELS = 16  # drawn at most of one layer
@@ -41,7 +41,7 @@ def plot_activations(model: keras.layers.Layer, data: Any = None, columns: int =
         ValueError: for a model without trainable activations.
     """
     _require_integer("columns", columns, 1)
-    layers = sites(model)
+    layers = trainable_activations(model)
     if not layers:
         raise ValueError(f"The model has no trainable activations to plot. Received: {model.name}")
     observed: dict[str, np.ndarray] = {}
@@ -92,7 +92,7 @@ def animate_activations(
     except ImportError as error:
         raise ImportError("Animations need Pillow: pip install matplotlib pillow") from error
 
-    layers = sites(history.model)
+    layers = trainable_activations(history.model)
     z = np.linspace(*RANGE, POINTS)
     epochs = _spread(sorted(history.snapshots), frames)
     curves = {

@@ -15,7 +15,7 @@ from old import OLD
 import tuner.report
 import tuner.search
 from tuner.searches import journal
-from tuner.searches.folder import Folder
+from tuner.searches.folder import SearchFolder
 from zoo import config, evaluate, files, manifest, predict, report, sweep, train
 from zoo.errors import UserError
 from zoo.reports import document
@@ -237,7 +237,7 @@ def test_searches(name, kind, home, capsys, monkeypatch):
 @pytest.mark.parametrize("kind", KINDS)
 def test_files_of_trials(kind, home):
     """Outcomes, deaths, weights and runs that are handed on."""
-    folder = Folder(home.path / "out")
+    folder = SearchFolder(home.path / "out")
     for part in ("trials", "confirm"):
         (folder.path / part).mkdir(parents=True)
     for name, write in {

@@ -154,7 +154,7 @@ def test_too_few_seeds_say_so(network, made_up):
     )
 
 
-def test_numbers_in_place_of_classes(network, made_up):
+def test_regression(network, made_up):
     made_up[1]["name"] = "r2"
     assert asked(network, "--activations", "relu", "method1") == 0
     assert answer(network)["score"] == "r2"
@@ -180,7 +180,7 @@ def test_it_says_how_long_it_takes_and_writes_nothing(network, made_up, capsys):
     assert not (network.parent / "out").exists() and not made_up[0]
 
 
-def test_what_is_cut_off_or_failed_gets_no_answer_until_it_is_done(network, made_up, monkeypatch, capsys):
+def test_an_interrupted_or_failed_comparison_has_no_answer(network, made_up, monkeypatch, capsys):
     trained, metric = made_up
     options = ["--activations", "relu", "method1"]
     assert asked(network, *options, "--time-budget", "1s") == 0
@@ -259,7 +259,7 @@ def test_a_dry_run_measures_steps(network, monkeypatch, capsys):
     assert cost.of(3) == pytest.approx(cost.start + 3 * cost.epoch)
 
 
-def test_a_kill_changes_nothing(network, tmp_path, monkeypatch):
+def test_a_killed_comparison_resumes_with_the_same_result(network, tmp_path, monkeypatch):
     """kill -9 in the first run, then the rest: the same histories as those of a comparison that nobody cut off."""
     options = {"training.epochs": 12}
     content = json.loads(network.read_text())

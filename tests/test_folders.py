@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from old import OLD
 
-from tuner.searches.folder import Folder
+from tuner.searches.folder import SearchFolder
 from zoo import config, files, folders, sweep
 from zoo.data import cifar10
 from zoo.errors import ConfigError, DataError, UserError
@@ -214,7 +214,7 @@ def test_a_later_version_is_named(name, tmp_path):
     path = tmp_path / name
     path.write_text('{"schema": 7}')
     with pytest.raises(UserError, match="written by a later version"):
-        Folder(tmp_path).open() if name == "search.json" else files.read_json(path)
+        SearchFolder(tmp_path).open() if name == "search.json" else files.read_json(path)
 
 
 @pytest.mark.parametrize(

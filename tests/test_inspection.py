@@ -10,7 +10,7 @@ import pytest
 from keras import layers, ops
 
 import keras_adaptact as ka
-from keras_adaptact.inspection import KNOWN, sites
+from keras_adaptact.inspection import KNOWN
 
 
 class Block(layers.Layer):
@@ -61,7 +61,7 @@ def values(rows, **wanted):
 
 
 def test_sites_are_named_by_their_path():
-    assert list(sites(nested_model())) == [
+    assert list(ka.trainable_activations(nested_model())) == [
         "inner/dense",
         "inner/shared",
         "block/first",
@@ -77,10 +77,10 @@ def test_sites_are_named_by_their_path():
 
 def test_names_stay_when_a_model_is_saved(tmp_path):
     model = nested_model(twice=False)  # Keras can't load a layer of two places
-    names = list(sites(model))
+    names = list(ka.trainable_activations(model))
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", custom_objects={"Block": Block})
-    assert list(sites(loaded)) == names
+    assert list(ka.trainable_activations(loaded)) == names
 
 
 def test_activation_table():

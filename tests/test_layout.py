@@ -1,6 +1,7 @@
 """Imports go down only and in no circle; the table of places in docs/design.md names the folders that exist."""
 
 import ast
+import collections
 import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -105,3 +106,15 @@ def test_the_table_of_places_names_the_folders_that_exist():
         for name in re.findall(r"`([^`]+)`", row):
             folder = name.rpartition("/")[0] or folder  # "`zoo/a.py`, `b.py`"
             assert (ROOT / folder / name.rpartition("/")[2]).exists(), name
+
+
+def test_a_class_of_the_experiment_has_a_name_of_its_own():
+    """In `zoo` and `tuner`: engines alone are called alike, as one of them is loaded."""
+    found = collections.Counter(
+        node.name
+        for package in ("zoo", "tuner")
+        for path in (ROOT / package).rglob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    )
+    assert {name for name, count in found.items() if count > 1} == {"Engine"}

@@ -13,7 +13,7 @@ import pytest
 
 from tuner import report, search
 from tuner.searches import loading
-from tuner.searches.folder import Folder
+from tuner.searches.folder import SearchFolder
 from tuner.searches.outcome import Outcome
 from tuner.trials import confirmation, trial
 from zoo import manifest, train
@@ -126,7 +126,7 @@ def test_a_folder_in_use_needs_resume_and_the_same_search(described, searched, c
 )
 def test_whatever_goes_wrong_is_an_outcome(searched, monkeypatch, error, reason):
     out, _ = searched
-    folder = Folder(out)
+    folder = SearchFolder(out)
     monkeypatch.setattr(train, "run", lambda *_, **__: (_ for _ in ()).throw(error))
     (out / "trials" / "9999.json").unlink(missing_ok=True)
     found = trial.run(folder, folder.open()[0], None, "9999", {"mixing": "learned", "rate": "0.01"}, lambda *_: False)
@@ -136,7 +136,7 @@ def test_whatever_goes_wrong_is_an_outcome(searched, monkeypatch, error, reason)
 
 
 def test_a_trial_that_kills_its_worker_twice_has_failed(searched):
-    folder = Folder(searched[0])
+    folder = SearchFolder(searched[0])
     folder.at_work("tuner9", "9998")
     for _ in range(trial.DEATHS):
         folder.died("tuner9", "killed by SIGKILL")
@@ -147,7 +147,7 @@ def test_a_trial_that_kills_its_worker_twice_has_failed(searched):
 def test_hyperband_hands_on_everything(described, tmp_path):
     """A trial that resumes where another ended trains as if it had been one, optimizer and schedule included."""
     content = json.loads(described.read_text()) | {"epochs": 2, "tuner": {"name": "hyperband"}, "contrast": None}
-    folder = Folder(tmp_path)
+    folder = SearchFolder(tmp_path)
     (tmp_path / "trials").mkdir()
     asked = {"schema": 1, "search": content, "backend": os.environ["KERAS_BACKEND"], "data_dir": None}
     (tmp_path / "search.json").write_text(json.dumps(asked))
@@ -194,7 +194,7 @@ def begun(tmp_path, monkeypatch):
         entry = {"name": "rate", "path": "training.optimizer.learning_rate", "float": [1e-3, 1e9]}
         content = {"base": "base.json", "space": [entry], "epochs": 1, "seed": 1, "executions": 2} | settings
         searched = loading.parse(content, "small.json")
-        folder = Folder(tmp_path / "out")
+        folder = SearchFolder(tmp_path / "out")
         folder.begin(tmp_path / "small.json", searched, None, "jax", False)
         order = ["0002", "0000", "0001", "0003", "0004"]
         oracle = SimpleNamespace(

@@ -9,7 +9,7 @@ from scipy import stats
 from tuner import report
 from tuner.reports import contrast
 from tuner.reports.trials import SearchResults
-from tuner.searches.folder import Folder
+from tuner.searches.folder import SearchFolder
 from zoo.reports.document import Paragraph, Table
 
 CONTRAST = {"by": "kind", "seeds": [1, 2, 3, 4, 5, 6]}
@@ -43,7 +43,7 @@ def made_up(path, runs, objective="val_accuracy", lost=(), more=()):
             value = None if (label, seed) in lost else runs[label][seed - 1]
             add({"kind": label, "final/of": "0000", "final/seed": seed}, value)
     (path / "journal.json").write_text(json.dumps(events))
-    return SearchResults(Folder(path))
+    return SearchResults(SearchFolder(path))
 
 
 def read(found):
@@ -67,7 +67,7 @@ def on_test_images(path, runs):
 
 
 def found_again(path):
-    return SearchResults(Folder(path))
+    return SearchResults(SearchFolder(path))
 
 
 def test_labels_are_judged_on_test_images(tmp_path, runs):

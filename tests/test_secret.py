@@ -108,7 +108,7 @@ def test_names_leave_no_file_outside(tmp_path):
     (victim / "mine.txt").write_text("mine")
     search = tmp_path / "outer" / "search"
     (search / "trials").mkdir(parents=True)
-    found = folder.Folder(search)
+    found = folder.SearchFolder(search)
     before = sorted(tmp_path.rglob("*"))
     for name in ATTACKS:
         for call, *arguments in (
@@ -134,7 +134,7 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path):
     (tmp_path / "search" / "trials").mkdir(parents=True)
     (tmp_path / "search" / "trials" / "0000").symlink_to(victim)
     (tmp_path / "search" / "trials" / "0001.json").symlink_to(victim / "config.json")
-    found = folder.Folder(tmp_path / "search")
+    found = folder.SearchFolder(tmp_path / "search")
     for call in (
         lambda: found.clear(found.path / "trials" / "0000"),
         lambda: found.outcome("0001"),

@@ -11,7 +11,7 @@ import pytest
 from old import OLD
 
 from tuner import search
-from tuner.searches.folder import Folder
+from tuner.searches.folder import SearchFolder
 from zoo import backend, environment, sweep
 
 ROOT = Path(__file__).parents[1]
@@ -85,8 +85,8 @@ def test_it_waits_for_what_it_started(number, tmp_path):
 
 
 def test_two_chiefs_of_one_search(tmp_path, capsys, monkeypatch):
-    code = "import sys; from pathlib import Path; from tuner.searches.folder import Folder\n"
-    code += "with Folder(Path(sys.argv[1])).led(): print(1, flush=True); input()"
+    code = "import sys; from pathlib import Path; from tuner.searches.folder import SearchFolder\n"
+    code += "with SearchFolder(Path(sys.argv[1])).led(): print(1, flush=True); input()"
     out = tmp_path / "out"
     command = [sys.executable, "-c", code, str(out)]
     monkeypatch.setattr(search, "_check", lambda *_: None)
@@ -96,7 +96,7 @@ def test_two_chiefs_of_one_search(tmp_path, capsys, monkeypatch):
         process.kill()
     said = capsys.readouterr().err
     assert f"out: this search is led by process {process.pid} on " in said and said.count("\n") == 1
-    with Folder(out).led():  # that of the dead process is taken over
+    with SearchFolder(out).led():  # that of the dead process is taken over
         pass
     assert list(out.iterdir()) == []
 

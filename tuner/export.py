@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _main(arguments: argparse.Namespace) -> int:
     from tuner.reports.trials import SearchResults
-    from tuner.searches.folder import Folder
+    from tuner.searches.folder import SearchFolder
     from zoo import files, pack
 
     paths = [path for path in (arguments.optuna, arguments.csv) if path]
@@ -138,7 +138,7 @@ def _main(arguments: argparse.Namespace) -> int:
         if path.exists() or path.is_symlink():
             raise UserError(f"{path}: this file exists; name a new one")
     with pack.opened(arguments.search) as folder:
-        found = SearchResults(Folder(folder), arguments.search)
+        found = SearchResults(SearchFolder(folder), arguments.search)
         if arguments.optuna:
             try:
                 to_optuna(found, arguments.optuna, arguments.search.resolve().name)

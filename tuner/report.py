@@ -223,10 +223,10 @@ def _main(arguments: argparse.Namespace) -> int:
 
 def _write(folder: Path, arguments: argparse.Namespace) -> int:
     from tuner.reports.trials import SearchResults
-    from tuner.searches.folder import Folder
+    from tuner.searches.folder import SearchFolder
     from zoo.reports import document
 
-    found = SearchResults(Folder(folder), arguments.search)
+    found = SearchResults(SearchFolder(folder), arguments.search)
     out = document.folder(arguments.out, arguments.search)
     document.write(
         out, f"Search {arguments.search.name}", list(blocks(found, document.note(arguments.search, arguments.note)))

@@ -17,7 +17,7 @@ from zoo.errors import UserError
 from zoo.sweeps import cluster
 
 if TYPE_CHECKING:  # --help needs neither a backend nor pydantic
-    from tuner.searches.folder import Folder
+    from tuner.searches.folder import SearchFolder
     from tuner.searches.journal import Event
     from tuner.searches.space import Search
 
@@ -61,13 +61,13 @@ def count(text: str) -> int:
 
 
 def _main(arguments: argparse.Namespace) -> int:
-    from tuner.searches.folder import Folder
+    from tuner.searches.folder import SearchFolder
     from zoo import backend
 
     owncode.trust(arguments.trust)
     nodes = cluster.of(arguments)
     search = loading.load(arguments.search)
-    folder = Folder(arguments.out or Path("searches") / arguments.search.stem)
+    folder = SearchFolder(arguments.out or Path("searches") / arguments.search.stem)
     name = backend.choose()
     who = role()
     if who and arguments.workers > 1:
@@ -183,7 +183,7 @@ def ended(path: Path) -> None:
     files.write_own_json(path / ENDED, {"ended": time.strftime("%Y-%m-%d %H:%M:%S")})
 
 
-def _lead(folder: "Folder", search: "Search", workers: int, nodes: cluster.Cluster | None) -> int:
+def _lead(folder: "SearchFolder", search: "Search", workers: int, nodes: cluster.Cluster | None) -> int:
     from tuner.searches import oracles
     from zoo.training.progress import duration
 
@@ -231,14 +231,14 @@ def _lead(folder: "Folder", search: "Search", workers: int, nodes: cluster.Clust
     return _hand_over(folder, search, oracle, nodes) if search.confirm else _say_what_next(folder)
 
 
-def _compare(nodes: cluster.Cluster, folder: "Folder", oracle) -> None:
+def _compare(nodes: cluster.Cluster, folder: "SearchFolder", oracle) -> None:
     from tuner.workers import tasks
 
     ended(folder.path)
     tasks.compare(nodes, folder, oracle)
 
 
-def _hand_over(folder: "Folder", search: "Search", oracle, nodes: cluster.Cluster | None = None) -> int:
+def _hand_over(folder: "SearchFolder", search: "Search", oracle, nodes: cluster.Cluster | None = None) -> int:
     """Confirms the best trials, best first; the first that finishes is the result. Returns the exit status."""
     from tuner.trials.confirmation import confirm, here
     from tuner.workers import tasks
@@ -260,7 +260,7 @@ def _hand_over(folder: "Folder", search: "Search", oracle, nodes: cluster.Cluste
     return _say_what_next(folder)
 
 
-def _say_what_next(folder: "Folder") -> int:
+def _say_what_next(folder: "SearchFolder") -> int:
     print(f"report: python -m tuner.report {folder.path}; final run: python -m zoo.train {folder.best}")
     return 0
 

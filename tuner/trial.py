@@ -5,7 +5,7 @@ import signal
 import sys
 from pathlib import Path
 
-from tuner.searches.folder import Folder
+from tuner.searches.folder import SearchFolder
 from zoo import backend, signals
 from zoo.process import stop_without_parent
 
@@ -14,7 +14,7 @@ def main(argv: list[str]) -> int:
     stop_without_parent()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(signals.STOPPED))
     path, number, point = argv
-    folder = Folder(Path(path))
+    folder = SearchFolder(Path(path))
     search, found = folder.open()
     backend.choose(found.backend)
     backend.load()

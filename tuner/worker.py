@@ -20,10 +20,10 @@ def main(argv: list[str]) -> int:
 def _search(path: Path) -> int:
     import os
 
-    from tuner.searches.folder import Folder
+    from tuner.searches.folder import SearchFolder
     from zoo import backend
 
-    folder = Folder(path)
+    folder = SearchFolder(path)
     search, found = folder.open()
     backend.choose(found.backend)
     backend.load()

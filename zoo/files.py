@@ -37,7 +37,7 @@ def read_json(path: Path, *keys: str) -> Any:
     for key in keys:
         if not isinstance(found, dict) or key not in found:
             raise UserError(f"{path}: not what zoo.train writes: it has no {key!r}")
-    kind = records.Failure if path.name.endswith(".failed.json") else records.FILES.get(path.name)
+    kind = records.FailureFile if path.name.endswith(".failed.json") else records.FILES.get(path.name)
     if kind and (wrong := records.problem(found, kind)):
         raise UserError(f"{path}: not what zoo.train writes: {wrong}")
     return found
@@ -166,6 +166,10 @@ def write_text(path: Path, text: str, claim: Claim | None = None) -> None:
     content = text.encode()
     if path.suffix == ".gz":
         content = gzip.compress(content, mtime=0)
+    write_bytes(path, content, claim)
+
+
+def write_bytes(path: Path, content: bytes, claim: Claim | None = None) -> None:
     write_whole(path, lambda unfinished: unfinished.write_bytes(content), claim)
 
 

@@ -28,7 +28,7 @@ class OwnCode(Record):
     copy_: Annotated[str, StringConstraints(pattern=r"^code/[^\x00]+$")] = Field(alias="copy")
 
 
-class Environment(Record):
+class EnvironmentFile(Record):
     """environment.json; its readers say which fields they need."""
 
     schema_: Schema = Field(0, alias="schema")
@@ -44,7 +44,7 @@ class Environment(Record):
     own_code: list[OwnCode] = []
 
 
-class Metrics(Record):
+class MetricsFile(Record):
     """metrics.json."""
 
     __pydantic_extra__: dict[str, Value]
@@ -53,7 +53,7 @@ class Metrics(Record):
     epochs: Annotated[int, Field(ge=0)] = 0
 
 
-class Preprocessing(Record):
+class PreprocessingFile(Record):
     """preprocessing.json."""
 
     standardize: Literal["none", "feature", "channel", "per_image"]
@@ -80,7 +80,7 @@ class Preprocessing(Record):
         return self
 
 
-class Run(Record):
+class PlannedRun(Record):
     """A run of a sweep."""
 
     name: Name
@@ -88,15 +88,15 @@ class Run(Record):
     outputs: list[str]
 
 
-class Sweep(Record):
+class SweepFile(Record):
     """sweep.json."""
 
     schema_: Schema = Field(0, alias="schema")
-    runs: list[Run]
+    runs: list[PlannedRun]
     notes: str = ""
 
 
-class Comparison(Record):
+class ComparisonFile(Record):
     """compare.json."""
 
     schema_: Schema = Field(0, alias="schema")
@@ -107,7 +107,7 @@ class Comparison(Record):
     looks: list[int]
 
 
-class Failure(Record):
+class FailureFile(Record):
     """NAME.failed.json of a sweep."""
 
     reason: str
@@ -124,7 +124,7 @@ class Recorded(Record):
     parameters: list[list[int | float | str]]
 
 
-class Checkpoint(Record):
+class CheckpointRecord(Record):
     """The record in checkpoint.npz; 0.1.0 wrote no digest."""
 
     epoch: Annotated[int, Field(ge=0)]
@@ -135,11 +135,11 @@ class Checkpoint(Record):
 
 
 FILES: dict[str, type[Record]] = {
-    "environment.json": Environment,
-    "metrics.json": Metrics,
-    "preprocessing.json": Preprocessing,
-    "sweep.json": Sweep,
-    "compare.json": Comparison,
+    "environment.json": EnvironmentFile,
+    "metrics.json": MetricsFile,
+    "preprocessing.json": PreprocessingFile,
+    "sweep.json": SweepFile,
+    "compare.json": ComparisonFile,
 }
 
 

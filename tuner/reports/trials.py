@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuner.searches.folder import Folder
+from tuner.searches.folder import SearchFolder
 from tuner.searches.journal import Begun
 from tuner.searches.outcome import Outcome, ranked
 from tuner.searches.space import FINAL
@@ -26,7 +26,7 @@ class SearchResults:
         UserError: if the folder holds no search.
     """
 
-    def __init__(self, folder: Folder, shown: Path | None = None):
+    def __init__(self, folder: SearchFolder, shown: Path | None = None):
         self.folder, self.shown = folder, shown or folder.path
         self.search, self.described = folder.open()
         points: dict[str, Mapping[str, Any]] = {}

@@ -27,7 +27,7 @@ ENDED = "ended.json"  # tells late workers that the search is finished
 GROWS = ("notes", "trials", "confirm")  # fields that may change when a search is resumed
 
 
-class Folder:
+class SearchFolder:
     """`search.json`, `base.json`, `journal.jsonl`, `best.json`; `trials/0000` and so on are the runs.
 
     Workers on other machines share it. Names of trials and workers come from the network and from files: they are

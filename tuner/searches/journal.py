@@ -14,33 +14,33 @@ from pydantic import Field, TypeAdapter
 
 from tuner.searches import records
 from tuner.searches.outcome import Outcome
-from tuner.searches.records import Record, TrialName, Value
+from tuner.searches.records import StrictRecord, TrialName, Value
 from zoo import files, folders, manifest
 from zoo.errors import UserError
 
 
-class Opened(Record):
+class Opened(StrictRecord):
     """The first line."""
 
     event: Literal["opened"] = "opened"
     version: Literal[1] = 1
 
 
-class Begun(Record):
+class Begun(StrictRecord):
     event: Literal["begun"] = "begun"
     trial: TrialName
     worker: str = ""
     values: dict[str, Value]
 
 
-class Ended(Record):
+class Ended(StrictRecord):
     event: Literal["ended"] = "ended"
     trial: TrialName
     worker: str = ""
     outcome: Outcome
 
 
-class Released(Record):
+class Released(StrictRecord):
     """Taken from a worker that died or doesn't answer, for another one to restart."""
 
     event: Literal["released"] = "released"

@@ -22,13 +22,13 @@ class BadName(UserError):
     """An invalid name of a trial or a worker; it would become a path."""
 
 
-class Record(BaseModel):
+class StrictRecord(BaseModel):
     """One file; it has these fields and no others."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Described(Record):
+class Described(StrictRecord):
     """search.json: the search, its backend and data."""
 
     schema_: Schema = Field(0, alias="schema")
@@ -39,7 +39,7 @@ class Described(Record):
     home: str | None = None  # folder of the base, which its paths are relative to
 
 
-class AtWork(Record):
+class AtWork(StrictRecord):
     """tuner0.json: the current trial of a worker."""
 
     trial: TrialName | None

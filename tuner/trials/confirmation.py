@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.searches.folder import Folder, candidates
+from tuner.searches.folder import SearchFolder, candidates
 from tuner.searches.outcome import Outcome
 from tuner.searches.space import Search
 from zoo import files, signals, train
@@ -22,7 +22,7 @@ def here(command: Sequence[str], log: Path) -> int:
 
 
 def confirm(
-    folder: Folder, search: Search, oracle: "JournaledOracle", start: Callable[[Sequence[str], Path], int] = here
+    folder: SearchFolder, search: Search, oracle: "JournaledOracle", start: Callable[[Sequence[str], Path], int] = here
 ) -> str | None:
     """The first of the best trials that finishes with the base's epochs and images and a fresh seed; None if none does.
 
@@ -50,7 +50,7 @@ def fresh_seed(search: Search) -> int:
     return next(seed for seed in range(1, len(used) + 2) if seed not in used)
 
 
-def _trained(folder: Folder, search: Search, trial: str, point: Mapping[str, Any], start) -> Outcome:
+def _trained(folder: SearchFolder, search: Search, trial: str, point: Mapping[str, Any], start) -> Outcome:
     """Trains in a process of its own: this one doesn't use a device."""
     _, described = folder.open()
     run = folder.confirmation_run(trial)

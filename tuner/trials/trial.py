@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tuner.searches.folder import Folder
+from tuner.searches.folder import SearchFolder
 from tuner.searches.outcome import Outcome, Status
 from tuner.searches.space import Search
 from zoo import files, train
@@ -19,7 +19,7 @@ OUT_OF_MEMORY = ("out of memory", "out_of_memory", "resource_exhausted", "oom wh
 
 
 def run(
-    folder: Folder,
+    folder: SearchFolder,
     search: Search,
     data_dir: Path | None,
     trial: str,

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.searches.folder import Folder
+from tuner.searches.folder import SearchFolder
 from tuner.searches.outcome import Outcome
 from zoo.process import supervise
 from zoo.sweeps.cluster import Cluster, Task
@@ -34,7 +34,7 @@ class Printer:
 class ComparisonPrinter(Printer):
     """Prints the progress of the comparison's runs, and notifies the oracle."""
 
-    def __init__(self, folder: Folder, oracle: "JournaledOracle", trials: Mapping[str, Any]):
+    def __init__(self, folder: SearchFolder, oracle: "JournaledOracle", trials: Mapping[str, Any]):
         self.folder, self.oracle, self.trials = folder, oracle, trials
 
     def end(self, name: str, state: str) -> None:
@@ -45,7 +45,7 @@ class ComparisonPrinter(Printer):
         self.end(name, "failed")
 
 
-def compare(cluster: Cluster, folder: Folder, oracle: "JournaledOracle") -> None:
+def compare(cluster: Cluster, folder: SearchFolder, oracle: "JournaledOracle") -> None:
     """Trains the runs of the comparison after a search on a cluster."""
     oracle.begin_comparison()
     trials: dict[str, Any] = {}
@@ -60,7 +60,7 @@ def compare(cluster: Cluster, folder: Folder, oracle: "JournaledOracle") -> None
 
 def _train(path: Path, trial: str, point: Mapping[str, Any]) -> str:
     """On a node: trains a trial in a process of its own; returns its status."""
-    folder = Folder(path)
+    folder = SearchFolder(path)
     command = [sys.executable, "-m", "tuner.trial", str(path), trial, json.dumps(point)]
     last, code = supervise(command, folder.log(trial), lambda line: None)
     outcome = folder.outcome(trial)

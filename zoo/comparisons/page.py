@@ -30,7 +30,7 @@ HEADER = (
 COSTS = ("activation", "ms a step", "times [95 %]", "seconds a run", "peak MB", "times", "parameters")
 LEVEL = 0.05  # of the interval of each time, for itself
 BEFORE = (
-    "Mind: this comparison was looked at with {before} seeds before it got {now}. To add seeds until a difference "
+    "Note: this comparison was looked at with {before} seeds before it got {now}. To add seeds until a difference "
     "shows finds one where there is none more often than 5 % of the time; the p-values are those of a single look."
 )
 
@@ -146,7 +146,7 @@ class Answer:
     def blocks(self, command: str, before: Sequence[int]) -> Iterator[Block]:
         """The page, made by a command, after looks with so many seeds."""
         yield Paragraph(self.sentence)
-        yield from (Paragraph(f"Mind: {banner}") for banner in self.banners)
+        yield from (Paragraph(f"Note: {banner}") for banner in self.banners)
         if before:
             counts = ", ".join(map(str, before))
             yield Paragraph(BEFORE.format(before=counts, now=len(self.question.seeds)))
@@ -175,7 +175,7 @@ class Answer:
         names = [f"{name} ({rate})" for name, rate in self.chosen.items() if rate in ends]
         if len(self.question.rates) > 2 and names:
             yield Paragraph(
-                f"Mind: the best learning rate of {', '.join(names)} is the lowest or the highest that was tried, so "
+                f"Note: the best learning rate of {', '.join(names)} is the lowest or the highest that was tried, so "
                 "that a better one may lie beyond: --rates takes a list of others."
             )
 

@@ -36,7 +36,7 @@ class Samples(Strict):
     )
 
 
-class Dataset(Samples):
+class NamedDataset(Samples):
     """The images, and how they are split and scaled."""
 
     name: Literal["cifar10", "digits", "cifar100", "fashion_mnist", "mnist"] = "cifar10"
@@ -67,7 +67,7 @@ class File(OwnData):
     file: Annotated[str, Field(pattern=OWN)] = Field(description="an .npz, found from this config")
 
 
-class Folder(OwnData):
+class PictureFolder(OwnData):
     """The same arrays as x_train.npy and so on; or pictures, train/CLASS/*.png and test/CLASS/*.png."""
 
     folder: Annotated[str, Field(pattern=OWN)] = Field(description="found from this config")
@@ -149,12 +149,12 @@ def field_of(fields: Mapping[str, type], value) -> str | None:
     return next((f"by {field}" for field, kind in fields.items() if isinstance(value, kind)), None)
 
 
-DATA: dict[str, type[Strict]] = {"file": File, "folder": Folder, "load": Loaded}
+DATA: dict[str, type[Strict]] = {"file": File, "folder": PictureFolder, "load": Loaded}
 NETWORKS: dict[str, type[Strict]] = {"build": Built, "application": Application}
 AnyData = Annotated[
-    Annotated[Dataset, Tag("by name")]
+    Annotated[NamedDataset, Tag("by name")]
     | Annotated[File, Tag("by file")]
-    | Annotated[Folder, Tag("by folder")]
+    | Annotated[PictureFolder, Tag("by folder")]
     | Annotated[Loaded, Tag("by load")],
     Discriminator(lambda value: field_of(DATA, value) or "by name"),
 ]

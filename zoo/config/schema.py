@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from zoo.config import paths
-from zoo.config.own import DATA, NETWORKS, AnyData, Application, Built, Dataset, field_of
+from zoo.config.own import DATA, NETWORKS, AnyData, Application, Built, NamedDataset, field_of
 from zoo.config.parts import Count as Count
 from zoo.config.parts import Few, NotNegative, Positive, Share, Width, name_of, named
 from zoo.config.parts import Strict as Strict
@@ -205,7 +205,7 @@ AnySchedule = Annotated[
 ]
 NAMED: dict[str, tuple[type[Strict], ...]] = {  # the classes that `name` selects from, the default first
     "model": (LeNet, AlexNet, GoogLeNet, ResNet50, DenseNet),
-    "dataset": (Dataset,),
+    "dataset": (NamedDataset,),
     "optimizer": (SGD, Adam),
     "schedule": (Schedule, Steps),
 }
@@ -269,7 +269,7 @@ class Config(Strict):
         Annotated[Activation, Tag("one")] | Annotated[list[Rule], Tag("list"), Field(min_length=1)],
         Discriminator(lambda value: "list" if isinstance(value, list) else "one"),
     ] = Activation(name="relu")
-    dataset: AnyData = Dataset()
+    dataset: AnyData = NamedDataset()
     training: Training = Training()
     metrics: Metrics = Metrics()
 

@@ -17,8 +17,7 @@ from zoo.data.splits import Form, Split, chunks
 from zoo.errors import ConfigError, DataError
 
 if TYPE_CHECKING:  # so that loading needs no pydantic
-    from zoo.config.own import Dataset as Named
-    from zoo.config.own import File, Folder, Loaded
+    from zoo.config.own import File, Loaded, NamedDataset, PictureFolder
     from zoo.config.schema import Config
 
 DIGITS_CLASSES = tuple("0123456789")
@@ -112,17 +111,17 @@ def _parts(
     return train, held_out, test
 
 
-def load_for(settings: "Named | File | Folder | Loaded", data_dir: Path | None) -> Dataset:
+def load_for(settings: "NamedDataset | File | PictureFolder | Loaded", data_dir: Path | None) -> Dataset:
     """Loads the data set of a config.
 
     Raises:
         DataError: as `load` does.
         ConfigError: if a limit or share doesn't fit the number of images.
     """
-    from zoo.config.own import Dataset as Named  # here, as loading alone needs no pydantic
+    from zoo.config.own import NamedDataset  # here, as loading alone needs no pydantic
 
     try:
-        if not isinstance(settings, Named):
+        if not isinstance(settings, NamedDataset):
             found, classes, provenance = own.load(settings)
             parts = _parts(found, settings.limit, settings.test_limit, settings.validation)
             return Dataset("own", classes, *parts, provenance)

@@ -15,7 +15,7 @@ from zoo.environment import memory_of_machine
 from zoo.errors import DataError
 
 if TYPE_CHECKING:
-    from zoo.config.own import File, Folder, Loaded, OwnData
+    from zoo.config.own import File, Loaded, OwnData, PictureFolder
 
 SPLITS = ("train", "validation", "test")
 NEEDED = ("x_train", "y_train", "x_test", "y_test")
@@ -24,7 +24,7 @@ LARGEST = np.finfo("float32").max
 Parts = dict[str, Split]
 
 
-def load(settings: "File | Folder | Loaded") -> tuple[Parts, tuple[str, ...], str]:
+def load(settings: "File | PictureFolder | Loaded") -> tuple[Parts, tuple[str, ...], str]:
     """The splits, the names of the classes (none where targets are numbers), and where all that came from.
 
     Raises:
@@ -87,7 +87,7 @@ def _of_file(path: Path) -> dict[str, np.ndarray]:
         raise DataError(f"{path}: can't be read as an .npz, which numpy.savez writes: {error}") from None
 
 
-def _of_folder(folder: Path, settings: "Folder") -> dict[str, Any]:
+def _of_folder(folder: Path, settings: "PictureFolder") -> dict[str, Any]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder")
     paths = {name: folder / f"{name}.npy" for name in NAMES}

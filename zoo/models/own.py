@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 import keras_adaptact as ka
+from keras_adaptact import keras_private
 from zoo import owncode
 from zoo.config.own import Application, Built
 from zoo.config.schema import Config
@@ -44,7 +45,7 @@ def _built(chosen: Built, config: Config, activation: Factory, form: Form) -> ke
     if not isinstance(model, keras.Model):
         raise ConfigError(f"{chosen.build}: returned a {type(model).__name__}, and no Keras model")
     _check_form(chosen.build, model, form)
-    there = {id(layer) for layer in model._flatten_layers()}
+    there = {id(layer) for layer in keras_private.flattened(model)}
     sites = [site for site, layer in made.items() if id(layer) in there]
     if not sites:
         raise ConfigError(f"{chosen.build}: the network has no sites: call activation(name), and its layer")
@@ -90,9 +91,9 @@ def _check_form(where: str, model: keras.Model, form: Form) -> None:
 
 def _end(model: keras.Model) -> str:
     """What a functional model does last."""
-    try:
-        last = model.outputs[0]._keras_history.operation
-    except (AttributeError, IndexError, TypeError):
+    outputs = getattr(model, "outputs", None)
+    last = keras_private.maker_of(outputs[0]) if outputs else None
+    if last is None:
         return ""
     if isinstance(last, keras.Model):
         return _end(last)

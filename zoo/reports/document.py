@@ -79,9 +79,7 @@ def write(out: Path, title: str, blocks: Sequence[Heading | Paragraph | Table | 
             files.write_csv(out / f"{block.name}.csv", block.header, block.rows, manifest.claim)
         if isinstance(block, Figure):
             pictures[block.name], drawings[block.name] = _png(block.drawing), svg(block.drawing)
-            files.write_whole(
-                out / f"{block.name}.png", lambda path, png=pictures[block.name]: path.write_bytes(png), manifest.claim
-            )
+            files.write_bytes(out / f"{block.name}.png", pictures[block.name], manifest.claim)
             files.write_text(out / f"{block.name}.svg", drawings[block.name], manifest.claim)
     if drawings:
         files.write_text(out / SHEET, _sheet(drawings), manifest.claim)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.config.own import DATA, Dataset
+from zoo.config.own import DATA, NamedDataset
 from zoo.data import datasets
 from zoo.errors import UserError
 from zoo.files import read_history, read_json, read_predictions, read_table
@@ -41,7 +41,7 @@ def count_classes(folder: Path) -> int | None:
     if written.exists() and "classes" in (found := read_json(written)):
         return len(found["classes"]) or None
     dataset = read_json(asked).get("dataset", {}) if asked.exists() else {}
-    return None if DATA.keys() & dataset.keys() else len(datasets.CLASSES[dataset.get("name", Dataset().name)])
+    return None if DATA.keys() & dataset.keys() else len(datasets.CLASSES[dataset.get("name", NamedDataset().name)])
 
 
 @dataclass(frozen=True, eq=False)

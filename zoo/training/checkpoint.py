@@ -76,7 +76,7 @@ def _arrays(path: Path, limit: float) -> dict[str, np.ndarray]:
 
 
 def _check(record: Any, arrays: dict[str, np.ndarray]) -> None:
-    if wrong := records.problem(record, records.Checkpoint):
+    if wrong := records.problem(record, records.CheckpointRecord):
         raise ValueError(f"its record is not what zoo.train writes: {wrong}")
     if len(record["recorded"]["history"]) != record["epoch"]:
         raise ValueError("its epoch doesn't match the length of its history")

@@ -3,7 +3,6 @@
 import keras
 
 import keras_adaptact as ka
-from keras_adaptact.inspection import sites
 from zoo.config.schema import Config, Steps
 
 
@@ -13,7 +12,7 @@ def optimizer_of(config: Config, steps: int, model: keras.Model) -> keras.optimi
     chosen = settings.optimizer
     kind = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam}[chosen.name]
     optimizer = kind(_learning_rate(config, steps), **chosen.model_dump(exclude={"name", "learning_rate"}))
-    trained = any(layer.trainable_variables for layer in sites(model).values())
+    trained = any(layer.trainable_variables for layer in ka.trainable_activations(model).values())
     if (settings.activation_rate == 1 and settings.activation_step is None) or not trained:
         return optimizer
     return ka.optimizer_for(model, optimizer, settings.activation_rate, settings.activation_step)

@@ -10,7 +10,6 @@ import keras
 import numpy as np
 
 import keras_adaptact as ka
-from keras_adaptact.inspection import sites
 from zoo import files
 from zoo.training.tasks import CROSS_ENTROPY
 from zoo.training.tensorboard import Events
@@ -20,7 +19,7 @@ ADDED = [CROSS_ENTROPY]  # columns that a run of version 0.1.0 doesn't have, and
 
 def activations(model: keras.Model) -> Iterator[tuple[str, ka.TrainableActivation]]:
     """The trainable activations of a network, by the names of their sites."""
-    for path, layer in sites(model).items():
+    for path, layer in ka.trainable_activations(model).items():
         yield path.removesuffix("_activation"), layer
 
 
