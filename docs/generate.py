@@ -55,7 +55,6 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "weights 0.6, 0.2, 0.2": {"weights": [0.6, 0.2, 0.2]},
         "weights 0.1, 0.1, 0.8": {"weights": [0.1, 0.1, 0.8]},
     },
-    "swish": {"beta = 3": {"beta_initializer": 3.0}, "beta = 0.3": {"beta_initializer": 0.3}},
     "frelu": {"b = -1": {"b_initializer": -1.0}, "b = 0.5": {"b_initializer": 0.5}},
     "pelu": {"a = 2": {"a_initializer": 2.0}, "b = 2": {"b_initializer": 2.0}},
     "prelu": {"alpha = 0.05": {"alpha_initializer": 0.05}, "alpha = 0.6": {"alpha_initializer": 0.6}},
@@ -181,11 +180,22 @@ def is_number(result: str) -> bool:
     return re.fullmatch(r"[\d.]+e[-+]\d+", result) is not None
 
 
+def variants(name: str) -> dict[str, dict[str, Any]]:
+    """What a picture shows beside the start: by default the first parameter doubled and halved, or moved from 0."""
+    if name in VARIANTS:
+        return VARIANTS[name]
+    layer = ka.get(name)
+    layer(Z[:, None])
+    parameter, start = next(iter(layer.get_parameters().items()))
+    values = (2 * float(start), float(start) / 2) if start else (1.0, -0.5)
+    return {f"{parameter} = {value:g}": {f"{parameter}_initializer": value} for value in values}
+
+
 def picture(name: str) -> Figure:
     """Curves on the left, slopes on the right."""
     figure = Figure(figsize=(7, 2.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for (label, options), (colour, line) in zip(({"start": {}} | VARIANTS[name]).items(), LINES, strict=True):
+    for (label, options), (colour, line) in zip(({"start": {}} | variants(name)).items(), LINES, strict=True):
         layer = ka.get({"name": name} | EXAMPLES.get(name, {}) | options)
         y = ops.convert_to_numpy(layer(Z[:, None]))[:, 0]
         left.plot(Z, y, line, color=colour, label=label)
