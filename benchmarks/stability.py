@@ -243,7 +243,8 @@ class StopAtNaN(keras.callbacks.Callback):
 
 
 TRAININGS = ("bare", "limited")  # as in version 0.1.0, and with the limit of the zoo's recipes
-LIMIT = 0.003
+LIMITS = {"sgd": 0.1}  # of each optimizer; where one gradient moves them once only
+LIMIT = 0.01  # of the others
 
 
 def spec(group: Cell) -> dict[str, Any]:
@@ -263,7 +264,7 @@ class Group:
         kind, first = OPTIMIZERS[group.optimizer]
         optimizer = kind(2.0**first)
         if group.training == "limited":
-            optimizer = ka.optimizer_for(self.model, optimizer, step_limit=LIMIT)
+            optimizer = ka.optimizer_for(self.model, optimizer, step_limit=LIMITS.get(group.optimizer, LIMIT))
         per_epoch = len(self.data[0]) // BATCH if keras.backend.backend() == "tensorflow" else 1
         self.model.compile(
             optimizer,

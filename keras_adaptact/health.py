@@ -150,7 +150,7 @@ def _unlimited(model) -> Iterator[Finding]:
             model.name,
             f"its optimizer doesn't limit the steps of its {trained} trainable activations",
             "near the largest rate that the network bears they diverge first: compile with "
-            "`optimizer_for(model, ..., step_limit=0.003)`",
+            "`optimizer_for(model, ..., step_limit=0.01)`",
         )
 
 

@@ -100,11 +100,12 @@ def optimizer_for(
         s * min(1, step_limit / ||s||)
 
     The gradient sums over every position and channel, and feeds back into itself by `a z`: without a limit activations
-    diverge at rates at which the network itself trains. `benchmarks/stability.py` has the evidence for 0.003.
+    diverge at rates at which the network itself trains. `benchmarks/stability.py` has the evidence for 0.01, and
+    for 0.1 with SGD that has no momentum.
 
     ```python
     model.compile(ka.optimizer_for(model, keras.optimizers.AdamW(1e-3), learning_rate_factor=10.0), "mse")
-    model.compile(ka.optimizer_for(model, keras.optimizers.SGD(0.1, 0.9), step_limit=0.003), "mse")
+    model.compile(ka.optimizer_for(model, keras.optimizers.SGD(0.1, 0.9), step_limit=0.01), "mse")
     ```
 
     It is an optimizer around the one given, whose settings and learning rate it shows, and which scales, accumulates,

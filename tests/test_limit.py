@@ -7,7 +7,7 @@ import pytest
 import keras_adaptact as ka
 from keras_adaptact.optimizers import limited
 
-LIMIT = 0.003
+LIMIT = 0.01
 
 
 def data():
