@@ -98,6 +98,9 @@ def docs(session: nox.Session) -> None:
     """The documentation site, in `site/`: a page or a link that is missing fails."""
     session.install(*CONSTRAINTS, "mkdocs-material", "mkdocstrings[python]", "ruff")  # which formats signatures
     session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
+    for page in Path("site").rglob("*.html"):
+        if 'src="http' in page.read_text(encoding="utf-8"):
+            session.error(f"{page} asks another server")
 
 
 @nox.session
