@@ -69,8 +69,9 @@ def text() -> str:
     parts = [
         "# Gallery",
         "<!-- Written by `python -m docs.generate`; edit that. -->",
-        "Every trainable activation of the library: its formula, what it starts as, its curve and slope at the start "
-        "(black) and with other parameters, and what it costs.",
+        "Every trainable activation of the library: its curve and slope at the start (black) and with other parameters,"
+        " its formula, what it starts as, and what it costs.",
+        f"![Curves and slopes of {', '.join(layer for layer, *_ in rows())}](pictures/gallery.svg)",
         "Cost is the time of a forward and a backward pass over that of ReLU, the shortest of several turns in one "
         "process, on CPU: ReLU's is the least work there is. In a whole network's training step "
         f"Method1 took {in_networks('method1')} that of ReLU and Method2 {in_networks('method2')} (medians; "
@@ -81,7 +82,6 @@ def text() -> str:
         costs = ", ".join(f"{backend} {cost(found, name)}" for backend, found in measured.items())
         parts += [
             f"## {layer}",
-            f"![Curve and slope of {layer}](pictures/{name}.svg)",
             f"* Formula: {formula}\n"
             f"* Starts as: {start}\n"
             f"* Example: `{example}`, or by name: `{name}`\n"
@@ -221,8 +221,8 @@ def learned() -> str:
 
 def main() -> None:
     PICTURES.mkdir(exist_ok=True)
-    for _, name, *_ in rows():
-        (PICTURES / f"{name}.svg").write_text(document.svg(picture(name)), encoding="utf-8")
+    drawings = {layer: document.svg(picture(name)) for layer, name, *_ in rows()}
+    (PICTURES / "gallery.svg").write_text(document.sheet(drawings), encoding="utf-8")
     (ROOT / "docs" / "gallery.md").write_text(text(), encoding="utf-8")
     guide = ROOT / "docs" / "ship-it.md"
     guide.write_text(EXPORTS.sub(lambda _: exports(), guide.read_text(encoding="utf-8")), encoding="utf-8")

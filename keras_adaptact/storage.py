@@ -10,6 +10,17 @@ from keras_adaptact.keras_private import make_path_unique
 from keras_adaptact.parameters import Slot, constrain_rows, initialize_rows, regularize_rows
 
 
+class _InRows(keras.constraints.Constraint, keras.regularizers.Regularizer):
+    """A constraint or a regularizer of a variable that sees it in rows; Keras 3.12 takes no plain function."""
+
+    def __init__(self, function: Callable, shape: tuple[int, ...], result: tuple[int, ...] | None = None):
+        self.function, self.shape, self.result = function, shape, result
+
+    def __call__(self, variable):
+        found = self.function(ops.reshape(variable, self.shape))
+        return found if self.result is None else ops.reshape(found, self.result)
+
+
 class ParameterStorage(keras.layers.Layer):
     """A layer whose parameters lie in two variables: those that are trained, and those that are held.
 
@@ -43,16 +54,13 @@ class ParameterStorage(keras.layers.Layer):
         shape = (len(rows), *(self._shape or ()))
         variable_shape = shape if self._storage == "rows" else (int(np.prod(shape)),)
 
-        def in_rows(function, after=lambda result: result):
-            return function and (lambda flat: after(function(ops.reshape(flat, shape))))
-
         variable = self.add_weight(
             name=name,
             shape=variable_shape,
             dtype=at_least_float32(self.variable_dtype),
             initializer=lambda _, dtype=None: ops.reshape(initializer(shape, dtype=dtype), variable_shape),
-            regularizer=in_rows(regularizer),
-            constraint=in_rows(constraint, lambda rows: ops.reshape(rows, variable_shape)),
+            regularizer=regularizer and _InRows(regularizer, shape),
+            constraint=constraint and _InRows(constraint, shape, variable_shape),
             trainable=trainable,
             autocast=False,
         )

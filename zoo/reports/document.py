@@ -82,7 +82,7 @@ def write(out: Path, title: str, blocks: Sequence[Heading | Paragraph | Table | 
             files.write_bytes(out / f"{block.name}.png", pictures[block.name], manifest.claim)
             files.write_text(out / f"{block.name}.svg", drawings[block.name], manifest.claim)
     if drawings:
-        files.write_text(out / SHEET, _sheet(drawings), manifest.claim)
+        files.write_text(out / SHEET, sheet(drawings), manifest.claim)
     end = [f"![{', '.join(drawings)}]({SHEET})"] if drawings else []
     text = "\n\n".join([f"# {title}", *map(_markdown, blocks), *end]) + "\n"
     files.write_text(out / "report.md", text, manifest.claim)
@@ -145,8 +145,8 @@ def _rounded(coordinates: str) -> str:
     return short.replace(" \nL ", "\n")  # pairs that follow a pair are lines anyway
 
 
-def _sheet(drawings: Mapping[str, str]) -> str:
-    """All figures in one, below one another: few files to commit."""
+def sheet(drawings: Mapping[str, str]) -> str:
+    """SVG drawings by title as one, below one another: few files to commit."""
     width, height, parts = 0.0, 0.0, []
     for name, drawing in drawings.items():
         w, h = (float(found) for found in re.findall(r'(?:width|height)="([\d.]+)pt"', drawing)[:2])
