@@ -261,11 +261,16 @@ def limited(gradient, rate, limit: float):
     return gradient * (limit / ops.maximum(length, limit))
 
 
+def _is_multiple(optimizer) -> bool:
+    kind = getattr(keras.optimizers, "MultiOptimizer", None)  # from Keras 3.15 on
+    return kind is not None and isinstance(optimizer, kind)
+
+
 def leaves(optimizer) -> list:
     """The optimizers that take steps: those inside of optimizers around others."""
     if inner := getattr(optimizer, "inner_optimizer", None):
         return leaves(inner)
-    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+    if _is_multiple(optimizer):
         return [leaf for each in optimizer.optimizers for leaf in leaves(each)]
     return [optimizer]
 
@@ -284,7 +289,7 @@ def decays(optimizer, variable) -> bool:
         return False
     if inner := getattr(optimizer, "inner_optimizer", None):
         return decays(inner, variable)
-    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+    if _is_multiple(optimizer):
         return decays(part_for(optimizer, variable), variable)
     decay = optimizer.weight_decay or getattr(optimizer, "adam_weight_decay", None)
     return bool(decay) and takes_decay(optimizer, variable)

@@ -416,3 +416,10 @@ def test_the_factory_builds_a_fresh_layer_for_each_site():
     model = models.build(config.Config(activation={"name": "arelu"}), 10)
     found = [layer for layer in model.layers if isinstance(layer, ka.AReLU)]
     assert len({id(layer) for layer in found}) == 3
+
+
+def test_a_history_is_written_by_the_names_of_its_columns(tmp_path):
+    recorder = Recorder(tmp_path)
+    recorder.history = [{"epoch": 1, "loss": 2.0, "accuracy": 0.1}, {"epoch": 2, "accuracy": 0.2, "loss": 1.0}]
+    recorder.write()
+    assert (tmp_path / "history.csv").read_text() == "epoch,loss,accuracy\n1,2.0,0.1\n2,1.0,0.2\n"

@@ -80,8 +80,9 @@ class Recorder:
 
     def write(self) -> None:
         if self.history:
-            rows = [list(row.values()) for row in self.history]
-            files.write_csv(self.folder / "history.csv", list(self.history[0]), rows)
+            columns = list(self.history[0])  # a resumed run may have them in another order, as Keras 3.12 does
+            rows = [[row[name] for name in columns] for row in self.history]
+            files.write_csv(self.folder / "history.csv", columns, rows)
         timing = ("epoch", "seconds", "training_seconds", "images_per_second")
         files.write_csv(self.folder / "timing.csv", timing, self.timing)
         mixing = ("epoch", "site", "member", "channel", "weight", "held")
