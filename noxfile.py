@@ -130,11 +130,9 @@ def oldest(session: nox.Session, backend: str) -> None:
     bounds.write_text("".join(f"{name}=={version}\n" for name, version in lower_bounds().items()))
     session.install("-c", str(bounds), PACKAGES[backend], "-e", ".[test]")
     session.run("pip", "list")
-    of_newer_keras = (
-        "test_versions and (model or its_weights or trains_on_as)"  # 3.15 wrote them, which 3.12 can't read
-    )
-    chosen = ("-W", "default", "-k", f"not ({of_newer_keras})", *OF_VERSIONS, *session.posargs)
-    session.run("pytest", *chosen, env={"KERAS_BACKEND": backend} | QUIET)
+    # Keras 3.15 wrote the model files there, and Keras 3.12 can't read its layers.
+    chosen = ("-W", "default", "-k", "not (test_versions and (model or its_weights or trains_on_as))", *OF_VERSIONS)
+    session.run("pytest", *chosen, *session.posargs, env={"KERAS_BACKEND": backend} | QUIET)
 
 
 def lower_bounds() -> dict[str, str]:
