@@ -140,13 +140,24 @@ def _gelu(z):
     return 0.5 * z * (1 + ops.erf(z * math.sqrt(0.5))) if is_portable() else keras.activations.gelu(z)
 
 
-_PORTABLE = {keras.activations.celu: _celu, keras.activations.gelu: _gelu}
+def _mish(z):
+    """``z tanh(log(1 + exp(z)))``"""
+    return z * ops.tanh(ops.softplus(z))
+
+
+_PORTABLE = {
+    keras.activations.celu: _celu,
+    keras.activations.gelu: _gelu,
+    keras.activations.hard_silu: ops.hard_silu,
+    keras.activations.mish: _mish,
+}
 
 
 def portable(function: Function) -> Function:
-    """The same function, in operations that converters know while a model is exported.
+    """The same function in operations of Keras, and while a model is exported in those that converters know.
 
-    Converters have no operation for what TensorFlow makes of `celu` and `gelu`, and torch of `expm1`.
+    Converters have no operation for what TensorFlow makes of `celu` and `gelu`, and torch of `expm1`. Keras's own
+    `mish` and `hard_silu` call the backend past its operations, so that no kernel can be made of them.
 
     Args:
         function: a plain elementwise function.

@@ -38,12 +38,12 @@ def _primitives():
 
 
 def _has_kernels(form, z, variables) -> bool:
-    if _primitives() is None or any(x.dtype != "float32" for x in (z, *variables)) or jax.config.jax_disable_jit:
+    if _primitives() is None or any(x.dtype != "float32" for x in variables) or jax.config.jax_disable_jit:
         return False
     shardings = (getattr(x.aval, "sharding", None) for x in (z, *variables))
     if any(getattr(getattr(sharding, "mesh", None), "explicit_axes", ()) for sharding in shardings):
         return False  # JAX's own rules say how each result is sharded
-    return _primitives().kernels(form, tuple(x.shape for x in variables)) is not None
+    return _primitives().kernels(form, tuple(x.shape for x in variables), z.dtype.name) is not None
 
 
 @functools.lru_cache(maxsize=256)

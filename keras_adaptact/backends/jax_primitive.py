@@ -39,7 +39,8 @@ def _primitive(name, function, lower=None):
 
     def batch(inputs, axes, **options):
         if function is _value and all(axis is None for axis in axes[1:]):
-            return primitive.bind(*inputs, **options), axes[:1]
+            z, *variables = inputs
+            return primitive.bind(jax.numpy.moveaxis(z, axes[0], 0), *variables, **options), [0]
         found = jax.vmap(_of(function, options), axes)(*inputs)
         return found, [0] * len(found)
 
@@ -72,14 +73,15 @@ def _lower(kernel, as_it_stands, context, *inputs, form, training):
     by_formula = kernel == "forward" and not training
     if by_formula or module.lowering_parameters.for_export or devices not in (None, 1):
         return as_it_stands(context, *inputs, form=form, training=training)
+    z, *_ = context.avals_in
     shapes = tuple(x.shape for x in context.avals_in[1 if kernel == "forward" else 2 :])
-    return jax.ffi.ffi_lowering(f"keras_adaptact_{kernel}_{kernels(form, shapes)}")(context, *inputs)
+    return jax.ffi.ffi_lowering(f"keras_adaptact_{kernel}_{kernels(form, shapes, z.dtype.name)}")(context, *inputs)
 
 
 @functools.lru_cache(maxsize=512)
-def kernels(form, shapes) -> str | None:
+def kernels(form, shapes, dtype) -> str | None:
     """The name under which XLA knows the kernels of a form, or None where there are none."""
-    built = native.build(form, shapes, (f"-I{jax.ffi.include_dir()}",))
+    built = native.build(form, shapes, dtype, "inside" if form.rows.behind else "last", (f"-I{jax.ffi.include_dir()}",))
     if built is None:
         return None
     library, name = built

@@ -1,9 +1,14 @@
-/* What the kernels of all formulas share. `native.py` writes the formula's own part in place of FORMULA: `SUMS`,
-   `VARIABLES`, `forward_chunk`, `backward_chunk` and `finish`; and appends native_BACKEND.c, which says how they are
-   called.
+/* The kernels of a formula, whatever the backend: `native.py` writes native_math.h in place of MATH and the formula's
+   own part, named at the end of this comment, in place of FORMULA; and appends native_BACKEND.c, which says how they
+   are called.
 
-   A tensor is gone over in chunks of a fixed size, each with sums of its own, added up in order: the result doesn't
-   depend on the number of threads. NaN passes every clamp here, as each comparison with it is false. */
+   A tensor is (outer, channels, inner) elements, with parameters for each channel, where inner is 1 if CHANNELS is
+   LAST; or, if it is NONE, `outer` elements with one set of parameters. It is gone over in blocks of a fixed size, each with sums of its own, which are added
+   up in order: the result doesn't depend on the number of threads.
+
+   A formula gives SUMS, FIXED and VARIABLES, how many sums, values of the parameters alone, and variables it has; `fix`,
+   which computes the second for a channel; `finish`, which makes gradients of sums; and loops over elements with one
+   set of parameters (`_segment`), or over channels (`_lanes`). */
 
 #include <math.h>
 #include <stdatomic.h>
@@ -12,102 +17,184 @@
 #include <string.h>
 
 #define CHUNK 16384 /* elements: z, gradient and result together stay in the second-level cache */
+#define LANES 128   /* channels side by side: their parameters and sums stay in the first-level cache */
+#define ROWS 128    /* rows that are summed in single precision, at most */
 
-/* 2^n, written into the bits of a float from 23 on. */
-static inline float power_of_two(float n) {
-  uint32_t bits = (uint32_t)((int32_t)n + 127) << 23;
-  float value;
-  memcpy(&value, &bits, sizeof value);
-  return value;
+#define NONE 0
+#define LAST 1
+#define INSIDE 2
+
+/* MATH */
+
+#define FLOAT32 0
+#define BFLOAT16 1
+#define FLOAT16 2
+#if ELEMENT == FLOAT32
+typedef float Element;
+static inline float load(Element x) { return x; }
+static inline Element stored(float x) { return x; }
+#elif ELEMENT == BFLOAT16 /* bfloat16: the upper half of a float, rounded to even */
+typedef uint16_t Element;
+static inline float load(Element x) { return of_bits((uint32_t)x << 16); }
+static inline Element stored(float x) {
+  const uint32_t bits = bits_of(x);
+  return x != x ? (Element)(bits >> 16 | 0x40) : (Element)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
-
-/* exp(r) - 1 for |r| <= ln(2) / 2: a minimax polynomial with a relative error of 2e-9. */
-static inline float expm1_near_zero(float r) {
-  float p = 0.00138436441f;
-  p = p * r + 0.00837416338f;
-  p = p * r + 0.0416680026f;
-  p = p * r + 0.166664312f;
-  p = p * r + 0.499999942f;
-  p = p * r + 1.00000003f;
-  return p * r;
+#else /* float16 */
+typedef uint16_t Element;
+static inline float load(Element x) {
+  const uint32_t rest = (uint32_t)(x & 0x7fff) << 13;
+  const float value = of_bits(rest) * 0x1p112f; /* subnormal ones, too */
+  const uint32_t bits = rest >= 0x0f800000u ? rest | 0x7f800000u : bits_of(value);
+  return of_bits(bits | (uint32_t)(x & 0x8000) << 16);
 }
-
-/* x = n ln(2) + r, with ln(2) in two parts, of which the first times n is exact. */
-#define SPLIT(x, n, r)                        \
-  x = x < -87.0f ? -87.0f : x;                \
-  x = x > 89.0f ? 89.0f : x;                  \
-  const float n = rintf(x * 1.44269504f);     \
-  const float r = (x - n * 0.693359375f) - n * -2.12194440e-4f
-
-static inline float exp_of(float x) {
-  SPLIT(x, n, r);
-  return (expm1_near_zero(r) + 1.0f) * power_of_two(n - 1.0f) * 2.0f; /* 2^128 alone is infinite */
+static inline Element stored(float x) {
+  const uint32_t bits = bits_of(x), sign = bits >> 16 & 0x8000, size = bits & 0x7fffffffu;
+  const uint32_t normal = (size - 0x38000000u + 0xfff + (size >> 13 & 1)) >> 13;
+  const uint32_t subnormal = bits_of(of_bits(size) + 0.5f) - 0x3f000000u; /* the adder rounds */
+  const uint32_t finite = size < 0x38800000u ? subnormal : normal > 0x7c00u ? 0x7c00u : normal;
+  return (Element)(sign | (size > 0x7f800000u ? 0x7e00u : size >= 0x47800000u ? 0x7c00u : finite));
 }
+#endif
 
-static inline float expm1_of(float x) {
-  SPLIT(x, n, r);
-  const float half = power_of_two(n - 1.0f);
-  return (expm1_near_zero(r) * half + (half - 0.5f)) * 2.0f;
-}
-
-static inline float sigmoid_of(float x) { return 1.0f / (1.0f + exp_of(-x)); }
-
-/* x P(x^2) / Q(x^2) up to 7.9, where tanh has reached 1 - 3e-7: a rational minimax fit (Lawson's iteration) with a
-   relative error of 6e-9. From 9 on it is 1 to the bit, as its slope 1 - tanh^2 is 0 there, however large x. */
-static inline float tanh_of(float x) {
-  const float near = x < -7.9f ? -7.9f : x > 7.9f ? 7.9f : x;
-  const float square = near * near;
-  float p = 1.54279764e-08f, q = 8.59878306e-07f;
-  p = p * square + 2.20232525e-05f;
-  p = p * square + 0.00357899265f;
-  p = p * square + 0.134506212f;
-  p = p * square + 0.999999994f;
-  q = q * square + 0.000342365145f;
-  q = q * square + 0.0261922405f;
-  q = q * square + 0.467839492f;
-  q = q * square + 1.0f;
-  return fabsf(x) >= 9.0f ? copysignf(1.0f, x) : near * p / q;
-}
+#define INLINE static inline __attribute__((always_inline))
 
 /* FORMULA */
 
 typedef struct {
   const float *const *variables;
-  const float *z, *gradient; /* gradient is NULL in the forward pass */
-  float *result;
-  double *sums; /* of each chunk */
-  int64_t size;
+  const Element *z, *gradient; /* gradient is NULL in the forward pass */
+  Element *result;
+  double *sums; /* SUMS of each channel, of each block */
+  int64_t outer, channels, inner;
 } Pass;
 
-static int64_t chunks_of(int64_t size) { return (size + CHUNK - 1) / CHUNK; }
-
-static void run_chunk(const Pass *pass, int64_t chunk) {
-  const int64_t at = chunk * CHUNK, size = pass->size - at < CHUNK ? pass->size - at : CHUNK;
-  if (pass->gradient)
-    backward_chunk(pass->variables, pass->z + at, pass->gradient + at, pass->result + at, pass->sums + chunk * SUMS,
-                   size);
-  else
-    forward_chunk(pass->variables, pass->z + at, pass->result + at, size);
+/* The channels lie BEHIND axes before the last. */
+static inline void set_shape(Pass *pass, const int64_t *dims, int64_t rank) {
+  int64_t outer = 1, inner = 1;
+  for (int64_t axis = 0; axis < rank; axis++)
+    if (CHANNELS == NONE || axis < rank - 1 - BEHIND)
+      outer *= dims[axis];
+    else if (axis > rank - 1 - BEHIND)
+      inner *= dims[axis];
+  pass->outer = inner ? outer : 0;
+  pass->channels = CHANNELS == NONE ? 1 : dims[rank - 1 - BEHIND];
+  pass->inner = inner;
 }
 
-/* Gradients by the variables, of the sums of all chunks. */
+/* A loop whose functions are exact far out, or the faster one. */
+#define EITHER(is_far, loop, ...) \
+  if (is_far)                     \
+    loop(1, __VA_ARGS__);         \
+  else                            \
+    loop(0, __VA_ARGS__)
+
+static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t parts(int64_t size, int64_t part) { return (size + part - 1) / part; }
+
+/* A block: so many outer indices, of all channels. */
+static int64_t outer_of_block(const Pass *pass) {
+  const int64_t row = larger(1, pass->channels * pass->inner);
+  return larger(larger(1, CHUNK / row), CHANNELS == NONE ? 1 : parts(ROWS, larger(1, pass->inner)));
+}
+
+static int64_t blocks_of(const Pass *pass) { return parts(pass->outer, outer_of_block(pass)); }
+
+static int64_t sums_of(const Pass *pass) { return SUMS * blocks_of(pass) * pass->channels; }
+
+#if CHANNELS == LAST
+
+/* Rows of `size` elements, `stride` apart, each with the parameters of its place in the row. */
+static void run_lanes(const Pass *pass, const float *fixed, int64_t at, int64_t size, int64_t stride, int64_t rows,
+                      float *sums) {
+  for (int64_t row = 0; row < rows; row++, at += stride) {
+    const Element *z = pass->z + at, *gradient = pass->gradient + at;
+    Element *result = pass->result + at;
+    if (pass->gradient)
+      EITHER(is_far_lanes(fixed, z, size), backward_lanes, fixed, z, gradient, result, sums, size);
+    else
+      EITHER(is_far_lanes(fixed, z, size), forward_lanes, fixed, z, result, size);
+  }
+}
+
+/* Channels last: rows of all channels, several side by side where they are few, or of some of them at a time. */
+static void run_rows(const Pass *pass, int64_t first, int64_t rows, double *sums) {
+  const int64_t channels = pass->channels, copies = larger(1, LANES / channels);
+  float fixed[(FIXED + 1) * LANES], found[(SUMS + 1) * LANES];
+  for (int64_t channel = 0; channel < channels; channel += LANES) {
+    const int64_t width = smaller(LANES, channels - channel), size = width * copies;
+    const int64_t at = first * channels + channel, whole = rows / copies, stride = larger(channels, size);
+    for (int64_t i = 0; i < size; i++) fix(pass->variables, channels, channel + i % width, fixed + i);
+    memset(found, 0, sizeof found);
+    run_lanes(pass, fixed, at, size, stride, whole, found);
+    if (rows % copies) run_lanes(pass, fixed, at + whole * stride, rows % copies * width, stride, 1, found);
+    for (int sum = 0; pass->gradient && sum < SUMS; sum++)
+      for (int64_t i = 0; i < size; i++) sums[(channel + i % width) * SUMS + sum] += found[sum * LANES + i];
+  }
+}
+
+#else
+
+/* Elements that have one channel, or lie in a tensor without. */
+static void run_segment(const Pass *pass, const float *fixed, int64_t at, int64_t size, double *sums) {
+  for (int64_t end = at + size; at < end; at += CHUNK) {
+    const int64_t part = smaller(CHUNK, end - at);
+    const Element *z = pass->z + at, *gradient = pass->gradient + at;
+    Element *result = pass->result + at;
+    if (!pass->gradient) {
+      EITHER(is_far_segment(fixed, z, part), forward_segment, fixed, z, result, part);
+      continue;
+    }
+    float found[SUMS + 1] = {0};
+    EITHER(is_far_segment(fixed, z, part), backward_segment, fixed, z, gradient, result, found, part);
+    for (int sum = 0; sum < SUMS; sum++) sums[sum] += found[sum];
+  }
+}
+
+#endif
+
+static void run_block(const Pass *pass, int64_t block) {
+  const int64_t most = outer_of_block(pass), first = block * most, outer = smaller(most, pass->outer - first);
+  double *sums = pass->sums ? pass->sums + block * SUMS * pass->channels : NULL; /* NULL in the forward pass */
+  if (sums) memset(sums, 0, SUMS * pass->channels * sizeof *sums);
+#if CHANNELS == LAST
+  run_rows(pass, first, outer, sums);
+#else
+  float fixed[(FIXED + 1) * LANES];
+  for (int64_t channel = 0; channel < pass->channels; channel++) {
+    fix(pass->variables, pass->channels, channel, fixed);
+#if CHANNELS == NONE
+    run_segment(pass, fixed, first, outer, sums);
+#else
+    for (int64_t i = first; i < first + outer; i++)
+      run_segment(pass, fixed, (i * pass->channels + channel) * pass->inner, pass->inner, sums + channel * SUMS);
+#endif
+  }
+#endif
+}
+
+/* Gradients by the variables, of the sums of all blocks. */
 static void add_up(const Pass *pass, float *const *by_variables) {
-  double total[SUMS + 1] = {0};
-  for (int64_t chunk = 0; chunk < chunks_of(pass->size); chunk++)
-    for (int sum = 0; sum < SUMS; sum++) total[sum] += pass->sums[chunk * SUMS + sum];
-  finish(pass->variables, total, by_variables);
+  const int64_t blocks = blocks_of(pass), channels = pass->channels;
+  for (int64_t channel = 0; channel < channels; channel++) {
+    double total[SUMS + 1] = {0};
+    for (int64_t block = 0; block < blocks; block++)
+      for (int sum = 0; sum < SUMS; sum++) total[sum] += pass->sums[(block * channels + channel) * SUMS + sum];
+    finish(pass->variables, channels, channel, total, by_variables);
+  }
 }
 
-/* A pass that several threads share: they take chunks until none are left. */
+/* A pass that several threads share: they take blocks until none are left. */
 typedef struct {
   Pass pass;
   _Atomic int64_t next, done, users;
 } Shared;
 
-static inline void take_chunks(Shared *shared) {
-  const int64_t chunks = chunks_of(shared->pass.size);
-  for (int64_t chunk; (chunk = atomic_fetch_add(&shared->next, 1)) < chunks;) {
-    run_chunk(&shared->pass, chunk);
+static inline void take_blocks(Shared *shared) {
+  const int64_t blocks = blocks_of(&shared->pass);
+  for (int64_t block; (block = atomic_fetch_add(&shared->next, 1)) < blocks;) {
+    run_block(&shared->pass, block);
     atomic_fetch_add(&shared->done, 1);
   }
 }

@@ -22,38 +22,15 @@ import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from keras_adaptact.backends import cache
-from keras_adaptact.backends.tracing import Node, Unknown, gradients, inputs_first, is_tracing, trace
-
-C = {
-    "add": "{} + {}",
-    "subtract": "{} - {}",
-    "multiply": "{} * {}",
-    "divide": "{} / {}",
-    "negative": "-{}",
-    "select": "{} ? {} : {}",
-    "exp": "exp_of({})",
-    "expm1": "expm1_of({})",
-    "tanh": "tanh_of({})",
-    "sigmoid": "sigmoid_of({})",
-}
-CONDITIONS = {
-    "greater": "{} > {}",
-    "greater_equal": "{} >= {}",
-    "less": "{} < {}",
-    "less_equal": "{} <= {}",
-    "equal": "{} == {}",
-    "not_equal": "{} != {}",
-    "or": "{} | {}",
-    "and": "{} & {}",
-}
-SPECIAL = {"inf": "INFINITY", "-inf": "(-INFINITY)", "nan": "NAN"}
+from keras_adaptact.backends.graph import Unknown
+from keras_adaptact.backends.printer import ELEMENTS, Kind, source
+from keras_adaptact.backends.tracing import is_tracing
 
 # Vector instructions for these loops, with NaN and infinity as in the formula: no errno, no traps, and sums in lanes.
 FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"]
@@ -65,21 +42,29 @@ LETTERS = str.maketrans("0123456789", "ghijklmnop")  # of a name in hexadecimal;
 _lock = threading.RLock()
 
 
-def build(form, shapes, flags: tuple[str, ...] = (), load: Callable = ctypes.CDLL) -> tuple[Any, str] | None:
+def build(
+    form, shapes, dtype: str, channels: str | None, flags: tuple[str, ...] = (), load: Callable = ctypes.CDLL
+) -> tuple[Any, str] | None:
     """The compiled kernels of a form, and a name that no others have; or None where they can't be had.
 
-    They are of float32, and of one value of each parameter for the whole tensor: `shapes`, those of the variables,
-    are each (size,). `flags` are the compiler's for what native_BACKEND.c needs, where @NAME@ stands for the name;
-    `load` makes something of the compiled file.
+    Args:
+        form: what is computed, in float32.
+        shapes: those of its variables, which are float32: each (size,), or each (size, channels).
+        dtype: of z.
+        channels: where they lie in memory, for variables of the latter: "last", or "inside".
+        flags: the compiler's for what native_BACKEND.c needs, where @NAME@ stands for the name.
+        load: makes something of the compiled file.
     """
     if is_tracing():
         raise Unknown("another activation")
-    if form.dtype != "float32" or any(len(shape) != 1 for shape in shapes):
+    ranks = {len(shape) for shape in shapes}
+    if form.dtype != "float32" or dtype not in ELEMENTS or ranks not in (set(), {1}, {2}):
         return None
     if inspect.ismethod(form.formula):
         form = replace(form, formula=Detached(form.formula.__func__))
     with _lock:
-        return _build(form, tuple(size for (size,) in shapes), flags, load)
+        kind = Kind(tuple(shape[0] for shape in shapes), channels if ranks == {2} else None, dtype)
+        return _build(form, kind, flags, load)
 
 
 @dataclass(frozen=True)
@@ -106,85 +91,13 @@ class Detached:
 
 
 @functools.lru_cache(maxsize=256)
-def _build(form, sizes, flags, load):
+def _build(form, kind, flags, load):
     try:
-        written = source(form, sizes)
+        written = source(form, kind)
     except (Unknown, RecursionError):  # the latter of hundreds of operations in a row
         return None
     compiler = _compiler()
     return _compile(compiler, written, flags, load) if compiler else None
-
-
-def source(form, sizes: tuple[int, ...]) -> str:
-    """The kernels of a form in C, with variables of these sizes.
-
-    Raises:
-        Unknown: for an operation that they can't be made of.
-    """
-    y, z, variables = trace(lambda z, *variables: form.formula(z, *form.rows(*variables)), sizes)
-    gradient, by_z, by_variables = gradients(y, z, variables)
-    results = [node for row in by_variables for node in row]
-    sums = [node for node in inputs_first(results, lambda node: node.op == "sum") if node.op == "sum"]
-    terms = [node.inputs[0] for node in sums]
-    named = {id(z): "z[i]", id(gradient): "gradient[i]"}
-    lines = [
-        f"#define SUMS {len(sums)}",
-        f"#define VARIABLES {len(sizes)}",
-        "static inline void forward_chunk(const float *const *v, const float *restrict z, float *restrict result,",
-        "                                 int64_t size) {",
-        *_loop([y], ["result[i] = {};"], [], named),
-        "}",
-        "static inline void backward_chunk(const float *const *v, const float *restrict z,",
-        "                                  const float *restrict gradient, float *restrict result, double *sums,",
-        "                                  int64_t size) {",
-        *_loop([by_z, *terms], ["result[i] = {};", *(f"sum{i} += {{}};" for i in range(len(sums)))], sums, named),
-        "}",
-        "static void finish(const float *const *v, const double *sums, float *const *by) {",
-    ]
-    statements, names = _statements(results, {id(node): f"(float)sums[{i}]" for i, node in enumerate(sums)})
-    places = [f"by[{i}][{j}]" for i, size in enumerate(sizes) for j in range(size)]
-    lines += [*statements, *(f"{place} = {name};" for place, name in zip(places, names, strict=True)), "}"]
-    folder = files("keras_adaptact.backends")
-    common, calls = ((folder / name).read_text() for name in ("native.c", f"native_{keras.backend.backend()}.c"))
-    return common.replace("/* FORMULA */", "\n".join(lines)) + calls
-
-
-def _loop(roots: list[Node], uses: list[str], sums: list[Node], named: dict[int, str]) -> list[str]:
-    """Statements of a loop over z that computes `roots` and puts each to its use."""
-    wide = [node for node in inputs_first(roots) if node.wide]
-    outside = list({id(x): x for node in [*wide, *roots] for x in (node, *node.inputs) if not x.wide}.values())
-    before, names = _statements(outside, {}, "fixed")
-    inside, results = _statements(roots, named | dict(zip(map(id, outside), names, strict=True)))
-    reduction = f" reduction(+ : {', '.join(f'sum{i}' for i in range(len(sums)))})" if sums else ""
-    return [
-        *before,
-        *(f"float sum{i} = 0;" for i in range(len(sums))),
-        f"#pragma omp simd{reduction}",
-        "for (int64_t i = 0; i < size; i++) {",
-        *inside,
-        *(use.format(result) for use, result in zip(uses, results, strict=True)),
-        "}",
-        *(f"sums[{i}] = sum{i};" for i in range(len(sums))),
-    ]
-
-
-def _statements(roots: list[Node], named: dict[int, str], prefix: str = "t") -> tuple[list[str], list[str]]:
-    """Statements that compute `roots` from what is named, and what each is called."""
-    names = dict(named)
-    statements: list[str] = []
-    for node in inputs_first(roots, lambda node: id(node) in named):
-        if id(node) in names:
-            continue
-        if node.op == "constant":
-            names[id(node)] = SPECIAL.get(repr(node.value)) or f"({node.value!r}f)"
-            continue
-        if node.op == "variable":
-            value = "v[{}][{}]".format(*node.value)
-        else:
-            value = (C | CONDITIONS)[node.op].format(*(names[id(x)] for x in node.inputs))
-        names[id(node)] = f"{prefix}{len(statements)}"
-        statements.append(f"const {'int' if node.op in CONDITIONS else 'float'} {names[id(node)]} = {value};")
-    return statements, [names[id(root)] for root in roots]
 
 
 @functools.lru_cache(maxsize=1)

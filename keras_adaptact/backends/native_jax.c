@@ -2,14 +2,14 @@
 
 #include "xla/ffi/api/c_api.h"
 
-/* Helpers may begin late or never: the caller takes chunks too, waits only for those that were taken, and whoever
+/* Helpers may begin late or never: the caller takes blocks too, waits only for those that were taken, and whoever
    comes last frees the memory. */
 static void leave(Shared *shared) {
   if (atomic_fetch_sub(&shared->users, 1) == 1) free(shared);
 }
 
 static void help(void *data) {
-  take_chunks(data);
+  take_blocks(data);
   leave(data);
 }
 
@@ -20,9 +20,9 @@ static XLA_FFI_Error *no_memory(const XLA_FFI_Api *api) {
 }
 
 static int run_all(const XLA_FFI_CallFrame *frame, const Pass *pass) {
-  const int64_t chunks = chunks_of(pass->size);
+  const int64_t blocks = blocks_of(pass);
   int64_t threads = 1;
-  if (chunks > 1) {
+  if (blocks > 1) {
     XLA_FFI_ThreadPool_NumThreads_Args count = {XLA_FFI_ThreadPool_NumThreads_Args_STRUCT_SIZE, NULL, frame->ctx,
                                                 &threads};
     XLA_FFI_Error *error = frame->api->XLA_FFI_ThreadPool_NumThreads(&count);
@@ -33,12 +33,12 @@ static int run_all(const XLA_FFI_CallFrame *frame, const Pass *pass) {
     }
   }
   if (threads < 2) {
-    for (int64_t chunk = 0; chunk < chunks; chunk++) run_chunk(pass, chunk);
+    for (int64_t block = 0; block < blocks; block++) run_block(pass, block);
     return 1;
   }
   Shared *shared = malloc(sizeof *shared);
   if (!shared) return 0;
-  const int64_t helpers = threads - 1 < chunks - 1 ? threads - 1 : chunks - 1;
+  const int64_t helpers = threads - 1 < blocks - 1 ? threads - 1 : blocks - 1;
   shared->pass = *pass;
   atomic_init(&shared->next, 0);
   atomic_init(&shared->done, 0);
@@ -53,8 +53,8 @@ static int run_all(const XLA_FFI_CallFrame *frame, const Pass *pass) {
       leave(shared);
     }
   }
-  take_chunks(shared);
-  while (atomic_load(&shared->done) < chunks) { /* microseconds: each is under way in another thread */
+  take_blocks(shared);
+  while (atomic_load(&shared->done) < blocks) { /* microseconds: each is under way in another thread */
   }
   leave(shared);
   return 1;
@@ -73,10 +73,9 @@ static int answered(XLA_FFI_CallFrame *frame) {
 static Pass pass_of(const XLA_FFI_CallFrame *frame, int inputs, const float **variables) {
   XLA_FFI_Buffer **arguments = (XLA_FFI_Buffer **)frame->args.args;
   for (int64_t i = inputs; i < frame->args.size; i++) variables[i - inputs] = arguments[i]->data;
-  int64_t size = 1;
-  for (int64_t axis = 0; axis < arguments[0]->rank; axis++) size *= arguments[0]->dims[axis];
-  const Pass pass = {variables, arguments[0]->data, inputs > 1 ? arguments[1]->data : NULL,
-                     ((XLA_FFI_Buffer *)frame->rets.rets[0])->data, NULL, size};
+  Pass pass = {variables, arguments[0]->data, inputs > 1 ? arguments[1]->data : NULL,
+               ((XLA_FFI_Buffer *)frame->rets.rets[0])->data};
+  set_shape(&pass, arguments[0]->dims, arguments[0]->rank);
   return pass;
 }
 
@@ -93,7 +92,7 @@ XLA_FFI_Error *backward(XLA_FFI_CallFrame *frame) { /* z, gradient, variables...
   float *by_variables[VARIABLES];
   Pass pass = pass_of(frame, 2, variables);
   for (int64_t i = 1; i < frame->rets.size; i++) by_variables[i - 1] = ((XLA_FFI_Buffer *)frame->rets.rets[i])->data;
-  pass.sums = malloc((SUMS * chunks_of(pass.size) + 1) * sizeof *pass.sums);
+  pass.sums = malloc((sums_of(&pass) + 1) * sizeof *pass.sums);
   if (!pass.sums) return no_memory(frame->api);
   const int done = run_all(frame, &pass);
   if (done) add_up(&pass, by_variables);

@@ -13,35 +13,44 @@ typedef struct TF_ShapeInferenceContext TF_ShapeInferenceContext;
 #include "tensorflow/c/ops.h"
 
 #define THREADS 64 /* at most */
+#define AXES 16    /* at most */
+#if ELEMENT == FLOAT32
+#define TYPE "float"
+#elif ELEMENT == BFLOAT16
+#define TYPE "bfloat16"
+#else
+#define TYPE "half"
+#endif
 
 static void *help(void *shared) {
-  take_chunks(shared);
+  take_blocks(shared);
   return NULL;
 }
 
 static void run_all(const Pass *pass) {
-  const int64_t chunks = chunks_of(pass->size), cores = sysconf(_SC_NPROCESSORS_ONLN);
+  const int64_t blocks = blocks_of(pass), cores = sysconf(_SC_NPROCESSORS_ONLN);
   Shared shared = {*pass, 0, 0, 0};
   pthread_t threads[THREADS];
   int64_t helpers = 0;
-  while (helpers < THREADS && helpers < cores - 1 && helpers < chunks / 4 &&
+  while (helpers < THREADS && helpers < cores - 1 && helpers < blocks / 4 &&
          !pthread_create(&threads[helpers], NULL, help, &shared))
     helpers++;
-  take_chunks(&shared);
+  take_blocks(&shared);
   while (helpers) pthread_join(threads[--helpers], NULL);
 }
 
 /* An output of the shape of an input. */
-static float *like(TF_OpKernelContext *context, int index, const TF_Tensor *input, TF_Status *status) {
-  int64_t dims[16];
+static void *like(TF_OpKernelContext *context, int index, const TF_Tensor *input, TF_Status *status) {
+  int64_t dims[AXES];
   const int rank = TF_NumDims(input);
-  if (rank > 16) {
-    TF_SetStatus(status, TF_INVALID_ARGUMENT, "keras_adaptact: a tensor of more than 16 axes");
+  if (rank > AXES) {
+    TF_SetStatus(status, TF_INVALID_ARGUMENT, "keras_adaptact: a tensor of too many axes");
     return NULL;
   }
   for (int axis = 0; axis < rank; axis++) dims[axis] = TF_Dim(input, axis);
-  TF_Tensor *output = TF_AllocateOutput(context, index, TF_FLOAT, dims, rank, TF_TensorByteSize(input), status);
-  float *data = TF_GetCode(status) == TF_OK ? TF_TensorData(output) : NULL;
+  TF_Tensor *output = TF_AllocateOutput(context, index, TF_TensorType(input), dims, rank, TF_TensorByteSize(input),
+                                        status);
+  void *data = TF_GetCode(status) == TF_OK ? TF_TensorData(output) : NULL;
   if (output) TF_DeleteTensor(output);
   return data;
 }
@@ -58,9 +67,12 @@ static void compute(TF_OpKernelContext *context, int first_variable) {
     if (TF_GetCode(status) != TF_OK) goto end;
     if (i >= first_variable) variables[i - first_variable] = TF_TensorData(inputs[i]);
   }
-  Pass pass = {variables, TF_TensorData(inputs[0]), NULL, like(context, 0, inputs[0], status), NULL,
-               TF_TensorElementCount(inputs[0])};
+  Pass pass = {variables, TF_TensorData(inputs[0]), NULL, like(context, 0, inputs[0], status)};
+  int64_t dims[AXES];
+  const int rank = TF_NumDims(inputs[0]);
   if (TF_GetCode(status) != TF_OK) goto end;
+  for (int axis = 0; axis < rank; axis++) dims[axis] = TF_Dim(inputs[0], axis);
+  set_shape(&pass, dims, rank);
   if (first_variable == 1) {
     run_all(&pass);
     goto end;
@@ -70,12 +82,12 @@ static void compute(TF_OpKernelContext *context, int first_variable) {
     if (TF_GetCode(status) != TF_OK) goto end;
   }
   pass.gradient = TF_TensorData(inputs[1]);
-  pass.sums = sums = malloc((SUMS * chunks_of(pass.size) + 1) * sizeof *sums);
+  pass.sums = sums = malloc((sums_of(&pass) + 1) * sizeof *sums);
   if (!sums) {
     TF_SetStatus(status, TF_RESOURCE_EXHAUSTED, "keras_adaptact: out of memory");
     goto end;
   }
-  if (pass.size) run_all(&pass);
+  if (pass.outer) run_all(&pass);
   add_up(&pass, by_variables);
 end:
   if (TF_GetCode(status) != TF_OK) TF_OpKernelContext_Failure(context, status);
@@ -107,9 +119,9 @@ static void define(const char *name, int backward, void (*compute_it)(void *, TF
   TF_Status *status = TF_NewStatus();
   TF_OpDefinitionBuilder *operation = TF_NewOpDefinitionBuilder(name);
   char spec[32];
-  TF_OpDefinitionBuilderAddInput(operation, "z: float");
-  if (backward) TF_OpDefinitionBuilderAddInput(operation, "gradient: float");
-  TF_OpDefinitionBuilderAddOutput(operation, "result: float");
+  TF_OpDefinitionBuilderAddInput(operation, "z: " TYPE);
+  if (backward) TF_OpDefinitionBuilderAddInput(operation, "gradient: " TYPE);
+  TF_OpDefinitionBuilderAddOutput(operation, "result: " TYPE);
   for (int i = 0; i < VARIABLES; i++) {
     snprintf(spec, sizeof spec, "variable%d: float", i);
     TF_OpDefinitionBuilderAddInput(operation, spec);

@@ -34,8 +34,8 @@ def run(form, z, variables, training):
         return form(*inputs)
     recorded_on_cpu = not tf.executing_eagerly() and is_recorded(inputs) and not tf.config.list_physical_devices("GPU")
     size = 0 if z.shape.rank is None else math.prod(BATCH if n is None else n for n in z.shape)
-    if recorded_on_cpu and training and size >= NATIVE and _may_have_kernels(inputs):
-        operation = _operation(form, tuple(tuple(x.shape) for x in variables))
+    if recorded_on_cpu and training and size >= NATIVE and _may_have_kernels(variables):
+        operation = _operation(form, tuple(tuple(x.shape) for x in variables), z.dtype.name)
         if operation is not None:
             return operation(*inputs)
     function = (_compiled if recorded_on_cpu and size >= LARGE else _recomputed)(form.formula, form.dtype)
@@ -45,15 +45,15 @@ def run(form, z, variables, training):
     return portably(function, *arguments)
 
 
-def _may_have_kernels(inputs) -> bool:
-    return all(x.dtype == tf.float32 for x in inputs) and not is_for_xla()
+def _may_have_kernels(variables) -> bool:
+    return all(x.dtype == tf.float32 for x in variables) and not is_for_xla()
 
 
 @functools.lru_cache(maxsize=256)
-def _operation(form, shapes):
+def _operation(form, shapes, dtype):
     """The kernels of a form as an operation with a gradient, or None where there are none."""
     flags = (*tf.sysconfig.get_compile_flags()[:1], *tf.sysconfig.get_link_flags(), "-pthread", *NAMES)
-    built = native.build(form, shapes, flags, tf.load_op_library)
+    built = native.build(form, shapes, dtype, "inside" if form.rows.behind else "last", flags, tf.load_op_library)
     if built is None:
         return None
     library, name = built

@@ -48,7 +48,7 @@ def run(form, z, variables, training):
         as_torch = not training and z.numel() < LARGE
         if needs_gradient:
             return _Native.apply(form, kernel, as_torch, z, *variables)
-        return form(z, *variables) if as_torch else kernel.forward(z, variables)
+        return form(z, *variables) if as_torch else _forward(form, kernel, z, variables)
     if needs_gradient:
         return _Lean.apply(form, z, *variables)
     layout = _layout(form, z, variables)
@@ -59,19 +59,22 @@ def run(form, z, variables, training):
 
 
 class _Kernel:
-    """A form's compiled loops (`native`), for tensors in any order without gaps."""
+    """A form's compiled loops (`native`), for tensors in any order without gaps.
+
+    By channel they take tensors of shape (outer, channels) or (outer, channels, inner), which a layout makes.
+    """
 
     def __init__(self, library, variables):
-        library.forward.argtypes = [c_int64, *[c_void_p] * 3]
+        library.forward.argtypes = [*[c_int64] * 3, *[c_void_p] * 3]
         library.forward.restype = None
-        library.backward.argtypes = [c_int64, *[c_void_p] * 5]
+        library.backward.argtypes = [*[c_int64] * 3, *[c_void_p] * 5]
         self._library = library
         self._pointers = c_void_p * variables
 
     def forward(self, z, variables):
         z, y = _like(z)
         variables = _dense(variables)
-        self._library.forward(z.numel(), z.data_ptr(), y.data_ptr(), self._of(variables))
+        self._library.forward(*_extent(z, variables), z.data_ptr(), y.data_ptr(), self._of(variables))
         return y
 
     def backward(self, z, gradient, variables):
@@ -80,12 +83,21 @@ class _Kernel:
         gradient = gradient.resolve_neg() if gradient.stride() == z.stride() else torch.empty_like(z).copy_(gradient)
         by_variables = [torch.empty_like(variable) for variable in variables]
         pointers = z.data_ptr(), gradient.data_ptr(), by_z.data_ptr(), self._of(variables), self._of(by_variables)
-        if self._library.backward(z.numel(), *pointers):
+        if self._library.backward(*_extent(z, variables), *pointers):
             raise MemoryError("keras_adaptact: out of memory")
         return by_z, *by_variables
 
     def _of(self, tensors):
         return self._pointers(*(x.data_ptr() for x in tensors))
+
+
+def _extent(z, variables) -> tuple[int, int, int]:
+    """How many elements lie before, along and behind the axis of the channels."""
+    return (*z.shape, 1)[:3] if _by_channel(variables) else (z.numel(), 1, 1)
+
+
+def _by_channel(variables) -> bool:
+    return any(variable.dim() > 1 for variable in variables)
 
 
 def _dense(variables):
@@ -100,15 +112,33 @@ def _like(z):
 
 
 def _kernel(form, z, variables) -> _Kernel | None:
-    if z.numel() < NATIVE or not all(x.dtype == torch.float32 and x.is_cpu for x in (z, *variables)):
+    if z.numel() < NATIVE or not z.is_cpu or not all(x.dtype == torch.float32 and x.is_cpu for x in variables):
         return None
-    return _kernel_of(form, tuple(x.shape for x in variables))
+    channels = None
+    if _by_channel(variables):
+        channels = "last" if len(_layout(form, z, variables).flat_shape) == 2 else "inside"
+    return _kernel_of(form, tuple(x.shape for x in variables), z.dtype, channels)
 
 
 @functools.lru_cache(maxsize=256)
-def _kernel_of(form, shapes):
-    built = native.build(form, shapes, ("-fopenmp",))
+def _kernel_of(form, shapes, dtype, channels):
+    built = native.build(form, shapes, str(dtype).removeprefix("torch."), channels, ("-fopenmp",))
     return built and _Kernel(built[0], len(shapes))
+
+
+def _forward(form, kernel, z, variables):
+    if not _by_channel(variables):
+        return kernel.forward(z, variables)
+    layout = _layout(form, z, variables)
+    return layout.restore(kernel.forward(layout.flatten(z), variables))
+
+
+def _backward(form, kernel, z, gradient, variables):
+    if not _by_channel(variables):
+        return kernel.backward(z, gradient, variables)
+    layout = _layout(form, z, variables)
+    by_z, *by_variables = kernel.backward(layout.flatten(z), layout.flatten(gradient), variables)
+    return layout.restore(by_z), *by_variables
 
 
 class _Native(torch.autograd.Function):
@@ -118,7 +148,7 @@ class _Native(torch.autograd.Function):
     def forward(ctx, form, kernel, as_torch, z, *variables):
         ctx.form, ctx.kernel = form, kernel
         ctx.save_for_backward(z, *variables)
-        return form(z, *variables) if as_torch else kernel.forward(z, variables)
+        return form(z, *variables) if as_torch else _forward(form, kernel, z, variables)
 
     @staticmethod
     def backward(ctx, gradient):
@@ -127,7 +157,7 @@ class _Native(torch.autograd.Function):
             return None, None, None, *_pull_again(ctx.form, gradient, z, *variables)
         if not has_memory(gradient):
             return None, None, None, *_pull(ctx.form, gradient, z, *variables)
-        return None, None, None, *ctx.kernel.backward(z, gradient, variables)
+        return None, None, None, *_backward(ctx.form, ctx.kernel, z, gradient, variables)
 
 
 class _Lean(torch.autograd.Function):

@@ -1,0 +1,195 @@
+/* The functions of kernels: exact to a relative 1e-6 in float32, or to the least normal number. Polynomials and
+   rational functions are minimax fits (Lawson's iteration), with the relative error that stands beside each.
+
+   NaN passes every clamp here, as each comparison with it is false. */
+
+#define LN2_HIGH 0.693359375f /* ln(2) in two parts, of which the first times an integer is exact */
+#define LN2_LOW -2.12194440e-4f
+
+static inline float of_bits(uint32_t bits) {
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+static inline uint32_t bits_of(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+/* 2^n, written into the bits of a float from 23 on. */
+static inline float power_of_two(float n) { return of_bits((uint32_t)((int32_t)n + 127) << 23); }
+
+static inline float maximum_of(float a, float b) { return (a > b) | (a != a) ? a : b; }
+static inline float minimum_of(float a, float b) { return (a < b) | (a != a) ? a : b; }
+
+/* exp(r) - 1 for |r| <= ln(2) / 2: 2e-9. */
+static inline float expm1_near_zero(float r) {
+  float p = 0.00138436441f;
+  p = p * r + 0.00837416338f;
+  p = p * r + 0.0416680026f;
+  p = p * r + 0.166664312f;
+  p = p * r + 0.499999942f;
+  p = p * r + 1.00000003f;
+  return p * r;
+}
+
+/* x = n ln(2) + r */
+#define SPLIT(x, n, r)                    \
+  x = x < -87.0f ? -87.0f : x;            \
+  x = x > 89.0f ? 89.0f : x;              \
+  const float n = rintf(x * 1.44269504f); \
+  const float r = (x - n * LN2_HIGH) - n * LN2_LOW
+
+static inline float exp_of(float x) {
+  SPLIT(x, n, r);
+  return (expm1_near_zero(r) + 1.0f) * power_of_two(n - 1.0f) * 2.0f; /* 2^128 alone is infinite */
+}
+
+static inline float expm1_of(float x) {
+  SPLIT(x, n, r);
+  const float half = power_of_two(n - 1.0f);
+  return (expm1_near_zero(r) * half + (half - 0.5f)) * 2.0f;
+}
+
+static inline float sigmoid_of(float x) { return 1.0f / (1.0f + exp_of(-x)); }
+
+/* x P(x^2) / Q(x^2) up to 7.9, where tanh has reached 1 - 3e-7: 6e-9. From 9 on it is 1 to the bit, as its slope
+   1 - tanh^2 is 0 there, however large x. */
+static inline float tanh_of(float x) {
+  const float near = x < -7.9f ? -7.9f : x > 7.9f ? 7.9f : x;
+  const float square = near * near;
+  float p = 1.54279764e-08f, q = 8.59878306e-07f;
+  p = p * square + 2.20232525e-05f;
+  p = p * square + 0.00357899265f;
+  p = p * square + 0.134506212f;
+  p = p * square + 0.999999994f;
+  q = q * square + 0.000342365145f;
+  q = q * square + 0.0261922405f;
+  q = q * square + 0.467839492f;
+  q = q * square + 1.0f;
+  return fabsf(x) >= 9.0f ? copysignf(1.0f, x) : near * p / q;
+}
+
+/* x P(x^2) / Q(x^2) up to 3.92, where erf has reached 1 - 3e-8: 2e-8. */
+static inline float erf_of(float x) {
+  const float near = x < -3.92f ? -3.92f : x > 3.92f ? 3.92f : x;
+  const float square = near * near;
+  float p = 2.05008652e-06f, q = 3.80917565e-05f;
+  p = p * square + 0.000284883662f;
+  p = p * square + 0.00376564479f;
+  p = p * square + 0.0527488091f;
+  p = p * square + 0.190407074f;
+  p = p * square + 1.12837915f;
+  q = q * square + 0.00116254286f;
+  q = q * square + 0.0149692717f;
+  q = q * square + 0.114109368f;
+  q = q * square + 0.502076616f;
+  q = q * square + 1.0f;
+  return fabsf(x) >= 3.92f ? copysignf(1.0f, x) : near * p / q;
+}
+
+/* 2 artanh(s) = log((1 + s) / (1 - s)) for |s| <= 1/3: 4e-9. */
+static inline float twice_artanh(float s) {
+  const float square = s * s;
+  float p = 0.140895129f;
+  p = p * square + 0.139802343f;
+  p = p * square + 0.200124591f;
+  p = p * square + 0.333331573f;
+  p = p * square + 1.0f;
+  return 2.0f * s * p;
+}
+
+/* x = 2^n m with m between sqrt(1/2) and sqrt(2) */
+static inline float log_of(float x) {
+  const int small = x < 1.17549435e-38f; /* subnormal */
+  const uint32_t bits = bits_of(small ? x * 8388608.0f : x) - 0x3f3504f3u;
+  const float n = (float)((int32_t)bits >> 23) - (small ? 23.0f : 0.0f);
+  const float f = of_bits((bits & 0x7fffffu) + 0x3f3504f3u) - 1.0f;
+  const float value = n * LN2_HIGH + (n * LN2_LOW + twice_artanh(f / (2.0f + f)));
+  const float outside = x == 0.0f ? -INFINITY : x > 0.0f ? x : NAN; /* infinity, negative or NaN */
+  return (x > 0.0f) & (x < INFINITY) ? value : outside;
+}
+
+/* The logarithm of the rounded 1 + x, and what was rounded away. */
+static inline float log1p_of(float x) {
+  const float u = 1.0f + x;
+  const float value = log_of(u);
+  return (u > 0.0f) & (u < INFINITY) ? value + (x - (u - 1.0f)) / u : value;
+}
+
+/* log(1 + exp(x)), by exp(-|x|), which doesn't overflow */
+static inline float softplus_of(float x) {
+  const float e = exp_of(-fabsf(x));
+  return (x < 0.0f ? 0.0f : x) + twice_artanh(e / (2.0f + e));
+}
+
+/* x P(x^2) / Q(x^2) up to 1: 9e-10. */
+static inline float arctan_of(float x) {
+  const int large = fabsf(x) > 1.0f;
+  const float near = large ? -1.0f / x : x;
+  const float square = near * near;
+  float p = 0.00889593127f, q = 0.0504579327f;
+  p = p * square + 0.286151091f;
+  p = p * square + 1.12905291f;
+  p = p * square + 0.999999999f;
+  q = q * square + 0.573615836f;
+  q = q * square + 1.46238612f;
+  q = q * square + 1.0f;
+  return near * p / q + (large ? copysignf(1.57079633f, x) : 0.0f);
+}
+
+/* Sine and cosine of x = n pi/2 + r, with pi/2 in three parts of which the first two times n are exact up to 8192.
+   Beyond, x / (2 pi) is taken part by part in double precision, each product exact and its whole turns dropped: right
+   for every float, and some ten times slower. */
+
+static inline int is_far(float x) { return fabsf(x) > 8192.0f; }
+
+static inline float rest_of_turns(float x, float *n) {
+  const double parts[7] = {0x1.45f3068p-3,  0x1.727220ap-29,  0x1.29fc274p-58, 0x1.7d1f534p-86,
+                           0x1.bb81b68p-115, 0x1.14acc9ep-141, 0x1.0e41070p-172}; /* of 1 / (2 pi), 28 bits each */
+  double turns = 0.0;
+  for (int i = 0; i < 7; i++) {
+    const double product = x * parts[i];
+    turns += product - rint(product);
+  }
+  turns -= rint(turns);
+  const double quarters = rint(4.0 * turns);
+  *n = (float)quarters;
+  return (float)((turns - 0.25 * quarters) * 6.283185307179586);
+}
+
+static inline float rest(float x, float *n, const int exact) {
+  if (exact) return rest_of_turns(x, n);
+  *n = rintf(x * 0.636619772f);
+  return ((x - *n * 1.5703125f) - *n * 4.837512969970703125e-4f) - *n * 7.54978995489188216e-8f;
+}
+
+/* For |r| <= pi/4: 5e-12 and 6e-11. */
+static inline float wave(float r, int n) {
+  const float square = r * r;
+  float s = 2.71711428e-06f, c = 2.43722454e-05f;
+  s = s * square + -0.000198391742f;
+  s = s * square + 0.00833332868f;
+  s = s * square + -0.166666666f;
+  s = r + r * square * s;
+  c = c * square + -0.00138865243f;
+  c = c * square + 0.0416666131f;
+  c = c * square + -0.499999996f;
+  c = c * square + 1.0f;
+  const float value = n & 1 ? c : s;
+  return n & 2 ? -value : value;
+}
+
+static inline float sin_of(float x, const int exact) {
+  float n;
+  const float r = rest(x, &n, exact);
+  return wave(r, (int)n);
+}
+
+static inline float cos_of(float x, const int exact) {
+  float n;
+  const float r = rest(x, &n, exact);
+  return wave(r, (int)n + 1);
+}
