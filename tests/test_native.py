@@ -142,7 +142,8 @@ def test_the_kernels_of_the_library_are_exact(case, where, shape, built):
             is_raw = slope.ndim > value.ndim  # slopes by raw weights lie along the last axis
             expected = np.tensordot(upstream[part], slope, value.ndim) if is_raw else np.sum(upstream[part] * slope)
             found = sums[name] if axis is None else sums[name][..., i]
-            np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5, err_msg=name)
+            size = np.sum(np.abs(upstream[part][..., None] * slope if is_raw else upstream[part] * slope))
+            np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-5 + 1e-6 * size, err_msg=name)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -182,7 +183,10 @@ def test_16_bits_of_every_kind(dtype, monkeypatch):
     y, *_ = differentiate(layer, z, ops.ones_like(z))
     values = ops.convert_to_numpy(ops.cast(z, "float32"))
     expected = np.where(values <= 0, 0, values)
-    np.testing.assert_array_equal(ops.convert_to_numpy(ops.cast(y, "float32")), expected)
+    found = ops.convert_to_numpy(ops.cast(y, "float32"))
+    flushed = np.abs(expected) < np.finfo("float32").tiny  # to 0, in threads of XLA and TensorFlow
+    np.testing.assert_array_equal(found[~flushed], expected[~flushed])
+    np.testing.assert_array_equal(found[flushed] == 0, (found != expected)[flushed] | (expected == 0)[flushed])
 
 
 def _elu(u):
@@ -518,7 +522,7 @@ def test_tracing_a_formula_leaves_the_names_of_later_layers():
     form = backends.Form(lambda z, a: a * z + z, backends.Rows(), "float32")
     before = layers.Add().name, ops.add(keras.KerasTensor((1,)), 1.0).name
     keras.utils.clear_session()
-    native.source(form, (1,))
+    printer.source(form, printer.Kind((1,)))
     assert (layers.Add().name, ops.add(keras.KerasTensor((1,)), 1.0).name) == before
 
 

@@ -3,8 +3,8 @@
    are called.
 
    A tensor is (outer, channels, inner) elements, with parameters for each channel, where inner is 1 if CHANNELS is
-   LAST; or, if it is NONE, `outer` elements with one set of parameters. It is gone over in blocks of a fixed size, each with sums of its own, which are added
-   up in order: the result doesn't depend on the number of threads.
+   LAST; or, if it is NONE, `outer` elements with one set of parameters. It is gone over in blocks of a fixed size, each
+   with sums of its own, which are added up in order: the result doesn't depend on the number of threads.
 
    A formula gives SUMS, FIXED and VARIABLES, how many sums, values of the parameters alone, and variables it has; `fix`,
    which computes the second for a channel; `finish`, which makes gradients of sums; and loops over elements with one
@@ -43,10 +43,10 @@ static inline Element stored(float x) {
 #else /* float16 */
 typedef uint16_t Element;
 static inline float load(Element x) {
-  const uint32_t rest = (uint32_t)(x & 0x7fff) << 13;
-  const float value = of_bits(rest) * 0x1p112f; /* subnormal ones, too */
-  const uint32_t bits = rest >= 0x0f800000u ? rest | 0x7f800000u : bits_of(value);
-  return of_bits(bits | (uint32_t)(x & 0x8000) << 16);
+  const uint32_t size = x & 0x7fff, sign = (uint32_t)(x & 0x8000) << 16;
+  const uint32_t subnormal = bits_of((float)(int32_t)size * 0x1p-24f); /* a normal float, which no thread flushes */
+  const uint32_t normal = (size << 13) + (size < 0x7c00 ? 0x38000000u : 0x70000000u);
+  return of_bits((size < 0x400 ? subnormal : normal) | sign);
 }
 static inline Element stored(float x) {
   const uint32_t bits = bits_of(x), sign = bits >> 16 & 0x8000, size = bits & 0x7fffffffu;
@@ -77,17 +77,13 @@ static inline void set_shape(Pass *pass, const int64_t *dims, int64_t rank) {
       outer *= dims[axis];
     else if (axis > rank - 1 - BEHIND)
       inner *= dims[axis];
-  pass->outer = inner ? outer : 0;
+  pass->outer = outer;
   pass->channels = CHANNELS == NONE ? 1 : dims[rank - 1 - BEHIND];
   pass->inner = inner;
 }
 
 /* A loop whose functions are exact far out, or the faster one. */
-#define EITHER(is_far, loop, ...) \
-  if (is_far)                     \
-    loop(1, __VA_ARGS__);         \
-  else                            \
-    loop(0, __VA_ARGS__)
+#define EITHER(is_far, loop, ...) ((is_far) ? loop(1, __VA_ARGS__) : loop(0, __VA_ARGS__))
 
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
@@ -99,7 +95,9 @@ static int64_t outer_of_block(const Pass *pass) {
   return larger(larger(1, CHUNK / row), CHANNELS == NONE ? 1 : parts(ROWS, larger(1, pass->inner)));
 }
 
-static int64_t blocks_of(const Pass *pass) { return parts(pass->outer, outer_of_block(pass)); }
+static int64_t blocks_of(const Pass *pass) {
+  return pass->channels && pass->inner ? parts(pass->outer, outer_of_block(pass)) : 0;
+}
 
 static int64_t sums_of(const Pass *pass) { return SUMS * blocks_of(pass) * pass->channels; }
 
@@ -109,10 +107,10 @@ static int64_t sums_of(const Pass *pass) { return SUMS * blocks_of(pass) * pass-
 static void run_lanes(const Pass *pass, const float *fixed, int64_t at, int64_t size, int64_t stride, int64_t rows,
                       float *sums) {
   for (int64_t row = 0; row < rows; row++, at += stride) {
-    const Element *z = pass->z + at, *gradient = pass->gradient + at;
+    const Element *z = pass->z + at;
     Element *result = pass->result + at;
     if (pass->gradient)
-      EITHER(is_far_lanes(fixed, z, size), backward_lanes, fixed, z, gradient, result, sums, size);
+      EITHER(is_far_lanes(fixed, z, size), backward_lanes, fixed, z, pass->gradient + at, result, sums, size);
     else
       EITHER(is_far_lanes(fixed, z, size), forward_lanes, fixed, z, result, size);
   }
@@ -140,14 +138,14 @@ static void run_rows(const Pass *pass, int64_t first, int64_t rows, double *sums
 static void run_segment(const Pass *pass, const float *fixed, int64_t at, int64_t size, double *sums) {
   for (int64_t end = at + size; at < end; at += CHUNK) {
     const int64_t part = smaller(CHUNK, end - at);
-    const Element *z = pass->z + at, *gradient = pass->gradient + at;
+    const Element *z = pass->z + at;
     Element *result = pass->result + at;
     if (!pass->gradient) {
       EITHER(is_far_segment(fixed, z, part), forward_segment, fixed, z, result, part);
       continue;
     }
     float found[SUMS + 1] = {0};
-    EITHER(is_far_segment(fixed, z, part), backward_segment, fixed, z, gradient, result, found, part);
+    EITHER(is_far_segment(fixed, z, part), backward_segment, fixed, z, pass->gradient + at, result, found, part);
     for (int sum = 0; sum < SUMS; sum++) sums[sum] += found[sum];
   }
 }

@@ -87,7 +87,7 @@ static void compute(TF_OpKernelContext *context, int first_variable) {
     TF_SetStatus(status, TF_RESOURCE_EXHAUSTED, "keras_adaptact: out of memory");
     goto end;
   }
-  if (pass.outer) run_all(&pass);
+  run_all(&pass);
   add_up(&pass, by_variables);
 end:
   if (TF_GetCode(status) != TF_OK) TF_OpKernelContext_Failure(context, status);

@@ -34,7 +34,7 @@ def run(form, z, variables, training):
         return form(*inputs)
     recorded_on_cpu = not tf.executing_eagerly() and is_recorded(inputs) and not tf.config.list_physical_devices("GPU")
     size = 0 if z.shape.rank is None else math.prod(BATCH if n is None else n for n in z.shape)
-    if recorded_on_cpu and training and size >= NATIVE and _may_have_kernels(variables):
+    if recorded_on_cpu and size >= NATIVE and _may_have_kernels(variables):
         operation = _operation(form, tuple(tuple(x.shape) for x in variables), z.dtype.name)
         if operation is not None:
             return operation(*inputs)
