@@ -3,6 +3,7 @@
 import gc
 import os
 import random
+from importlib import import_module
 
 import pytest
 
@@ -41,3 +42,46 @@ def _registry(monkeypatch):
     from keras_adaptact import registry
 
     monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+
+
+@pytest.fixture
+def by_kernels(monkeypatch):
+    """For the value, too, which torch computes as it does itself outside of training where tensors are small."""
+    monkeypatch.setattr(_backend(), "LARGE", 1)
+
+
+@pytest.fixture
+def forget():
+    """Has each kernel built anew, and each warning given again; afterwards, too."""
+    from keras_adaptact.backends import native
+
+    caches = [native._warn, native._compiler, native._build]
+    caches += [getattr(_backend(), name) for name in ("_kernel_of", "_operation") if hasattr(_backend(), name)]
+    if os.environ["KERAS_BACKEND"] == "jax":
+        caches.append(import_module("keras_adaptact.backends.jax_primitive").kernels)
+    for known in caches:
+        known.cache_clear()
+    yield
+    for known in caches:
+        known.cache_clear()
+
+
+@pytest.fixture
+def built(monkeypatch, forget):
+    """Whether kernels were made, for each form that they were wanted for."""
+    from keras_adaptact.backends import native
+
+    found = []
+    build = native.build
+
+    def counting(*arguments):
+        kernels = build(*arguments)
+        found.append(kernels is not None)
+        return kernels
+
+    monkeypatch.setattr(native, "build", counting)
+    return found
+
+
+def _backend():
+    return import_module(f"keras_adaptact.backends.{os.environ['KERAS_BACKEND']}")

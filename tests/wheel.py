@@ -14,7 +14,13 @@ import keras_adaptact as ka
 assert Path(ka.__file__).is_relative_to(sys.prefix), f"not the wheel: {ka.__file__}"
 assert version("keras-adaptact") == ka.__version__
 
-for name in ("py.typed", "backends/native.c", "backends/native_math.h", "backends/native_torch.c", "backends/native_jax.c"):
+for name in (
+    "py.typed",
+    "backends/native.c",
+    "backends/native_math.h",
+    "backends/native_torch.c",
+    "backends/native_jax.c",
+):
     assert files(ka).joinpath(name).is_file(), f"the wheel lacks {name}"
 
 model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(8, activation=ka.AReLU()), ka.Method1()])

@@ -4,10 +4,10 @@ A formula is an elementwise function ``f(z, *parameters)`` in `keras.ops`. Run a
 differentiation keeps each intermediate value of it for the backward pass, up to eight tensors of z's size. Here z is
 the only tensor that is kept: the backward pass evaluates the formula again, and no gradient is written by hand.
 
-On the CPU a formula in float32, with one value of each parameter for the whole tensor, becomes a pair of kernels in C
-(`native`, of the graph that `tracing` makes), which each backend calls in its own way. All else (values by channel,
-16 bits, operations that no kernel has, other devices, no C compiler) goes by the backend's own differentiation; in
-large tensors time goes into memory there, not into arithmetic, and each backend has its own way to go over them once
+On the CPU a formula that is computed in float32, of tensors of float32 or 16 bits, becomes a pair of kernels in C
+(`native`, which `printer` writes from the graph that `tracing` makes), which each backend calls in its own way. All
+else (float64, operations that no kernel has, other devices, no C compiler) goes by the backend's own differentiation;
+in large tensors time goes into memory there, not into arithmetic, and each backend has its own way to go over them once
 (see `jax`, `torch` and `tensorflow` beside this).
 
 A backend of Keras's that has no module here, or whose module can't be imported, runs the formula as it stands.

@@ -6,8 +6,8 @@ sums over everything are slow on CPU, so that scalars are spread over lanes and 
 
 Such a program is compiled for each shape (under a second), so that small tensors go without. What is called outside a
 graph goes without either, and gives to the bit what TensorFlow's own operations give. So does a graph that no tape
-records: it may be saved, or converted for a runtime that has no such operation. A step that a tape recorded holds our
-operations where it is saved, too.
+records: it may be saved, or converted for a runtime that has no such operation. What a tape recorded holds our
+operations where it is saved, too, in training or not.
 """
 
 import functools

@@ -289,7 +289,7 @@ def _layout_of(form, sizes, strides, dtype, device, kinds) -> _Layout:
     if any(len(kind) > 2 for kind in kinds):
         axis = order.index(len(sizes) - 1 - form.rows.behind)
         behind = math.prod(shape[axis + 1 :])
-        flat_shape = (math.prod(shape[:axis]), shape[axis], *((behind,) if behind > 1 else ()))
+        flat_shape = (math.prod(shape[:axis]), shape[axis], *((behind,) if behind != 1 else ()))
         form = replace(form, rows=replace(form.rows, behind=len(flat_shape) - 2))
     inverse = tuple(sorted(range(len(order)), key=order.__getitem__))
     shapes = tuple((kind[0], len(kind) - 1, kind[-1]) for kind in kinds)

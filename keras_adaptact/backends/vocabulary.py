@@ -205,8 +205,10 @@ def _threshold(operation, z):
 
 
 def _squareplus(operation, z):
+    """``(z + sqrt(z^2 + b)) / 2``, or below 0 the same without a difference of like numbers"""
     (b,) = _numbers(operation, "b")
-    return 0.5 * (z + _sqrt(z * z + b))
+    root = _sqrt(z * z + b)
+    return _select(_less(z, 0), 0.5 * b / (root - z), 0.5 * (z + root))
 
 
 def _of_cast(x):
