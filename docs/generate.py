@@ -57,6 +57,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "frelu": {"b = -1": {"b_initializer": -1.0}, "b = 0.5": {"b_initializer": 0.5}},
     "pelu": {"a = 2": {"a_initializer": 2.0}, "b = 2": {"b_initializer": 2.0}},
+    "xielu": {"alpha_p = -2": {"alpha_p_initializer": -2.0}, "alpha_n = 1": {"alpha_n_initializer": 1.0}},
     "prelu": {"alpha = 0.05": {"alpha_initializer": 0.05}, "alpha = 0.6": {"alpha_initializer": 0.6}},
 }
 EXAMPLES = {"adaptive": {"function": "silu"}, "mixture": {"members": ["gelu", "tanh", "sin"]}}

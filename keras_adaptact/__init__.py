@@ -26,6 +26,8 @@ from keras_adaptact.loops import parameter_labels as parameter_labels
 from keras_adaptact.mixtures import Method1 as Method1
 from keras_adaptact.mixtures import Method2 as Method2
 from keras_adaptact.mixtures import Mixture as Mixture
+from keras_adaptact.normalization import plan_normalization as plan_normalization
+from keras_adaptact.normalization import replace_normalization as replace_normalization
 from keras_adaptact.overview import site as site
 from keras_adaptact.overview import summary as summary
 from keras_adaptact.parameters import Parameter as Parameter
@@ -35,6 +37,10 @@ from keras_adaptact.prelu import PReLU as PReLU
 from keras_adaptact.registry import get as get
 from keras_adaptact.registry import names as names
 from keras_adaptact.registry import register as register
+from keras_adaptact.smooth import XIELU as XIELU
+from keras_adaptact.smooth import Derf as Derf
+from keras_adaptact.smooth import DyT as DyT
+from keras_adaptact.smooth import Snake as Snake
 from keras_adaptact.surgery import plan_replacement as plan_replacement
 from keras_adaptact.surgery import replace_activations as replace_activations
 from keras_adaptact.training import freeze_activations as freeze_activations

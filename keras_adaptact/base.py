@@ -113,7 +113,6 @@ class TrainableActivation(ParameterStorage):
         self._follows_owner = data_format is None
         self._storage = storage  # "rows", a matrix for channels, in models of 0.1.0, as their optimizers' states are
         self._slots = tuple(slots)
-        self._packed = self._held = None
         self._shape: tuple[int, ...] | None = None  # of one parameter; None until it is known
 
     @classmethod
@@ -131,7 +130,8 @@ class TrainableActivation(ParameterStorage):
         slots = []
         for name, parameter in cls.declared.items():
             chosen = {s: kwargs.pop(f"{name}_{s}") for s in SETTINGS if f"{name}_{s}" in kwargs}
-            slots.append(Slot.make(name, parameter.initial, **{"constraint": parameter.constraint} | chosen))
+            own = {"constraint": parameter.constraint, "shared": parameter.shared}
+            slots.append(Slot.make(name, parameter.initial, **own | chosen))
         return tuple(slots)
 
     def formula(self, z: Any, *parameters: Any) -> Any:
@@ -265,8 +265,8 @@ class TrainableActivation(ParameterStorage):
 
     def trained_parameters(self) -> dict[str, bool]:
         """Whether training changes each of `formula_parameters`, as things are now."""
-        is_trained = any(variable is self._packed for variable in self.trainable_variables)
-        return {slot.name: slot.trainable and is_trained for slot in self._slots}
+        trained = {id(variable) for variable in self.trainable_variables}
+        return {slot.name: id(getattr(self, self._place(slot))) in trained for slot in self._slots}
 
     def evaluate(self, z: ArrayLike, **parameters: ArrayLike) -> np.ndarray:
         """The formula over z in NumPy, whatever the layer's dtype: with its parameters, or with others.

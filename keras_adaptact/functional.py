@@ -125,6 +125,86 @@ def pelu(z: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return ops.where(positive, (a / b) * z, a * _expm1(below / b))
 
 
+def snake(z: Tensor, a: Tensor) -> Tensor:
+    """``z + sin(a z)^2 / a``, the formula of `Snake`.
+
+    Args:
+        z: pre-activation, of any shape and a floating dtype.
+        a: a positive scalar, or values for each channel in a shape that broadcasts against z.
+
+    Returns: a tensor of z's shape, differentiable everywhere, any number of times.
+
+    Reference: Ziyin et al., "Neural Networks Fail to Learn Periodic Functions and How to Fix It", 2020.
+    """
+    sine = ops.sin(a * z)
+    return z + sine * sine / a
+
+
+def serf(z: Tensor) -> Tensor:
+    """``z erf(log(1 + exp(z)))``, the plain function `"serf"`.
+
+    Args:
+        z: pre-activation, of any shape and a floating dtype.
+
+    Returns: a tensor of z's shape, differentiable everywhere, any number of times.
+
+    Reference: Nag et al., "SERF: Towards Better Training of Deep Neural Networks Using Log-Softplus ERror Activation
+    Function", 2021.
+    """
+    return z * ops.erf(ops.softplus(z))
+
+
+def xielu(z: Tensor, alpha_p: Tensor, alpha_n: Tensor, beta: float = 0.5, eps: float = -1e-6) -> Tensor:
+    """``p z^2 + beta z`` for z > 0 and ``n (exp(min(z, eps)) - 1) - n z + beta z`` below, the formula of `XIELU`.
+
+    ``p = softplus(alpha_p)`` and ``n = beta + softplus(alpha_n)``.
+
+    Args:
+        z: pre-activation, of any shape and a floating dtype.
+        alpha_p, alpha_n: scalars, or values for each channel in a shape that broadcasts against z.
+        beta: the slope at 0.
+        eps: what z is held at below 0, so that 16 bits see a slope there.
+
+    Returns: a tensor of z's shape.
+
+    Differentiable except where z is 0, where the slope is that of below, and `eps`.
+    Reference: Huang and Schlag, "Deriving Activation Functions Using Integration", 2024.
+    """
+    p, n = ops.softplus(alpha_p), beta + ops.softplus(alpha_n)
+    positive = z > 0
+    above = ops.where(positive, z, ops.zeros_like(z))
+    below = n * (_expm1(ops.where(z < eps, z, eps)) - z)
+    return ops.where(positive, p * above * above, below) + beta * z
+
+
+def dyt(z: Tensor, alpha: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+    """``gamma tanh(alpha z) + beta``, the formula of `DyT`.
+
+    Args:
+        z: what would be normalized, of any shape and a floating dtype.
+        alpha, gamma, beta: scalars, or values for each channel in a shape that broadcasts against z.
+
+    Returns: a tensor of z's shape, differentiable everywhere, any number of times.
+
+    Reference: Zhu et al., "Transformers without Normalization", 2025.
+    """
+    return gamma * ops.tanh(alpha * z) + beta
+
+
+def derf(z: Tensor, alpha: Tensor, s: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+    """``gamma erf(alpha z + s) + beta``, the formula of `Derf`.
+
+    Args:
+        z: what would be normalized, of any shape and a floating dtype.
+        alpha, s, gamma, beta: scalars, or values for each channel in a shape that broadcasts against z.
+
+    Returns: a tensor of z's shape, differentiable everywhere, any number of times.
+
+    Reference: Chen et al., "Stronger Normalization-Free Transformers", 2025.
+    """
+    return gamma * ops.erf(alpha * z + s) + beta
+
+
 def _expm1(z):
     """``exp(z) - 1`` to the last digits near 0, too, for z of 0 and less; ``tanh(z/2) (exp(z) + 1)`` where portable"""
     return ops.tanh(z / 2) * (ops.exp(z) + 1) if is_portable() else ops.expm1(z)

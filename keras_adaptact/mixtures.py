@@ -140,7 +140,7 @@ class Mixture(TrainableActivation):
         slot = self._weights_slot
         self._raw_weights = self._add_rows(
             "mixing_weights",
-            self._members,
+            (len(self._members), *shape),
             self._initial_weights,
             slot.regularizer,
             self._constrain_weights,
@@ -237,7 +237,7 @@ class Mixture(TrainableActivation):
     def _load(self, saved):
         *own, weights = saved
         rows = own[0] if own else ()
-        self._store(dict(zip([slot.name for slot in self._slots], rows, strict=True)) | {"weights": weights})
+        self._store(self._named(rows) | {"weights": weights})
 
     def _written_slots(self):
         return (*self._slots, self._weights_slot)

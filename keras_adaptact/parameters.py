@@ -20,10 +20,11 @@ class Parameter:
     Args:
         initial: the value that it starts with, unless the layer is given an initializer for it.
         constraint: a Keras constraint that holds unless the layer is given one of its own.
+        shared: whether it has one value for all channels where others have one for each. Default: False.
     """
 
-    def __init__(self, initial: float, constraint: keras.constraints.Constraint | None = None):
-        self.initial, self.constraint = initial, constraint
+    def __init__(self, initial: float, constraint: keras.constraints.Constraint | None = None, *, shared: bool = False):
+        self.initial, self.constraint, self.shared = initial, constraint, shared
 
     def __set_name__(self, owner, name):
         self.name = name
@@ -55,16 +56,20 @@ class Between(keras.constraints.Constraint):
 
 @dataclass(frozen=True)
 class Slot:
-    """A parameter: its name, what Keras does to it, and whether it is trained where its layer is."""
+    """A parameter: its name, what Keras does to it, and whether it is trained where its layer is.
+
+    A `shared` one has one value for all channels.
+    """
 
     name: str
     initializer: Callable
     regularizer: Callable | None = None
     constraint: Callable | None = None
     trainable: bool = True
+    shared: bool = False
 
     @classmethod
-    def make(cls, name, initial, initializer=None, regularizer=None, constraint=None, trainable=True):
+    def make(cls, name, initial, initializer=None, regularizer=None, constraint=None, trainable=True, shared=False):
         if not isinstance(trainable, bool):
             raise ValueError(f"`{name}_trainable` must be True or False. Received: {trainable!r}")
         if initializer is None:
@@ -77,13 +82,14 @@ class Slot:
             keras.regularizers.get(regularizer),
             keras.constraints.get(constraint),
             trainable,
+            shared,
         )
 
     def renamed(self, name: str, kwargs: dict) -> "Slot":
         """The same under another name, with settings for that name taken out of `kwargs`."""
         chosen = {s: getattr(self, s) for s in SETTINGS}
         chosen |= {s: kwargs.pop(f"{name}_{s}") for s in SETTINGS if f"{name}_{s}" in kwargs}
-        return Slot.make(name, None, **chosen)
+        return Slot.make(name, None, **chosen, shared=self.shared)
 
     def check(self, shape: tuple[int, ...]):
         """Refuses an initial value of another shape, or out of the bounds that a constraint holds it in."""

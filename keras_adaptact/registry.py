@@ -16,6 +16,7 @@ Spec = Any  # a name, a dict with a "name", a function, a layer or a layer class
 _ELEMENTWISE = ("abs", "arctan", "cos", "erf", "exp", "sin", "square")  # of keras.ops
 _LEFT_OUT = ("get", "serialize", "deserialize", "glu", "leaky_relu", "swish")  # of keras.activations; two are layers
 _REGISTERED: dict[str, Spec] = {}
+_NEWER: dict[str, Spec] = {}  # of the library's own since version 0.1.0
 
 
 def _takes_z_alone(candidate) -> bool:
@@ -47,7 +48,8 @@ def register(name: str, spec: Spec = None) -> Any:
 
     `spec` is a layer class (which then takes the options of a dict spec), a function of a tensor, a layer, or
     another spec. Without it, returns a decorator. The name of a plain function can stand wherever a function's
-    name can: in `AdaptiveActivation("...")` and in the members of a `Mixture`.
+    name can: in `AdaptiveActivation("...")` and in the members of a `Mixture`. A name that the library gained after
+    version 0.1.0 gives way to one of yours, so that code that had it before goes on as it did.
 
     ```python
     ka.register("damped_sine", lambda z: ops.sin(z) * ops.exp(-ops.abs(z)))
@@ -61,7 +63,7 @@ def register(name: str, spec: Spec = None) -> Any:
         raise ValueError(f"An activation's name must be a string that isn't empty. Received: {name!r}")
     if spec is None:
         return lambda decorated: register(name, decorated)
-    if name in names():
+    if name in _REGISTERED or name in _FUNCTIONS:
         raise ValueError(f"The activation name {name!r} is taken, by {lookup(name)!r}.")
     if isinstance(spec, str | Mapping):
         get(spec)  # an error here is better than one at the first use
@@ -72,9 +74,15 @@ def register(name: str, spec: Spec = None) -> Any:
     return spec
 
 
+def register_newer(name: str, spec: Spec) -> Spec:
+    """As `register`, for a layer class or function of the library's own that it didn't have in version 0.1.0."""
+    _NEWER[name] = spec if isinstance(spec, type) else _named(name, spec)
+    return spec
+
+
 def names() -> list[str]:
     """Every name that `get` knows, sorted."""
-    return sorted(_REGISTERED.keys() | _FUNCTIONS.keys())
+    return sorted(_REGISTERED.keys() | _NEWER.keys() | _FUNCTIONS.keys())
 
 
 def lookup(name: str) -> Spec:
@@ -82,6 +90,8 @@ def lookup(name: str) -> Spec:
     if name in _REGISTERED:
         found = _REGISTERED[name]
         return lookup(found) if isinstance(found, str) else found
+    if name in _NEWER:
+        return _NEWER[name]
     if name in _FUNCTIONS:
         return _FUNCTIONS[name]
     raise ValueError(f"Unknown activation {name!r}.{_nearest(name, names())} `names()` lists them all.")

@@ -55,11 +55,58 @@ class OfBeta(LayerArguments, total=False):
     beta_trainable: bool
 
 
+class OfAlpha(LayerArguments, total=False):
+    alpha_initializer: Initializer
+    alpha_regularizer: Regularizer
+    alpha_constraint: Constraint
+    alpha_trainable: bool
+
+
+class OfGamma(LayerArguments, total=False):
+    gamma_initializer: Initializer
+    gamma_regularizer: Regularizer
+    gamma_constraint: Constraint
+    gamma_trainable: bool
+
+
+class OfS(LayerArguments, total=False):
+    s_initializer: Initializer
+    s_regularizer: Regularizer
+    s_constraint: Constraint
+    s_trainable: bool
+
+
+class OfAlphaP(LayerArguments, total=False):
+    alpha_p_initializer: Initializer
+    alpha_p_regularizer: Regularizer
+    alpha_p_constraint: Constraint
+    alpha_p_trainable: bool
+
+
+class OfAlphaN(LayerArguments, total=False):
+    alpha_n_initializer: Initializer
+    alpha_n_regularizer: Regularizer
+    alpha_n_constraint: Constraint
+    alpha_n_trainable: bool
+
+
 class OfAB(OfA, OfB, total=False):
     pass
 
 
 class OfABCD(OfAB, OfC, OfD, total=False):
+    pass
+
+
+class OfAlphaPN(OfAlphaP, OfAlphaN, total=False):
+    pass
+
+
+class OfAlphaGammaBeta(OfAlpha, OfGamma, OfBeta, total=False):
+    pass
+
+
+class OfAlphaSGammaBeta(OfAlphaGammaBeta, OfS, total=False):
     pass
 
 

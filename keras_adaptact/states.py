@@ -36,9 +36,9 @@ def build(old, new) -> None:
 
 
 def paired(old, new, changed: bool, seen: set | None = None) -> Iterator[tuple[Any, Any]]:
-    """A layer and its copy, and those in them; but for activations, where they were changed."""
+    """A layer and its copy, and those in them; but for activations, and what became one, where they were changed."""
     seen = set() if seen is None else seen
-    if (id(old), id(new)) in seen or (changed and is_activation(old)):
+    if (id(old), id(new)) in seen or (changed and (is_activation(old) or is_activation(new))):
         return
     seen.add((id(old), id(new)))
     yield old, new

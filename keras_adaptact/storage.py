@@ -9,6 +9,15 @@ from keras import ops
 from keras_adaptact.keras_private import make_path_unique
 from keras_adaptact.parameters import Slot, constrain_rows, initialize_rows, regularize_rows
 
+# The variables of a layer, by attribute: the name of each, whether its parameters are trained, and whether they have
+# one value for all channels.
+VARIABLES = {
+    "_packed": ("parameters", True, False),
+    "_held": ("held_parameters", False, False),
+    "_shared": ("shared_parameters", True, True),
+    "_held_shared": ("held_shared_parameters", False, True),
+}
+
 
 class _InRows(keras.constraints.Constraint, keras.regularizers.Regularizer):
     """A constraint or a regularizer of a variable that sees it in rows; Keras 3.12 takes no plain function."""
@@ -22,7 +31,9 @@ class _InRows(keras.constraints.Constraint, keras.regularizers.Regularizer):
 
 
 class ParameterStorage(keras.layers.Layer):
-    """A layer whose parameters lie in two variables: those that are trained, and those that are held.
+    """A layer whose parameters lie in variables of a kind: those that are trained, and those that are held.
+
+    Where there are channels, parameters with one value for all of them have variables of their own.
 
     A subclass sets `_slots`, the parameters; `_shape`, the shape of each, None until it is known; and `_storage`:
     `"flat"` for variables of a single axis, or `"rows"`, a matrix for channels, in models of 0.1.0, whose optimizers'
@@ -32,26 +43,40 @@ class ParameterStorage(keras.layers.Layer):
     _slots: tuple[Slot, ...]
     _shape: tuple[int, ...] | None
     _storage: str
-    _packed: keras.Variable | None
-    _held: keras.Variable | None
+    _packed: keras.Variable | None = None
+    _held: keras.Variable | None = None
+    _shared: keras.Variable | None = None
+    _held_shared: keras.Variable | None = None
 
     def _create_variables(self, shape: tuple[int, ...]):
         self._shape = shape
         for slot in self._slots:
-            slot.check(shape)
-        trained, held = ([slot for slot in self._slots if slot.trainable is value] for value in (True, False))
-        if trained:
-            self._packed = self._add_rows(
-                "parameters", trained, initialize_rows(trained), regularize_rows(trained), constrain_rows(trained)
-            )
-        if held:
-            self._held = self._add_rows(
-                "held_parameters", held, initialize_rows(held), constraint=constrain_rows(held), trainable=False
-            )
+            slot.check(self._shape_at(self._place(slot)))
+        for place, (name, trainable, _) in VARIABLES.items():
+            slots = [slot for slot in self._slots if self._place(slot) == place]
+            if slots:
+                regularizer = regularize_rows(slots) if trainable else None
+                rows = len(slots), *self._shape_at(place)
+                constraint = constrain_rows(slots)
+                made = self._add_rows(name, rows, initialize_rows(slots), regularizer, constraint, trainable)
+                setattr(self, place, made)
 
-    def _add_rows(self, name, rows, initializer, regularizer=None, constraint=None, trainable=True) -> keras.Variable:
-        """A variable of a row for each of `rows`; what Keras does to it sees it in rows."""
-        shape = (len(rows), *(self._shape or ()))
+    def _place(self, slot: Slot) -> str:
+        """The attribute whose variable a parameter lies in."""
+        kind = slot.trainable, slot.shared and bool(self._shape)
+        return next(place for place, (_, *of_kind) in VARIABLES.items() if tuple(of_kind) == kind)
+
+    def _shape_at(self, place: str) -> tuple[int, ...]:
+        """Of each parameter in that variable."""
+        return () if VARIABLES[place][-1] else self._shape or ()
+
+    def _made(self) -> dict[str, keras.Variable]:
+        """The variables that there are, by attribute."""
+        found = {place: getattr(self, place) for place in VARIABLES}
+        return {place: variable for place, variable in found.items() if variable is not None}
+
+    def _add_rows(self, name, shape, initializer, regularizer=None, constraint=None, trainable=True) -> keras.Variable:
+        """A variable of this shape, a row for each parameter; what Keras does to it sees it in rows."""
         variable_shape = shape if self._storage == "rows" else (int(np.prod(shape)),)
 
         variable = self.add_weight(
@@ -73,27 +98,35 @@ class ParameterStorage(keras.layers.Layer):
     @property
     def _order(self) -> tuple[int, ...]:
         """Where each parameter lies among the rows of the variables, if they aren't in order."""
-        if self._held is None or self._packed is None:
+        if len(self._made()) < 2:
             return ()
-        lie = sorted(range(len(self._slots)), key=lambda i: not self._slots[i].trainable)
+        lie = sorted(range(len(self._slots)), key=lambda i: list(VARIABLES).index(self._place(self._slots[i])))
         return tuple(lie.index(i) for i in range(len(lie)))
 
     def _variables(self) -> list:
         """Tensors whose rows are the formula's arguments after z."""
+        return [self._in_rows(variable) for variable in self._row_variables()]
+
+    def _in_rows(self, variable):
         shape = self._shape
-        return [ops.reshape(v.value, (-1, *shape)) if shape else v.value for v in self._row_variables()]
+        if not shape:
+            return variable.value
+        if variable is self._shared or variable is self._held_shared:
+            return ops.broadcast_to(ops.reshape(variable.value, (-1, 1)), (variable.shape[0], *shape))
+        return ops.reshape(variable.value, (-1, *shape))
 
     def _by_name(self, read: Callable) -> dict[str, np.ndarray]:
         """What `read` makes of the variables, by the names of the parameters."""
-        variables = {True: self._packed, False: self._held}
-        rows = {trains: iter(() if v is None else self._rows(read(v))) for trains, v in variables.items()}
-        return {slot.name: next(rows[slot.trainable]) for slot in self._slots}
+        rows = {
+            place: iter(np.reshape(ops.convert_to_numpy(read(variable)), (-1, *self._shape_at(place))))
+            for place, variable in self._made().items()
+        }
+        return {slot.name: next(rows[self._place(slot)]) for slot in self._slots}
 
     def _store(self, values: dict[str, np.ndarray]):
-        for variable, trained in ((self._packed, True), (self._held, False)):
-            if variable is not None:
-                rows = np.stack([values[slot.name] for slot in self._slots if slot.trainable is trained])
-                variable.assign(np.reshape(rows, tuple(variable.shape)))
+        for place, variable in self._made().items():
+            rows = np.stack([values[slot.name] for slot in self._slots if self._place(slot) == place])
+            variable.assign(np.reshape(rows, tuple(variable.shape)))
 
     def _require_variables(self):
         if self._shape is None:
@@ -126,15 +159,23 @@ class ParameterStorage(keras.layers.Layer):
     def _saved(self) -> list[np.ndarray]:
         """The parameters, in rows; and the raw weights of a mixture, likewise."""
         own = {} if self._shape is None else self._by_name(lambda variable: variable.value)
-        rows = [own[slot.name] for slot in self._slots if own]
+        rows = [np.broadcast_to(own[slot.name], self._shape or ()) for slot in self._slots if own]
         return [np.stack(rows)] if rows else []
 
     def _load(self, saved: list[np.ndarray]):
-        self._store(dict(zip([slot.name for slot in self._slots], saved[0], strict=True)))
+        self._store(self._named(saved[0]))
+
+    def _named(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Rows as they are saved, by name; what all channels have alike once."""
+        shapes = {slot.name: self._shape_at(self._place(slot)) for slot in self._slots}
+        return {
+            name: row if np.shape(row) == shape else np.ravel(row)[0]
+            for (name, shape), row in zip(shapes.items(), rows, strict=True)
+        }
 
     def _row_variables(self) -> list:
         """The variables of the library's own, as far as there are any."""
-        return [variable for variable in (self._packed, self._held) if variable is not None]
+        return list(self._made().values())
 
     def _other_variables(self) -> list:
         """Those that a subclass made."""

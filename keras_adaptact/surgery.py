@@ -14,7 +14,7 @@ from keras_adaptact.keras_private import is_default, track_again
 from keras_adaptact.matching import compared, matcher, same
 from keras_adaptact.places import at, everywhere
 from keras_adaptact.registry import Spec, get
-from keras_adaptact.sites import Site, Sites, Survey
+from keras_adaptact.sites import S, Site, Sites, Survey
 
 _GATES = ("sigmoid", "hard_sigmoid", "softmax")  # what gates and heads are made of
 _MULTIPLY = ("Multiply", "Dot", "Matmul", "Einsum")
@@ -124,29 +124,30 @@ def replace_activations(
     if in_place:
         change(model, [(site.layer, site.attribute, _fresh(site, site.spec)) for site in replaced])
         return model
-    return _copy(model, replaced)
+    return copy_with(model, replaced, lambda site: _fresh(site, site.spec))
 
 
-def _copy(model: keras.Model, replaced: Sequence[Replacement]) -> keras.Model:
+def copy_with(model: keras.Model, replaced: Sequence[S], fresh: Callable[[S], keras.layers.Layer]) -> keras.Model:
+    """A copy of a graph of layers in which sites have new layers, which `fresh` makes."""
     chosen = {id(site.layer): site for site in replaced if site.outer is None}
 
     def make(layer):
         site = chosen.get(id(layer))
         if site is None:
             return None
-        fresh = _fresh(site, site.spec)
-        return rebuilt(layer, activation=fresh) if site.attribute else fresh
+        made = fresh(site)
+        return rebuilt(layer, activation=made) if site.attribute else made
 
     def change_own_code(copies):
         parts = [layer for _, layer, _ in walk(model) if isinstance(layer, keras.layers.Layer)]
         for site in replaced:
             if site.outer is None:
                 continue
-            fresh = _fresh(site, site.spec)
+            made = fresh(site)
             for part in parts:  # of which several may have it
                 for steps, layer in [((), part), *everywhere(part)]:
                     if layer is site.layer:
-                        change(copies[id(part)], [(at(copies[id(part)], steps), site.attribute, fresh)])
+                        change(copies[id(part)], [(at(copies[id(part)], steps), site.attribute, made)])
 
     copied = copy_model(model, make, change=change_own_code)
     track_again(copied)

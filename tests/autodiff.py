@@ -62,11 +62,14 @@ def by_name(layer, gradients) -> dict[str, np.ndarray]:
     """Gradients by variable, as float64 NumPy, taken apart by parameter's name."""
     found = {}
     values = layer.get_parameters()
+    names = [name for name in values if name != "weights"]
+    shared = {name for name in names if values[name].ndim < len(layer.parameter_shape)}
+    lie = {"parameters": [n for n in names if n not in shared], "shared_parameters": [n for n in names if n in shared]}
     for variable, gradient in zip(layer.trainable_variables, gradients, strict=True):
         gradient = ops.convert_to_numpy(gradient).astype("float64")
         if variable.name == "mixing_weights":
             found["weights"] = gradient.reshape(values["weights"].shape)
         else:  # row by row, whether it is stored so or flat
-            names = [name for name in values if name != "weights"]
-            found |= dict(zip(names, gradient.reshape(-1, *values[names[0]].shape), strict=True))
+            own = lie[variable.name]
+            found |= dict(zip(own, gradient.reshape(-1, *values[own[0]].shape), strict=True))
     return found

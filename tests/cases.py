@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import expit
+from scipy.special import erf, expit
 from scipy.stats import norm
 
 Derived = tuple[np.ndarray, dict[str, np.ndarray]]
@@ -84,6 +84,43 @@ def pelu(z, a, b) -> Derived:
     }
 
 
+def snake(z, a) -> Derived:
+    y = z + np.sin(a * z) ** 2 / a
+    return y, {"z": 1 + np.sin(2 * a * z), "a": z * np.sin(2 * a * z) / a - np.sin(a * z) ** 2 / a**2}
+
+
+def xielu(z, alpha_p, alpha_n) -> Derived:
+    beta, eps = 0.5, -1e-6
+    p, n = np.log1p(np.exp(alpha_p)), beta + np.log1p(np.exp(alpha_n))
+    positive, held = z > 0, np.minimum(z, eps)
+    y = np.where(positive, p * z**2, n * (np.expm1(held) - z)) + beta * z
+    return y, {
+        "z": np.where(positive, 2 * p * z, n * (np.exp(held) * (z < eps) - 1)) + beta,
+        "alpha_p": positive * z**2 * expit(alpha_p),
+        "alpha_n": np.where(positive, 0, np.expm1(held) - z) * expit(alpha_n),
+    }
+
+
+def dynamic(function, slope) -> Callable[..., Derived]:
+    def derive(z, alpha, gamma, beta, s=0.0):
+        f, df = function(alpha * z + s), slope(alpha * z + s)
+        inner = gamma * df
+        slopes = {"z": inner * alpha, "alpha": inner * z, "s": inner, "gamma": f, "beta": np.ones_like(z)}
+        return gamma * f + beta, slopes
+
+    return derive
+
+
+def dyt(z, alpha, gamma, beta) -> Derived:
+    y, slopes = dynamic(np.tanh, tanh_slope)(z, alpha, gamma, beta)
+    del slopes["s"]
+    return y, slopes
+
+
+def erf_slope(u):
+    return 2 / np.sqrt(np.pi) * np.exp(-(u**2))
+
+
 def mixture(**members) -> Callable[..., Derived]:
     """Members by name; parameters are `name_parameter` and `weights`, the normalized ones."""
 
@@ -125,6 +162,14 @@ class Case:
     trained: dict  # others, exact in float32
     kinks: tuple[float, ...] = ()  # of `trained`
     normalization: str | None = None
+    shared: tuple[str, ...] = ()  # parameters with one value for all channels
+
+    def by_channel(self, factors) -> dict:
+        """`trained` for channels, each times its factor; what all have alike once."""
+        return {k: v if k in self.shared else np.multiply.outer(v, factors) for k, v in self.trained.items()}
+
+    def of_channel(self, parameters: dict, channel: int) -> dict:
+        return {k: v if k in self.shared else v[..., channel] for k, v in parameters.items()}
 
     @property
     def id(self) -> str:
@@ -161,6 +206,28 @@ CASES = [
         named(atanh=AFFINE) | {"weights": [0.5, -1.25, 2.25]},
         (),
         "none",
+    ),
+    Case("snake", snake, {"a": 1.0}, {"a": 1.5}),
+    Case(
+        "xielu",
+        xielu,
+        {"alpha_p": np.log(np.expm1(0.8)), "alpha_n": np.log(np.expm1(0.3))},
+        {"alpha_p": 0.25, "alpha_n": -0.75},
+        kinks=(0.0,),
+    ),
+    Case(
+        "dyt",
+        dyt,
+        {"alpha": 0.5, "gamma": 1.0, "beta": 0.0},
+        {"alpha": 1.25, "gamma": -0.75, "beta": 0.5},
+        shared=("alpha",),
+    ),
+    Case(
+        "derf",
+        dynamic(erf, erf_slope),
+        {"alpha": 0.5, "s": 0.0, "gamma": 1.0, "beta": 0.0},
+        {"alpha": 1.25, "s": 0.25, "gamma": -0.75, "beta": 0.5},
+        shared=("alpha", "s"),
     ),
 ]
 

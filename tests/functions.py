@@ -48,6 +48,10 @@ FUNCTIONS = {  # each with its slope, in float64
         lambda u: 1.0507009873554805 * np.where(u > 0, u, 1.6732632423543772 * np.expm1(np.minimum(u, 0))),
         lambda u: 1.0507009873554805 * np.where(u > 0, 1, 1.6732632423543772 * np.exp(np.minimum(u, 0))),
     ),
+    "serf": (
+        lambda u: u * erf(softplus(u)),
+        lambda u: erf(softplus(u)) + u * 2 / np.sqrt(np.pi) * np.exp(-(softplus(u) ** 2)) * expit(u),
+    ),
     "sigmoid": (expit, lambda u: expit(u) * expit(-u)),
     "silu": (lambda u: u * expit(u), lambda u: expit(u) + u * expit(u) * expit(-u)),
     "sin": (np.sin, np.cos),

@@ -52,8 +52,8 @@ def plain():
 
 def fresh(case, **options):
     layer = ka.get(({"name": case.spec} if isinstance(case.spec, str) else case.spec) | options)
-    scale = np.array([1.0, 1.25, 0.75]) if layer.granularity == "channel" else 1.0
-    layer.set_parameters(**{k: np.multiply.outer(v, scale) for k, v in case.trained.items()})
+    by_channel = layer.granularity == "channel"
+    layer.set_parameters(**case.by_channel(np.array([1.0, 1.25, 0.75])) if by_channel else case.trained)
     return layer
 
 

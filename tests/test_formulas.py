@@ -90,17 +90,17 @@ def test_each_channel_has_parameters_of_its_own(case, data_format):
     """Against the layer-wide formula, channel by channel; the spatial sizes are unlike the channels."""
     spec = {"name": case.spec} if isinstance(case.spec, str) else case.spec
     layer = ka.get(spec | {"granularity": "channel", "channels": 3, "data_format": data_format})
-    by_channel = [{k: np.asarray(v) * (1 + 0.25 * channel) for k, v in case.trained.items()} for channel in range(3)]
-    layer.set_parameters(**{k: np.stack([p[k] for p in by_channel], axis=-1) for k in case.trained})
+    layer.set_parameters(**case.by_channel(1 + 0.25 * np.arange(3)))
     axis = 3 if data_format == "channels_last" else 1
     shape = (2, 4, 5, 3) if axis == 3 else (2, 3, 4, 5)
     z = np.random.default_rng(3).normal(size=shape).astype("float32")
     upstream = np.random.default_rng(4).normal(size=shape).astype("float32")
     y, by_z, by_variables = differentiate(layer, z, upstream)
     found = by_name(layer, by_variables)
-    for channel, parameters in enumerate(by_channel):
+    shared = dict.fromkeys(case.shared, 0.0)
+    for channel in range(3):
         part = np.take(z, channel, axis), np.take(upstream, channel, axis)
-        expected, slopes = evaluate(case, part[0], parameters)
+        expected, slopes = evaluate(case, part[0], case.of_channel(layer.get_parameters(), channel))
         np.testing.assert_allclose(np.take(ops.convert_to_numpy(y), channel, axis), expected, 1e-5, 1e-5)
         np.testing.assert_allclose(
             np.take(ops.convert_to_numpy(by_z), channel, axis), part[1] * slopes.pop("z"), 1e-5, 1e-5
@@ -108,7 +108,12 @@ def test_each_channel_has_parameters_of_its_own(case, data_format):
         for name, slope in slopes.items():
             weight = part[1][..., None] if name == "weights" else part[1]
             expected = (weight * slope).sum(axis=(0, 1, 2))
-            np.testing.assert_allclose(found[name][..., channel], expected, 1e-4, 1e-4, err_msg=name)
+            if name in shared:
+                shared[name] += expected
+            else:
+                np.testing.assert_allclose(found[name][..., channel], expected, 1e-4, 1e-4, err_msg=name)
+    for name, expected in shared.items():
+        np.testing.assert_allclose(found[name], expected, 1e-4, 1e-4, err_msg=name)
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])

@@ -57,10 +57,8 @@ def test_round_trips(case, granularity, tmp_path):
     model = image_model(fixed, inner=fresh(case, **options))
     inside = model.layers[1].activation
     for layer, factor in ((fixed, 1.0), (inside, 1.5)):
-        shaped = {k: np.asarray(v) * factor for k, v in case.trained.items()}
-        if granularity == "channel":
-            shaped = {k: np.stack([v * (1 + 0.1 * i) for i in range(4)], axis=-1) for k, v in shaped.items()}
-        layer.set_parameters(**shaped)
+        shaped = case.by_channel(1 + 0.1 * np.arange(4)) if granularity == "channel" else case.trained
+        layer.set_parameters(**{k: np.asarray(v) * factor for k, v in shaped.items()})
     expected = outputs(model)
 
     model.save(tmp_path / "model.keras")
