@@ -237,7 +237,7 @@ class Mixture(TrainableActivation):
     def _load(self, saved):
         *own, weights = saved
         rows = own[0] if own else ()
-        self._store(self._named(rows) | {"weights": weights})
+        self._store(self._named(list(rows)) | {"weights": weights})
 
     def _written_slots(self):
         return (*self._slots, self._weights_slot)

@@ -191,8 +191,8 @@ def _fresh(layer, new: Spec) -> DyT | Derf:
     """What takes the place of a layer, with its gamma and beta where it has them for each channel."""
     kind: Any = type(get(new))
     options = _options(new) | {"name": layer.name, "dtype": layer.dtype_policy, "trainable": layer.trainable}
-    learned = {"gamma": getattr(layer, "gamma", getattr(layer, "scale", None)), "beta": getattr(layer, "beta", None)}
-    learned = {name: value for name, value in learned.items() if isinstance(value, keras.Variable)}
+    found = {"gamma": getattr(layer, "gamma", getattr(layer, "scale", None)), "beta": getattr(layer, "beta", None)}
+    learned: dict[str, Any] = {name: value for name, value in found.items() if isinstance(value, keras.Variable)}
     by_channel = options["granularity"] == "channel"
     if by_channel:
         shape = (layer.get_build_config() or {}).get("input_shape") if layer.built else None

@@ -1,6 +1,7 @@
 """How the parameters of a layer lie in variables, a row each, and how they are saved."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -105,13 +106,14 @@ class ParameterStorage(keras.layers.Layer):
 
     def _variables(self) -> list:
         """Tensors whose rows are the formula's arguments after z."""
-        return [self._in_rows(variable) for variable in self._row_variables()]
+        shared = [id(v) for v in (self._shared, self._held_shared) if v is not None]
+        return [self._in_rows(variable, id(variable) in shared) for variable in self._row_variables()]
 
-    def _in_rows(self, variable):
+    def _in_rows(self, variable: keras.Variable, is_shared: bool) -> Any:
         shape = self._shape
         if not shape:
             return variable.value
-        if variable is self._shared or variable is self._held_shared:
+        if is_shared:
             return ops.broadcast_to(ops.reshape(variable.value, (-1, 1)), (variable.shape[0], *shape))
         return ops.reshape(variable.value, (-1, *shape))
 
@@ -163,9 +165,9 @@ class ParameterStorage(keras.layers.Layer):
         return [np.stack(rows)] if rows else []
 
     def _load(self, saved: list[np.ndarray]):
-        self._store(self._named(saved[0]))
+        self._store(self._named(list(saved[0])))
 
-    def _named(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def _named(self, rows: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         """Rows as they are saved, by name; what all channels have alike once."""
         shapes = {slot.name: self._shape_at(self._place(slot)) for slot in self._slots}
         return {
