@@ -179,6 +179,13 @@ def trackers(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def hub(session: nox.Session) -> None:
+    """Networks of KerasHub, whose presets the tests write; its tensorflow-text brings TensorFlow along."""
+    session.install(*CONSTRAINTS, PACKAGES["torch"], "-e", ".[test,hub]")
+    session.run("pytest", "tests/hub", *session.posargs, env={"KERAS_BACKEND": "torch"} | QUIET)
+
+
+@nox.session(default=False)
 def cluster(session: nox.Session) -> None:
     """Sweeps and what follows a search on a Ray cluster of two nodes on this machine."""
     session.install(*CONSTRAINTS, PACKAGES["jax"], "-e", ".[test,cluster]")

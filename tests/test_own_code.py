@@ -145,6 +145,15 @@ def test_a_mistake_is_one_line_and_leaves_nothing(override, words, place, tmp_pa
     assert words in refused(capsys) and not out.exists()
 
 
+def test_without_keras_hub_it_is_said_what_to_install(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "keras_hub", None)
+    content = json.loads((place / "run.json").read_text()) | {"model": {"kerashub": "my_preset/"}}
+    (place / "run.json").write_text(json.dumps(content))
+    out = tmp_path / "run"
+    assert train.main([str(place / "run.json"), "--out", str(out)]) == 2
+    assert "the package keras-hub is not installed; pip install '.[hub]'" in refused(capsys) and not out.exists()
+
+
 def test_a_users_own_error_comes_with_its_traceback(place, tmp_path, capsys):
     out = tmp_path / "run"
     assert train.main([str(place / "run.json"), "--set", "model.build=my_nets.py:raises", "--out", str(out)]) == 2

@@ -113,7 +113,7 @@ def text(
 
 
 def _network(model: dict[str, Any]) -> str:
-    own = model.get("build", "").rpartition(":")[2] or model.get("application")
+    own = model.get("build", "").rpartition(":")[2] or model.get("application") or model.get("kerashub", "").rstrip("/")
     return own or model["name"]
 
 

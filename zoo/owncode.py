@@ -141,8 +141,8 @@ def _no_bytecode() -> Iterator[None]:
 # What a run records
 
 
-def record(codes: Sequence[str], folder: Path) -> list[dict[str, str]]:
-    """The files that these functions came from: path from a folder, hash, and place of the copy."""
+def record(codes: Sequence[str], folder: Path, others: Sequence[Path] = ()) -> list[dict[str, str]]:
+    """The files that these functions came from, and others: path from a folder, hash, and place of the copy."""
     found: dict[Path, dict[str, str]] = {}
     roots: list[Path] = []
     for code in codes:
@@ -156,6 +156,9 @@ def record(codes: Sequence[str], folder: Path) -> list[dict[str, str]]:
             copy = f"{FOLDER}/{f'{at}/' if at else ''}{inside}"
             digest = _DIGESTS.setdefault(each, _hash(each.read_bytes()))
             found[each] = {"path": str(from_folder(each, folder)), "sha256": digest, "copy": copy}
+    for path in others:
+        copy, digest = f"{FOLDER}/{path.parent.name}/{path.name}", _hash(path.read_bytes())
+        found[path] = {"path": str(from_folder(path, folder)), "sha256": digest, "copy": copy}
     return list(found.values())
 
 
@@ -222,9 +225,18 @@ def known(code: str, files: Mapping[Path, Path], folder: Path) -> str:
         path = next((p for p in files if str(p.with_suffix("")).removesuffix("/__init__").endswith(f"/{end}")), None)
         if path and files[path].resolve() == path:
             return code
-    if path is None or path.resolve() not in files:
-        raise UserError(f"{folder}: its environment.json has no hash of {path or name}, which is not run without one")
-    return f"{files[path.resolve()]}:{called}"
+    return f"{used(path or Path(name), files, folder)}:{called}"
+
+
+def used(path: Path, files: Mapping[Path, Path], folder: Path) -> Path:
+    """The file that stands for one of a run's.
+
+    Raises:
+        UserError: where it has no hash.
+    """
+    if path.resolve() not in files:
+        raise UserError(f"{folder}: its environment.json has no hash of {path}, which is not used without one")
+    return files[path.resolve()]
 
 
 def _state(path: Path, digest: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 import keras_adaptact as ka
 from zoo import config, files, owncode
+from zoo.config.own import PRESET
 from zoo.config.schema import Activation, Config, FromRun, Rule
 from zoo.data import datasets
 from zoo.data.splits import Form
@@ -77,16 +78,24 @@ def own_code(asked: Config) -> list[str]:
     return [code for section, field in CODE if (code := getattr(getattr(asked, section), field, None))]
 
 
+def own_files(asked: Config) -> list[Path]:
+    """Files that say what a network is."""
+    folder = getattr(asked.model, "folder", None)
+    return [folder / PRESET] if folder else []
+
+
 def with_own_code(asked: Config, folder: Path, environment: Mapping[str, Any]) -> Config:
     """The config of a run as it may be used: its own code is what it was, or with --trust the copy in its folder.
 
     Raises:
         UserError: where it isn't.
     """
-    if not own_code(asked):
+    if not own_code(asked) and not own_files(asked):
         return asked
     known = owncode.unchanged(environment.get("own_code", []), folder)
-    changes = {}
+    changes: dict[str, Any] = {}
+    for path in own_files(asked):
+        changes["model"] = asked.model.model_copy(update={"kerashub": f"{owncode.used(path, known, folder).parent}/"})
     for section, field in CODE:
         part = getattr(asked, section)
         if code := getattr(part, field, None):

@@ -65,8 +65,8 @@ def run(
         "data_digest": dataset.digest(),
         "images": {name: len(part.labels) for name in SPLITS if (part := getattr(dataset, name))},
     }
-    if codes := runs.own_code(config):
-        environment["own_code"] = owncode.record(codes, out)
+    if found := owncode.record(runs.own_code(config), out, runs.own_files(config)):
+        environment["own_code"] = found
     with folders.locked(out):
         files.check_free(out)  # again: another run may have begun here meanwhile
         files.write_json(out / "config.json", config.resolved(out))

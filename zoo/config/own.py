@@ -1,6 +1,7 @@
 """Of the schema of a run what it is trained on, and networks that aren't the zoo's."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
@@ -8,6 +9,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 from zoo.config.parts import Count, Share, Strict
 
 OWN = r"^[^\x00]{1,4096}$"
+PRESET = "config.json"  # of a folder that KerasHub's `save_to_preset` wrote
 CODE = r"^[^\x00]{1,4096}:[A-Za-z_][A-Za-z0-9_]{0,200}$"
 Side = Annotated[int, Field(ge=1, le=16384)]
 
@@ -142,6 +144,46 @@ class Application(Strict):
         return dict(self.model_extra or {})
 
 
+class Hub(Strict):
+    """A backbone of KerasHub with other activations in the place of its own, and a head for the data."""
+
+    MINE: ClassVar[set[str]] = {"load_weights", "dtype", "image_shape"}
+    model_config = ConfigDict(extra="allow")
+
+    kerashub: Annotated[str, Field(pattern=OWN)] = Field(
+        description='a folder that save_to_preset wrote, as "my_preset/", found from this config; or the name of a '
+        "preset, where a network or a cache has it"
+    )
+    weights: Literal["preset"] | None = Field(None, description='null: random; "preset" where it has some')
+    source: str | None = Field(
+        None, description="which activation is replaced; null: the one that most of its sites have"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_source(cls, given):
+        return _alone(given, NETWORKS)
+
+    @model_validator(mode="after")
+    def _nothing_of_ours(self):
+        if given := sorted(self.MINE & set(self.model_extra or ())):
+            raise ValueError(f"{given[0]} comes from other fields, or the data; leave it out")
+        return self
+
+    @property
+    def folder(self) -> Path | None:
+        """Of the preset, where it is no name."""
+        return Path(self.kerashub) if self.kerashub.startswith("/") else None
+
+    @property
+    def called(self) -> str:
+        return self.kerashub.rstrip("/").rpartition("/")[2]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
 def field_of(fields: Mapping[str, type], value) -> str | None:
     """The tag of the class that a field of what is read chooses, or that an object to be written has."""
     if isinstance(value, dict):
@@ -150,7 +192,7 @@ def field_of(fields: Mapping[str, type], value) -> str | None:
 
 
 DATA: dict[str, type[Strict]] = {"file": File, "folder": PictureFolder, "load": Loaded}
-NETWORKS: dict[str, type[Strict]] = {"build": Built, "application": Application}
+NETWORKS: dict[str, type[Strict]] = {"build": Built, "application": Application, "kerashub": Hub}
 AnyData = Annotated[
     Annotated[NamedDataset, Tag("by name")]
     | Annotated[File, Tag("by file")]

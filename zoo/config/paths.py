@@ -7,7 +7,7 @@ from typing import Any
 
 from zoo.owncode import split
 
-PLACES = {"dataset": ("file", "folder", "load"), "model": ("build",)}
+PLACES = {"dataset": ("file", "folder", "load"), "model": ("build", "kerashub")}
 
 
 def absolute(content: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -35,5 +35,13 @@ def _changed(content: dict[str, Any], change: Callable[[str], str]) -> dict[str,
 def _changed_value(field: str, value: str, change: Callable[[str], str]) -> str:
     if field in ("file", "folder"):
         return change(value)
+    if field == "kerashub":
+        return _preset(value, change(value))
     path, _, function = split(value)
     return f"{change(str(path))}:{function}" if path else value
+
+
+def _preset(value: str, changed: str) -> str:
+    """A folder, with a slash at its end; or the name of a preset as it is."""
+    is_folder = "/" in value or (changed != value and Path(changed).is_dir())
+    return f"{changed.rstrip('/')}/" if is_folder and "://" not in value else value

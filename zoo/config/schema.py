@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from zoo.config import paths
-from zoo.config.own import DATA, NETWORKS, AnyData, Application, Built, NamedDataset, field_of
+from zoo.config.own import DATA, NETWORKS, AnyData, Application, Built, Hub, NamedDataset, field_of
 from zoo.config.parts import Count as Count
 from zoo.config.parts import Few, NotNegative, Positive, Share, Width, name_of, named
 from zoo.config.parts import Strict as Strict
@@ -195,7 +195,8 @@ Network = Annotated[
     | Annotated[ResNet50, Tag("resnet50")]
     | Annotated[DenseNet, Tag("densenet")]
     | Annotated[Built, Tag("by build")]
-    | Annotated[Application, Tag("by application")],
+    | Annotated[Application, Tag("by application")]
+    | Annotated[Hub, Tag("by kerashub")],
     Discriminator(lambda value: field_of(NETWORKS, value) or name_of("lenet", value)),
 ]
 Optimizer = Annotated[Annotated[SGD, Tag("sgd")] | Annotated[Adam, Tag("adam")], named("sgd")]

@@ -3,6 +3,7 @@
 import difflib
 import inspect
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import keras
@@ -11,13 +12,15 @@ import numpy as np
 import keras_adaptact as ka
 from keras_adaptact import keras_private
 from zoo import owncode
-from zoo.config.own import Application, Built
+from zoo.config.own import Application, Built, Hub
 from zoo.config.schema import Config
 from zoo.data.splits import Form
 from zoo.errors import ConfigError
+from zoo.models import hub
 from zoo.models.blocks import Factory
 from zoo.models.rules import check_rules, rule_of
 
+APART = {"gelu_approximate": partial(keras.activations.gelu, approximate=True)}  # what Keras has no name for
 KNOWN = ("relu", "silu", "hard_silu", "gelu", "relu6", "elu", "selu", "leaky_relu", "tanh", "mish", "softplus")
 ENDS = ("softmax", "log_softmax", "sigmoid", "Softmax", "LogSoftmax", "Sigmoid")  # layers, operations and functions
 
@@ -27,6 +30,8 @@ def build(config: Config, activation: Factory, form: Form) -> keras.Model:
     chosen = config.model
     if isinstance(chosen, Built):
         return _built(chosen, config, activation, form)
+    if isinstance(chosen, Hub):
+        return hub.with_head(chosen, _replaced(chosen, hub.backbone(chosen, form), config), form)
     assert isinstance(chosen, Application)
     return _replaced(chosen, _application(chosen, form), config)
 
@@ -127,17 +132,18 @@ def _application(chosen: Application, form: Form) -> keras.Model:
     return keras.Model(body.inputs, outputs, name=body.name)
 
 
-def _replaced(chosen: Application, model: keras.Model, config: Config) -> keras.Model:
+def _replaced(chosen: Application | Hub, model: keras.Model, config: Config) -> keras.Model:
     """The same network with the activations of a config where it had its own."""
     rules = config.activation if isinstance(config.activation, list) else [config.activation]
     source = chosen.source or _commonest(model)
     try:
-        sites = [site.name for site in ka.plan_replacement(model, source, "linear") if site.replaced]
+        wanted = APART.get(source, source)
+        sites = [site.name for site in ka.plan_replacement(model, wanted, "linear") if site.replaced]
     except (TypeError, ValueError) as error:
         raise ConfigError(f"model.source: {error}") from None
     if not sites:
         raise ConfigError(
-            f"model.source: {source!r} is at no site of {chosen.application}; there are "
+            f"model.source: {source!r} is at no site of {chosen.called}; there are "
             f"{', '.join(sorted({site.function for site in ka.summary(model)}))}"
         )
     firsts = {site: rule_of(config.activation, site) for site in sites}
@@ -146,7 +152,7 @@ def _replaced(chosen: Application, model: keras.Model, config: Config) -> keras.
     for index in sorted(set(firsts.values())):
         mine = [site for site, first in firsts.items() if first == index]
         try:
-            model = ka.replace_activations(model, source, rules[index].options(), layers=mine)
+            model = ka.replace_activations(model, wanted, rules[index].options(), layers=mine)
         except (TypeError, ValueError) as error:
             where = f"activation.{index}" if isinstance(config.activation, list) else "activation"
             raise ConfigError(f"{where}: {error}") from None
@@ -156,12 +162,13 @@ def _replaced(chosen: Application, model: keras.Model, config: Config) -> keras.
 def _commonest(model: keras.Model) -> str:
     """The activation that most of a network's sites have; sigmoids, which are gates, and the like don't count."""
     z = np.linspace(-8.0, 8.0, 65, dtype="float32")
-    known = {name: keras.ops.convert_to_numpy(keras.activations.get(name)(z)) for name in KNOWN}
+    functions = {name: keras.activations.get(name) for name in KNOWN} | APART
+    known = {name: keras.ops.convert_to_numpy(function(z)) for name, function in functions.items()}
     counts: Counter[str] = Counter()
     for site in ka.plan_replacement(model, "relu", "linear"):
         if not site.kept:
             values = keras.ops.convert_to_numpy(site.activation(z))
             counts.update(name for name, y in known.items() if np.allclose(values, y, atol=1e-5))
     if not counts:
-        raise ConfigError(f"model.application: {model.name} has no sites where another activation could be")
+        raise ConfigError(f"model: {model.name} has no sites where another activation could be")
     return counts.most_common(1)[0][0]
