@@ -1,8 +1,10 @@
 """A network that doesn't fit into memory is refused before any of it is allocated."""
 
+import json
 import math
 
 import keras
+import numpy as np
 import pytest
 
 from zoo import config, environment, models, train
@@ -35,6 +37,40 @@ def test_it_counts_the_network_that_is_built_then(monkeypatch):
     monkeypatch.setattr(memory, "available", lambda: 0.999 * needed)
     with pytest.raises(ConfigError, match=f"parameters and {kept:,} layer outputs for each of {batch} images"):
         memory.check(found)
+
+
+NETS = """
+from keras import Input, Model, Sequential, layers
+
+
+def wide(activation, width=1, look=False):
+    inputs = Input((4,))
+    inside = Sequential([layers.Dense(width, name="first"), activation("a")])
+    model = Model(inputs, layers.Dense(2)(inside(inputs)))
+    if look:
+        assert model.get_weights()[0].shape == (4, width)
+    return model
+"""
+
+
+@pytest.mark.parametrize("look", [False, True])
+def test_own_networks_are_counted_too(look, tmp_path, monkeypatch):
+    """Before they are built; after it, where their code looks at values. By hand for a width of 100, and Adam: 702
+    parameters with three more values each, and a share of 100 + 100 + 2 outputs (and the 4 inputs) of 10 samples."""
+    (tmp_path / "some_nets.py").write_text(NETS)
+    np.savez(tmp_path / "x.npz", x_train=np.zeros((50, 4)), y_train=np.arange(50) % 2, x_test=np.zeros((4, 4)),
+             y_test=np.arange(4) % 2)  # fmt: skip
+    content = {"model": {"build": "some_nets.py:wide", "width": 100, "look": look}, "dataset": {"file": "x.npz"}}
+    training = {"batch_size": 10, "epochs": 1, "optimizer": {"name": "adam"}}
+    (tmp_path / "run.json").write_text(json.dumps(content | {"training": training, "activation": {"name": "relu"}}))
+    found = config.load(tmp_path / "run.json")
+    needed = 4 * (4 * 702 + memory.KEPT * 10 * 206)
+    monkeypatch.setattr(memory, "available", lambda: 0.999 * needed)
+    with pytest.raises(ConfigError, match=r"702 parameters and 206 layer outputs for each of 10 images need at least"):
+        train.run(found, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(memory, "available", lambda: 1.001 * needed)
+    assert train.run(found, tmp_path / "out")[0]["status"] == "finished"
 
 
 def test_its_variables_are_forgotten():

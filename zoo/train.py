@@ -138,8 +138,12 @@ def _trainer(config: "Config", dataset: "Dataset") -> "Trainer":
     from zoo.training.trainer import Trainer
 
     datasets.check_use(config, dataset)
-    memory.check(config, dataset.form, len(dataset.train.labels))
-    return Trainer(config, dataset.form)
+    samples = len(dataset.train.labels)
+    is_checked = memory.check(config, dataset.form, samples)
+    trainer = Trainer(config, dataset.form)
+    if not is_checked:
+        memory.refuse(trainer.model, config, samples)
+    return trainer
 
 
 def _train(trainer, dataset, out: Path, environment: dict[str, Any], is_over, is_enough) -> list[dict]:

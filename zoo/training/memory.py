@@ -17,29 +17,46 @@ KEPT = 0.2  # share of the layers' outputs that a step surely keeps at once; low
 BYTES = 4
 
 
-def check(config: Config, form: Form = PICTURES, samples: int = 10**9) -> None:
-    """
+class NoMemoryError(ConfigError):
+    """A network that needs more memory than there is."""
+
+
+def check(config: Config, form: Form = PICTURES, samples: int = 10**9) -> bool:
+    """Whether that could be checked: own code may need the values of its network's variables, which it has none of yet.
+
     Args:
-        config: of a run with one of the five networks; others are built by code that may need values.
+        config: of a run.
         form: of its data.
         samples: how many it is trained on.
 
     Raises:
         ConfigError: if a training step needs more memory than there is.
     """
-    if models.is_own(config):
-        return
-    there = available()
-    with keras.StatelessScope(initialize_variables=False):  # variables get shapes, no values
-        model = models.build(config, form=form)
+    try:
+        with keras.StatelessScope(initialize_variables=False):  # variables get shapes, no values
+            model = models.build(config, form=form)
+        refuse(model, config, samples)
+    except Exception as error:
+        if not models.is_own(config) or isinstance(error, NoMemoryError):
+            raise
+        return False  # it is built with values next, and says then what is wrong
+    finally:
+        keras.utils.clear_session()  # or these variables would get values at the end of another scope
+    return True
+
+
+def refuse(model: keras.Model, config: Config, samples: int) -> None:
+    """
+    Raises:
+        NoMemoryError: if a training step of a network needs more memory than there is.
+    """
+    there, settings = available(), config.training
     numbers, outputs = _sizes(model)
-    keras.utils.clear_session()  # or these variables would get values at the end of another scope
-    settings = config.training
     batch = min(settings.batch_size, samples) / settings.devices
     kept = KEPT * outputs * batch * (BYTES if settings.dtype == "float32" else BYTES / 2)
     needed = numbers * BYTES * (2 + SLOTS[settings.optimizer.name]) + kept
     if there and needed > there:
-        raise ConfigError(
+        raise NoMemoryError(
             f"model, training.batch_size: {numbers:,} parameters and {outputs:,} layer outputs for each of "
             f"{batch:,.0f} images need at least {needed / 1e9:,.1f} GB; there are {there / 1e9:,.1f} GB; "
             "lower the batch size, or the network's width or growth"
@@ -47,9 +64,22 @@ def check(config: Config, form: Form = PICTURES, samples: int = 10**9) -> None:
 
 
 def _sizes(model: keras.Model) -> tuple[int, int]:
-    """The number of parameters, and of the layers' outputs for one image."""
-    outputs = (math.prod(size for size in layer.output.shape if size) for layer in model.layers)
-    return sum(math.prod(variable.shape) for variable in model.variables), sum(outputs)
+    """The number of parameters, and of the layers' outputs for one sample."""
+    return sum(math.prod(variable.shape) for variable in model.variables), _outputs(model)
+
+
+def _outputs(model: keras.Model) -> int:
+    found = 0
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            found += _outputs(layer)
+            continue
+        try:
+            tensors = keras.tree.flatten(layer.output)
+        except (AttributeError, ValueError):  # of a model that is a class, whose layers have no graph
+            continue
+        found += sum(math.prod(size for size in tensor.shape if size) for tensor in tensors)
+    return found
 
 
 def available() -> float | None:
