@@ -227,10 +227,10 @@ def test_another_question_is_another_folder(network, made_up, capsys):
     assert asked(network, "--activations", "relu", "tanh") == 0
     capsys.readouterr()
     assert asked(network, "--activations", "relu", "swish") == 2
-    assert "begun with another activations: relu, tanh, now relu, swish; give another --out" in capsys.readouterr().err
+    assert "begun with activations: relu, tanh, and not with relu, swish; give another --out" in capsys.readouterr().err
     assert asked(network, "--activations", "relu", "tanh", "--set", "training.batch_size=8") == 2
     said = capsys.readouterr().err
-    assert "begun with another config's training: batch_size 16, now batch_size 8; give" in said
+    assert "begun with the config's training: batch_size 16, and not with batch_size 8; give" in said
     (network.parent / "full").mkdir()
     (network.parent / "full" / "mine.txt").write_text("mine")
     assert asked(network, "--activations", "relu", "tanh", "--out", str(network.parent / "full")) == 2
@@ -247,7 +247,7 @@ def test_paths_in_a_dict_start_from_the_working_directory(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     content = {"activation": {"name": "relu"}, "dataset": {"file": "gone.npz"}, "model": {"name": "lenet"}}
     with pytest.raises(UserError, match=re.escape(f"{tmp_path / 'gone.npz'}: no such file")):
-        command.compare(content, ["relu", "tanh"], out="out")
+        command.compare(content, activations=["relu", "tanh"], out="out")
     assert list(tmp_path.iterdir()) == []
 
 

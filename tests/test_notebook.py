@@ -90,7 +90,9 @@ def test_the_answer_is_that_of_the_function_and_the_arrays(build, tmp_path, monk
     given["x_train"] = given["x_train"] + 1
     with pytest.raises(UserError, match=r"data.npz: this comparison was begun with another one"):
         command.compare(build, given, out="out", **ASKED)
-    with pytest.raises(UserError, match=r'another config.s model: build "network.py:network", now build "[^ ]*:other"'):
+    with pytest.raises(
+        UserError, match=r'config.s model: build "network.py:network", and not with build "[^ ]*:other"'
+    ):
         command.compare(other, data(), out="out", **ASKED)
     with pytest.raises(UserError, match=r"network.py: this comparison was begun with another one"):
         command.compare(unlike(), data(), out="out", **ASKED)
@@ -146,6 +148,12 @@ def test_a_function_that_can_be_imported_stays_where_it_is():
         (lambda activation: None, {}, "network: expected a function made by def; found <function <lambda>"),
         (len, {}, "network: expected a function made by def"),
         (3, {}, "network: data goes with a function, or where it is"),
+        ({}, {}, "network: data goes with a function"),
+        (
+            other,
+            {"data": ["relu"]},
+            "data: expected a dict of arrays, or a config's dataset; found a list; activations",
+        ),
         (other, {"data": None}, "data: other needs some: a dict with x_train, y_train, x_test, y_test"),
         (other, {"x_test": None}, "data: has no x_test"),
         (other, {"x_val": np.zeros(3)}, "data: unknown 'x_val'; expected x_train"),
@@ -161,7 +169,7 @@ def test_bad_calls_are_one_line_and_write_nothing(given, changes, message, tmp_p
     monkeypatch.chdir(tmp_path)
     arrays = {name: value for name, value in (data() | changes).items() if value is not None}
     asked = ASKED | {key: changes[key] for key in ("settings",) if key in changes}
-    arrays = None if "data" in changes else {key: arrays[key] for key in arrays if key != "settings"}
+    arrays = changes["data"] if "data" in changes else {key: arrays[key] for key in arrays if key != "settings"}
     with pytest.raises(UserError) as error:
         command.compare(given, arrays, **asked)
     assert message in str(error.value) and "\n" not in str(error.value)

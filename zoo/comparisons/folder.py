@@ -65,13 +65,13 @@ class Folder:
         then, now = self.record["question"], self.question.model_dump()
         seeds = then.get("seeds"), now["seeds"]
         base = self.config.resolved(self.out)
-        pairs = [(f"config's {key}", self.record["base"].get(key), base[key]) for key in base if key not in IGNORED]
+        pairs = [(f"the config's {key}", self.record["base"].get(key), base[key]) for key in base if key not in IGNORED]
         pairs += [(key.replace("_", " "), then.get(key), now[key]) for key in now if key != "seeds"]
-        pairs.append(("backend", self.record["backend"], self.backend))
+        pairs.append(("the backend", self.record["backend"], self.backend))
         for what, before, asked in pairs:
             if before != asked or (isinstance(asked, dict) and list(before) != list(asked)):
                 raise UserError(
-                    f"{self.out}: this comparison was begun with another {what}: {_short(before, asked)}, now "
+                    f"{self.out}: this comparison was begun with {what}: {_short(before, asked)}, and not with "
                     f"{_short(asked, before)}; give another --out"
                 )
         for path in self.carried:

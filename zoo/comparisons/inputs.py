@@ -38,6 +38,11 @@ def prepare(network: Network, data: Mapping[str, Any] | None, settings: Mapping[
     Raises:
         UserError: for what is neither a config, nor a function and its data.
     """
+    if data is not None and not isinstance(data, Mapping):
+        raise UserError(
+            f"data: expected a dict of arrays, or a config's dataset; found a {type(data).__name__}; activations are "
+            "given by name: activations=[...]"
+        )
     if data is None and not callable(network):
         if settings:
             raise UserError("settings: belong to a function and its data; a config has them itself")
