@@ -139,10 +139,10 @@ class Folder:
         """What is to be done, and how long it takes."""
         asked, labels = self.question, ", ".join(self.question.activations)
         epochs = self.config.training.epochs
-        stages = [f"{len(asked.seeds)} fresh seeds of {epochs} epochs each, judged on test data"]
+        stages = [f"{len(asked.seeds)} fresh seeds of {counted(epochs, 'epoch')} each, judged on test data"]
         if len(asked.rates) > 1:
             share = "the same" if asked.rate_epochs == epochs else f"not {epochs}"
-            each = f"{counted(len(asked.rate_seeds), 'run')} of {asked.rate_epochs} epochs each, {share}"
+            each = f"{counted(len(asked.rate_seeds), 'run')} of {counted(asked.rate_epochs, 'epoch')} each, {share}"
             stages.insert(0, f"the learning rates {asked.said_rates} on validation data ({each})")
         every, done = (sum(column) for column in list(zip(*self._runs(), strict=True))[1:3])
         left = duration(self.seconds_left(costs))

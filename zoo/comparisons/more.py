@@ -28,14 +28,15 @@ def blocks(verdicts: Sequence[Verdict], section: Section, score: Score, seconds:
         arm, reference = (section.arms[name].values for name in verdict.comparison[:2])
         if not verdict.found or min(len(arm), len(reference)) < 2:
             continue
-        spread = statistics.spread(arm, reference, paired=False)
+        if not (spread := statistics.spread(arm, reference, paired=False)):
+            continue
         seen = [score.scale.plain(spread * statistics.visible(seeds * times, level)) for times in TIMES]
-        needed = statistics.seeds_to_see(abs(verdict.found.mean) / spread, level, MOST) if spread else 2
+        needed = statistics.seeds_to_see(abs(verdict.found.mean) / spread, level, MOST)
         rows.append(
             [verdict.comparison.arm, *seen, score.scale(verdict.found.mean), str(needed or f"more than {MOST:,}")]
         )
     if not rows:
-        yield Paragraph("Too few runs finished to say.")
+        yield Paragraph("Too few runs finished, or their scores are all the same: nothing can be said.")
         return
     yield Paragraph(
         f"A difference is seen where the test finds it with a probability of {statistics.POWER:.0%}, if scores spread "

@@ -13,6 +13,7 @@ import numpy as np
 from zoo import files, manifest
 from zoo.comparisons import more, words
 from zoo.comparisons.folder import RATES, SEEDS, Folder
+from zoo.comparisons.question import counted
 from zoo.environment import from_here
 from zoo.reports import comparable, document, figures, judge, provenance, statistics, verdicts
 from zoo.reports.document import Figure, Heading, Paragraph, Table
@@ -224,8 +225,8 @@ class Answer:
         asked = self.question
         epochs = self.folder.config.training.epochs
         return (
-            f"How: {asked.effort()}. Then each was trained for {epochs} epochs with {len(asked.seeds)} fresh seeds, "
-            "the same for all, and measured once, on test data that had a part in no choice."
+            f"How: {asked.effort()}. Then each was trained for {counted(epochs, 'epoch')} with {len(asked.seeds)} "
+            "fresh seeds, the same for all, and measured once, on test data that had a part in no choice."
         )
 
     def _differences(self) -> Iterator[Block]:
