@@ -49,7 +49,7 @@ class Ratio(NamedTuple):
         return not self.low <= 1 <= self.high
 
     def __str__(self) -> str:
-        return f"{self.value:.2f}" + (f" [{self.low:.2f}, {self.high:.2f}]" if math.isfinite(self.high) else "")
+        return f"{self.value:.2f}" + (f" [{self.low:.2f}, {self.high:.2f}]" if self.low < self.high < math.inf else "")
 
 
 def ratio(x: np.ndarray, y: np.ndarray, level: float) -> Ratio:
