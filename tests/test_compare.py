@@ -143,7 +143,7 @@ def test_runs_that_diverged_leave_no_verdict(network, made_up):
     assert asked(network, "--activations", "relu", "method1", "tanh") == 0
     found = answer(network)
     assert "method1 gets no verdict (method1 lost 2 of 6)" in found["sentence"]
-    assert found["sentence"].startswith("tanh worsens accuracy over relu on your data by")
+    assert found["sentence"].startswith("tanh worsens accuracy relative to relu on your data by")
 
 
 def test_too_few_seeds_say_so(network, made_up):

@@ -40,11 +40,11 @@ def _gain(verdict: Verdict, score: Score) -> tuple[float, float, float]:
 
 def _difference(verdict: Verdict, score: Score, times: Mapping[str, Ratio], baseline: str) -> str:
     gain, low, high = _gain(verdict, score)
-    verb = "improves" if gain > 0 else "worsens"
+    verb, than = ("improves", "over") if gain > 0 else ("worsens", "relative to")
     if gain < 0:
         gain, low, high = -gain, -high, -low
     plain, arm = score.scale.plain, verdict.comparison.arm
-    text = f"{arm} {verb} {score.title}" + (f" over {baseline} on your data" if baseline else "")
+    text = f"{arm} {verb} {score.title}" + (f" {than} {baseline} on your data" if baseline else "")
     text += f" by {plain(gain)}{score.scale.after()}, 95 % interval {plain(low)} to {plain(high)}"
     if low <= 0:
         text += " (which holds for all comparisons at once, and is wider than the test that found it)"
