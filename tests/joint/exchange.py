@@ -28,8 +28,10 @@ def model() -> keras.Model:
         for layer, factor in ((by_layer, 1.0), (by_channel, 1.125), (inside, 0.875)):
             changed = {name: np.asarray(value) * factor for name, value in case.trained.items()}
             if layer is by_channel:
-                scales = np.array([1.0, 1.25, 0.75])
-                changed = {k: np.multiply.outer(v, scales) for k, v in changed.items()}
+                scales, now = np.array([1.0, 1.25, 0.75]), layer.get_parameters()  # all channels share some of them
+                changed = {
+                    k: np.multiply.outer(v, scales) if np.ndim(now[k]) > np.ndim(v) else v for k, v in changed.items()
+                }
             layer.set_parameters(**changed)
     return keras.Model(inputs, layers.Concatenate()(outputs))
 
