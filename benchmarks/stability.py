@@ -131,10 +131,13 @@ class Cells:
             return False
         return None if any(outcome is None for _, outcome in outcomes) else True
 
+    def tried(self, cell: Cell) -> set[int]:
+        """The steps that were tried, whatever the seed."""
+        return {c.step for c in self.found if c._replace(step=0, seed=0) == cell._replace(step=0, seed=0)}
+
     def limit(self, cell: Cell, seeds: tuple[int, ...] = SEEDS) -> int | None:
         """The largest step at which all seeds trained, of those that were tried."""
-        steps = {c.step for c in self.found if c._replace(step=0, seed=0) == cell._replace(step=0, seed=0)}
-        return max((s for s in steps if self.passes(cell._replace(step=s), seeds)), default=None)
+        return max((s for s in self.tried(cell) if self.passes(cell._replace(step=s), seeds)), default=None)
 
     def accuracy(self, cell: Cell) -> float | None:
         """The mean over the seeds; None while one is missing."""
@@ -143,8 +146,9 @@ class Cells:
 
     def best(self, cell: Cell) -> int | None:
         """The step of the highest accuracy, of those that were tried with all seeds."""
-        steps = {c.step for c in self.found if c._replace(step=0, seed=0) == cell._replace(step=0, seed=0)}
-        known = {step: found for step in steps if (found := self.accuracy(cell._replace(step=step))) is not None}
+        known = {
+            step: found for step in self.tried(cell) if (found := self.accuracy(cell._replace(step=step))) is not None
+        }
         return max(known, key=lambda step: (known[step], -step), default=None)
 
 

@@ -164,7 +164,7 @@ def _kept(layer, outer) -> str | None:
     if type(layer) not in _REPLACED:
         return "a subclass, which may compute something else"
     axes = [int(axis) for axis in np.ravel(layer.axis)]
-    shape = (layer.get_build_config() or {}).get("input_shape") if layer.built else None
+    shape = _input_shape(layer)
     if axes != [-1] and (shape is None or axes != [len(shape) - 1]):
         return "it normalizes over other axes than the last"
     if outer is None:
@@ -172,6 +172,10 @@ def _kept(layer, outer) -> str | None:
     if not (is_own(outer) or isinstance(outer, WRAPPERS) or is_graph(outer)):
         return f"inside a {type(outer).__name__}"
     return None if layer.built else "in code of its own, and not built"
+
+
+def _input_shape(layer) -> tuple[int | None, ...] | None:
+    return (layer.get_build_config() or {}).get("input_shape") if layer.built else None
 
 
 def _options(new: Spec) -> dict[str, Any]:
@@ -195,7 +199,7 @@ def _fresh(layer, new: Spec) -> DyT | Derf:
     learned: dict[str, Any] = {name: value for name, value in found.items() if isinstance(value, keras.Variable)}
     by_channel = options["granularity"] == "channel"
     if by_channel:
-        shape = (layer.get_build_config() or {}).get("input_shape") if layer.built else None
+        shape = _input_shape(layer)
         options |= {"data_format": "channels_last", "channels": None if shape is None else shape[-1]}
     made = kind.from_config(options)
     if by_channel and learned:

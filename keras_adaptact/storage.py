@@ -106,8 +106,7 @@ class ParameterStorage(keras.layers.Layer):
 
     def _variables(self) -> list:
         """Tensors whose rows are the formula's arguments after z."""
-        shared = [id(v) for v in (self._shared, self._held_shared) if v is not None]
-        return [self._in_rows(variable, id(variable) in shared) for variable in self._row_variables()]
+        return [self._in_rows(v, v is self._shared or v is self._held_shared) for v in self._row_variables()]
 
     def _in_rows(self, variable: keras.Variable, is_shared: bool) -> Any:
         shape = self._shape

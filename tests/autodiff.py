@@ -16,6 +16,16 @@ def differentiate(layer, z, upstream):
     return {"jax": _jax, "torch": _torch, "tensorflow": _tensorflow}[backend](layer, z, upstream)
 
 
+def flat(found):
+    y, by_z, by_variables = found
+    return [y, by_z, *by_variables]
+
+
+def gradients(layer, z, upstream):
+    """The output, and gradients by z and the variables, as NumPy; in a graph on TensorFlow, where the kernels run."""
+    return [ops.convert_to_numpy(x) for x in flat(differentiate(layer, z, upstream))]
+
+
 def _training(layer) -> dict:
     return {"training": True} if isinstance(layer, ka.TrainableActivation) else {}
 

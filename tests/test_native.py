@@ -7,7 +7,7 @@ from importlib import import_module
 import keras
 import numpy as np
 import pytest
-from autodiff import differentiate
+from autodiff import differentiate, gradients
 from keras import layers, ops
 from scipy.special import expit
 
@@ -20,16 +20,6 @@ backend = import_module(f"keras_adaptact.backends.{BACKEND}")
 CHUNK = 16384  # of native.c
 RNG = np.random.default_rng(0)
 pytestmark = pytest.mark.usefixtures("by_kernels")
-
-
-def gradients(layer, z, upstream):
-    """By z and the variables, as NumPy; in a graph on TensorFlow, where the kernels run."""
-    return [ops.convert_to_numpy(x) for x in _flat(differentiate(layer, z, upstream))]
-
-
-def _flat(found):
-    y, by_z, by_variables = found
-    return [y, by_z, *by_variables]
 
 
 def test_eleven_sums_serve_the_fifteen_numbers_of_method_1():

@@ -6,7 +6,7 @@ from importlib.resources import files
 import keras
 import numpy as np
 import pytest
-from autodiff import by_name, differentiate
+from autodiff import by_name, differentiate, flat, gradients
 from cases import AFFINE, CASES, Case, affine, evaluate
 from functions import FUNCTIONS, softplus
 from keras import ops
@@ -20,16 +20,6 @@ BACKEND = keras.backend.backend()
 CHUNK = 16384  # of native.c
 RNG = np.random.default_rng(0)
 pytestmark = pytest.mark.usefixtures("by_kernels")
-
-
-def gradients(layer, z, upstream):
-    """By z and the variables, as NumPy; in a graph on TensorFlow, where the kernels run."""
-    return [ops.convert_to_numpy(x) for x in _flat(differentiate(layer, z, upstream))]
-
-
-def _flat(found):
-    y, by_z, by_variables = found
-    return [y, by_z, *by_variables]
 
 
 @pytest.mark.parametrize(
@@ -348,7 +338,7 @@ if BACKEND == "torch":
         y, by_z, by_variables = differentiate(ka.Method1(), z, upstream)
         for found, expected in zip(
             (y, by_z, *by_variables),
-            _flat(differentiate(ka.Method1(), z.clone(memory_format=torch.contiguous_format), upstream)),
+            flat(differentiate(ka.Method1(), z.clone(memory_format=torch.contiguous_format), upstream)),
             strict=True,
         ):
             torch.testing.assert_close(found, expected)
@@ -369,9 +359,9 @@ if BACKEND == "torch":
         """Also where it begins at no multiple of a vector's size."""
         z = view(torch.randn(5, 5, 5, 5).to(getattr(torch, dtype)))
         upstream = view(torch.randn(5, 5, 5, 5).to(getattr(torch, dtype)))
-        found = _flat(differentiate(made(CASES[8], where, 4, dtype), z, upstream))
+        found = flat(differentiate(made(CASES[8], where, 4, dtype), z, upstream))
         z, upstream = (x.clone(memory_format=torch.contiguous_format) for x in (z, upstream))
-        expected = _flat(differentiate(made(CASES[8], where, 4, dtype), z, upstream))
+        expected = flat(differentiate(made(CASES[8], where, 4, dtype), z, upstream))
         assert all(built)
         for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other)

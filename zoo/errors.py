@@ -15,3 +15,8 @@ class OwnCodeError(UserError):
 
 class DataError(UserError):
     """Images that can't be loaded: the file, what is wrong, and the alternatives."""
+
+
+def first_line(error: BaseException, length: int = 200) -> str:
+    """Of what an error of others says, so much at most."""
+    return next(iter(str(error).strip().splitlines()), "")[:length]

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from zoo import folders
 from zoo.environment import from_folder, recorded_path
-from zoo.errors import ConfigError, OwnCodeError, UserError
+from zoo.errors import ConfigError, OwnCodeError, UserError, first_line
 
 TRUST = "ZOO_TRUST"  # the variable by which --trust reaches the processes that a command starts
 FOLDER = "code"  # of a run, with the copies
@@ -75,7 +75,7 @@ def _blamed(code: str) -> Iterator[None]:
     except (UserError, MemoryError):
         raise
     except Exception as error:
-        first = next(iter(str(error).strip().splitlines()), "")[:300]
+        first = first_line(error, 300)
         raise OwnCodeError(f"{code}: raised {type(error).__name__}: {first}") from error
 
 

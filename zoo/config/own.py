@@ -87,34 +87,46 @@ class Loaded(OwnData):
     )
 
 
-class Built(Strict):
-    """The network that a function of one's own returns; other fields are its options."""
+class OwnNetwork(Strict):
+    """A network that isn't the zoo's; other fields than those named are options of what makes it."""
 
+    MINE: ClassVar[set[str]] = set()  # options that aren't for a config to give
+    WHENCE: ClassVar[str] = ""  # they come instead
     model_config = ConfigDict(extra="allow")
-
-    build: Annotated[str, Field(pattern=CODE)] = Field(
-        description='"my_nets.py:small_unet", a file found from this config, or "package.module:small_unet"'
-    )
 
     @model_validator(mode="before")
     @classmethod
     def _one_source(cls, given):
         return _alone(given, NETWORKS)
 
-    @property
-    def called(self) -> str:
-        return self.build.rpartition(":")[2]
+    @model_validator(mode="after")
+    def _nothing_of_ours(self):
+        if given := sorted(self.MINE & set(self.model_extra or ())):
+            raise ValueError(f"{given[0]} comes from {self.WHENCE}; leave it out")
+        return self
 
     @property
     def options(self) -> dict[str, Any]:
         return dict(self.model_extra or {})
 
 
-class Application(Strict):
+class Built(OwnNetwork):
+    """The network that a function of one's own returns; other fields are its options."""
+
+    build: Annotated[str, Field(pattern=CODE)] = Field(
+        description='"my_nets.py:small_unet", a file found from this config, or "package.module:small_unet"'
+    )
+
+    @property
+    def called(self) -> str:
+        return self.build.rpartition(":")[2]
+
+
+class Application(OwnNetwork):
     """A network of keras.applications, with other activations in the place of its own."""
 
     MINE: ClassVar[set[str]] = {"include_top", "input_shape", "classes", "classifier_activation", "input_tensor"}
-    model_config = ConfigDict(extra="allow")
+    WHENCE = "the data"
 
     application: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,100}$")] = Field(description="such as MobileNetV3Small")
     weights: Literal["imagenet"] | None = Field(
@@ -124,31 +136,16 @@ class Application(Strict):
         None, description="which activation is replaced; null: the one that most of its sites have"
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _one_source(cls, given):
-        return _alone(given, NETWORKS)
-
-    @model_validator(mode="after")
-    def _shapes_are_those_of_the_data(self):
-        if given := sorted(self.MINE & set(self.model_extra or ())):
-            raise ValueError(f"{given[0]} comes from the data; leave it out")
-        return self
-
     @property
     def called(self) -> str:
         return self.application
 
-    @property
-    def options(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
 
-
-class Hub(Strict):
+class Hub(OwnNetwork):
     """A backbone of KerasHub with other activations in the place of its own, and a head for the data."""
 
     MINE: ClassVar[set[str]] = {"load_weights", "dtype", "image_shape"}
-    model_config = ConfigDict(extra="allow")
+    WHENCE = "other fields, or the data"
 
     kerashub: Annotated[str, Field(pattern=OWN)] = Field(
         description='a folder that save_to_preset wrote, as "my_preset/", found from this config; or the name of a '
@@ -159,17 +156,6 @@ class Hub(Strict):
         None, description="which activation is replaced; null: the one that most of its sites have"
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _one_source(cls, given):
-        return _alone(given, NETWORKS)
-
-    @model_validator(mode="after")
-    def _nothing_of_ours(self):
-        if given := sorted(self.MINE & set(self.model_extra or ())):
-            raise ValueError(f"{given[0]} comes from other fields, or the data; leave it out")
-        return self
-
     @property
     def folder(self) -> Path | None:
         """Of the preset, where it is no name."""
@@ -178,10 +164,6 @@ class Hub(Strict):
     @property
     def called(self) -> str:
         return self.kerashub.rstrip("/").rpartition("/")[2]
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
 
 
 def field_of(fields: Mapping[str, type], value) -> str | None:

@@ -11,7 +11,7 @@ import keras
 from zoo.config.schema import Config
 from zoo.data.pipeline import fast_format
 from zoo.data.splits import PICTURES, Form
-from zoo.errors import ConfigError, UserError
+from zoo.errors import ConfigError, UserError, first_line
 from zoo.models import own
 from zoo.models.blocks import Shape, channel_axis
 from zoo.models.rules import check_rules, factory
@@ -37,7 +37,7 @@ def build(config: Config, classes: int | None = None, form: Form = PICTURES) -> 
     except (UserError, MemoryError):
         raise
     except Exception as error:  # whatever Keras and a backend raise for an initial value or a constraint
-        first = next(iter(str(error).strip().splitlines()), "")[:200]
+        first = first_line(error)
         raise ConfigError(f"activation: the network can't be built: {type(error).__name__}: {first}") from error
     if isinstance(config.activation, list):
         check_rules(config.activation, [site.removesuffix("_activation") for site in _named(model)])

@@ -8,7 +8,7 @@ from keras import ops
 
 from zoo.config.own import PRESET, Hub
 from zoo.data.splits import Form
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, first_line
 
 PADDING = 0  # the token that fills texts up
 
@@ -43,7 +43,7 @@ def backbone(chosen: Hub, form: Form) -> keras.Model:
     except ConfigError:
         raise
     except Exception as error:  # of KerasHub, and of a download
-        first = next(iter(str(error).strip().splitlines()), "")[:300]
+        first = first_line(error, 300)
         raise ConfigError(f"model.kerashub: {chosen.kerashub}: {type(error).__name__}: {first}") from error
 
 
@@ -70,7 +70,7 @@ def with_head(chosen: Hub, body: keras.Model, form: Form) -> keras.Model:
     except ConfigError:
         raise
     except Exception as error:  # of Keras and of a backend
-        first = next(iter(str(error).strip().splitlines()), "")[:200]
+        first = first_line(error)
         raise ConfigError(
             f"model.kerashub: {chosen.called} doesn't take samples of shape {form.shape}: {type(error).__name__}: "
             f"{first}"

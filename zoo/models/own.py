@@ -15,7 +15,7 @@ from zoo import owncode
 from zoo.config.own import Application, Built, Hub
 from zoo.config.schema import Config
 from zoo.data.splits import Form
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, first_line
 from zoo.models import hub
 from zoo.models.blocks import Factory
 from zoo.models.rules import check_rules, rule_of
@@ -77,7 +77,7 @@ def _check_form(where: str, model: keras.Model, form: Form) -> None:
     try:
         found = model(sample)
     except Exception as error:  # of Keras and of a backend
-        first = next(iter(str(error).strip().splitlines()), "")[:200]
+        first = first_line(error)
         raise ConfigError(
             f"{where}: the network doesn't take samples of shape {form.shape}: {type(error).__name__}: {first}"
         ) from error
@@ -126,7 +126,7 @@ def _application(chosen: Application, form: Form) -> keras.Model:
             return function(classes=form.outputs[0], classifier_activation=None, **options)
         body = function(include_top=False, pooling="avg", **options)
     except Exception as error:  # of Keras, and of a download
-        first = next(iter(str(error).strip().splitlines()), "")[:300]
+        first = first_line(error, 300)
         raise ConfigError(f"model.application: {chosen.application}: {type(error).__name__}: {first}") from error
     outputs = keras.layers.Dense(form.outputs[0], dtype="float32", name="logits")(body.output)
     return keras.Model(body.inputs, outputs, name=body.name)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from zoo.errors import UserError
+from zoo.errors import UserError, first_line
 
 HERE = "local"  # the address that starts Ray on this machine
 BUSY = "busy"  # returned by a task if another process is working on it
@@ -145,8 +145,8 @@ class Cluster:
         try:
             ray.init(self.address, log_to_driver=False, logging_level="ERROR", **options)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-            first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise UserError(f"--ray {self.address}: can't reach the cluster: {first[:200]}") from None
+            first = first_line(error) or type(error).__name__
+            raise UserError(f"--ray {self.address}: can't reach the cluster: {first}") from None
         signal.signal(signal.SIGTERM, before)  # Ray installs its own handler
         if self.gpus is None:
             self.gpus = min(1.0, ray.cluster_resources().get("GPU", 0.0))
