@@ -23,7 +23,7 @@ import numpy as np
 import tables
 
 from tuner.searches import oracles
-from tuner.searches.outcome import Outcome
+from tuner.searches.records import Outcome
 
 NEAR = 0.05
 

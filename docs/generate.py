@@ -16,7 +16,7 @@ import keras_adaptact as ka
 from benchmarks import tables
 from zoo import pack
 from zoo.reports import document, groups
-from zoo.reports.sections import shapes
+from zoo.reports.sections import curves
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
@@ -216,7 +216,7 @@ def learned() -> str:
     """What AReLU learned in LeNet."""
     folder, name = LEARNED
     with pack.opened(folder) as place:
-        (figure,) = [f for f in shapes.learned(groups.Results(place)) if getattr(f, "name", "") == name]
+        (figure,) = [f for f in curves.learned(groups.Results(place)) if getattr(f, "name", "") == name]
     return document.svg(figure.drawing)
 
 

@@ -5,7 +5,9 @@ A command either does its work around them, or refuses in one line with status 2
 
 import json
 import os
+import random
 import shutil
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -14,6 +16,7 @@ from old import OLD
 
 import tuner.report
 import tuner.search
+from benchmarks import robustness
 from tuner.searches import journal
 from tuner.searches.folder import SearchFolder
 from zoo import config, evaluate, files, manifest, predict, report, sweep, train
@@ -276,3 +279,18 @@ def test_a_manifest_is_whole_or_cut(tmp_path):
     os.link(path, tmp_path / "d.txt")
     with pytest.raises(UserError):
         manifest.remove(tmp_path / "d.txt")
+
+
+ATTACKS = {
+    "configs": (robustness.configs, 300),
+    "commands": (robustness.commands, 6),
+    "damages": (partial(robustness.folders, alone=True), 10),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_generated_input_is_answered_or_refused(name):
+    attack, count = ATTACKS[name]
+    found = attack(count, random.Random(1))
+    assert not [kind for kind in found if kind.startswith("failed")], found
+    assert len(found) >= 2 or name == "commands"

@@ -1,18 +1,21 @@
 """Committed results: their reports are made of them, and what the judge says of those of version 0.1.0."""
 
 import csv
+import gzip
+import json
 import math
 import re
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
 from old import OLD
 from scipy import stats
-from test_readme import ROOT
+from test_layout import ROOT
 
 from tuner import report as search_report
-from zoo import report
+from zoo import files, pack, report
 from zoo.reports import groups, judge
 from zoo.reports.sections import sound
 
@@ -95,3 +98,133 @@ def test_mixing_is_confounded(tmp_path):
     assert "unequal effort: 8 trials for searched and 13 for learned, median rate 0.00597 and 0.0651" in text
     assert "judged on the validation images used to choose (500 images, a standard error of 2.2 points)" in text
     assert "their best trials differ in method, granularity as well" in text
+
+
+FILES = ("config.json", "metrics.json", "history.csv", "timing.csv", "mixing_weights.csv", "parameters.csv")
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    shutil.copytree(OLD / "sweep", tmp_path / "sweep")
+    for run in (tmp_path / "sweep" / "runs").glob("[!.]*"):
+        files.write_predictions(run / "predictions.npz", {"test": np.arange(10), "test_labels": np.arange(10) % 3})
+    return tmp_path / "sweep"
+
+
+def packed(folder, out):
+    assert pack.main([str(folder), str(out)]) == 0
+    return out
+
+
+def test_each_file_comes_out_as_it_went_in(sweep, tmp_path):
+    out = packed(sweep, tmp_path / "packed")
+    assert len(list(out.iterdir())) == 3 and not any(path.is_dir() for path in out.iterdir())
+    again = pack.unpack(out, tmp_path / "again")
+    for run in (sweep / "runs").glob("[!.]*"):
+        there = again / "runs" / run.name
+        for name in FILES:
+            assert (there / name).read_bytes() == (run / name).read_bytes(), (run.name, name)
+        with np.load(run / "predictions.npz") as old, np.load(there / "predictions.npz") as new:
+            assert all(np.array_equal(old[name], new[name]) for name in old.files) and old.files == new.files
+        assert (
+            files.read_json(run / "environment.json")["versions"]
+            == (files.read_json(there / "environment.json")["versions"])
+        )
+
+
+def test_the_same_folder_is_packed_to_the_same_bytes(sweep, tmp_path):
+    once, again = packed(sweep, tmp_path / "once"), packed(sweep, tmp_path / "again")
+    assert {path.suffix for path in once.iterdir()} == {".gz", ".json", ".npz"}
+    assert all(path.read_bytes() == (again / path.name).read_bytes() for path in once.glob("*.gz"))
+
+
+def test_folders_of_the_first_format_open(tmp_path):
+    """One table for all runs, uncompressed; runs with fewer columns, or no row, had a line of their own."""
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "sweep.json").write_text("{}")
+    lines = (
+        {"file": "runs/a/config.json", "content": {"x": 1}},
+        {"file": "runs/b/history.csv", "columns": ["epoch"]},
+        {"file": "runs/c/history.csv", "columns": ["epoch", "loss"]},
+    )
+    (old / "runs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (old / "history.csv").write_text("run,epoch,loss\nruns/a,1,0.5\nruns/a,2,0.25\nruns/b,1,\n")
+    new = pack.unpack(old, tmp_path / "new")
+    assert json.loads((new / "runs/a/config.json").read_text()) == {"x": 1} and (new / "sweep.json").exists()
+    tables = {run: (new / "runs" / run / "history.csv").read_text() for run in "abc"}
+    assert tables == {"a": "epoch,loss\n1,0.5\n2,0.25\n", "b": "epoch\n1\n", "c": "epoch,loss\n"}
+
+
+@pytest.mark.parametrize("name, reporter", [("sweep", report), ("search", search_report)])
+def test_reports_are_the_same(name, reporter, tmp_path, monkeypatch):
+    shutil.copytree(OLD / name, tmp_path / "whole" / name)
+    packed(OLD / name, tmp_path / "packed" / name)
+    texts = []
+    for kind in ("whole", "packed"):
+        monkeypatch.chdir(tmp_path / kind)
+        assert reporter.main([name]) == 0
+        lines = (tmp_path / kind / name / "report" / "report.md").read_text().splitlines()
+        texts.append([line for line in lines if not line.startswith(("Made by", "| data "))])  # they name folders
+    assert texts[0] == texts[1] and len(texts[0]) > 20
+
+
+def test_paths_of_the_machine_are_cut():
+    content = {
+        "command": "python -m zoo.train /a b/c.json --out=/x/y/ '/q/r' w/z 3/4",
+        "data_dir": "/data",
+        "n": [1, "/u/v"],
+    }
+    expected = {"command": "python -m zoo.train a b/c.json --out=y 'r' w/z 3/4", "data_dir": None, "n": [1, "v"]}
+    assert pack._without_paths(content) == expected
+
+
+def test_the_repository_is_small():
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    paths = [ROOT / name for name in names.split("\0") if name and (ROOT / name).exists()]
+    assert len(paths) < 400
+    assert sum(path.stat().st_size for path in paths) < 4_000_000
+
+
+def test_no_tracked_file_names_a_home_or_a_temporary_folder():
+    command = ["git", "grep", "-lIE", r"/(home|root|Users)/\w|/tmp/\w", "--", "results", "benchmarks/results", "docs"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert found.returncode == 1, found.stdout + found.stderr  # 1: none
+
+
+DAMAGES = (
+    '{"file": "../out.json", "content": 1}',
+    "[]",
+    "{",
+    '{"file": "runs/a/config.json"}',
+    '{"file": "a.csv", "columns": [], "rows": 1}',
+)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_one_line(damage, sweep, tmp_path, capsys):
+    out = packed(sweep, tmp_path / "packed")
+    with gzip.open(out / "runs.jsonl.gz", "at") as file:
+        file.write(damage + "\n")
+    capsys.readouterr()
+    assert report.main([str(out)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_a_truncated_file_is_one_line(sweep, tmp_path, capsys):
+    out = packed(sweep, tmp_path / "packed")
+    path = out / "runs.jsonl.gz"
+    path.write_bytes(path.read_bytes()[:-20])
+    capsys.readouterr()
+    assert report.main([str(out)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{path}: can't be read" in line
+
+
+def test_what_holds_no_results_is_refused(tmp_path, capsys):
+    assert pack.main([str(tmp_path), str(tmp_path / "out")]) == 2
+    assert "with sweep.json or search.json" in capsys.readouterr().err
+    assert pack.main([str(ROOT / "results" / "cpu"), str(tmp_path / "out")]) == 2
+    assert "packed already" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

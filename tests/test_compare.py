@@ -12,7 +12,7 @@ import in_process
 import numpy as np
 import pytest
 from scipy import stats
-from test_readme import ROOT
+from test_layout import ROOT
 from test_report import ENVIRONMENT
 
 from zoo import compare as command

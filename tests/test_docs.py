@@ -8,7 +8,7 @@ from pathlib import Path
 import in_process
 import keras
 import pytest
-from test_readme import ROOT
+from test_layout import ROOT
 
 import keras_adaptact as ka
 from docs import generate

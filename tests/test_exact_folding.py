@@ -2,6 +2,7 @@
 
 import functools
 
+import fuzz
 import keras
 import numpy as np
 import pytest
@@ -221,3 +222,14 @@ def test_torch_computes_parts_of_tensors_and_their_ends_by_other_instructions():
     if keras.config.backend() == "torch":
         assert [s.starts_equal for s in ka.plan_replacement(model, "elu", "pelu") if s.replaced] == [False]
         assert sorted(site.starts_equal for site in plan) == [False, False, True]
+
+
+GRAPHS = 300  # `nox -s fuzz` has more
+EXPORT = {"tensorflow": "tf_saved_model", "torch": "torch"}.get(keras.config.backend())
+
+
+@pytest.mark.filterwarnings("ignore")  # of converters, and of copies of models with methods of their own
+@pytest.mark.parametrize("first", range(0, 2 * GRAPHS, 20))  # Keras can't build the programs of some seeds
+def test_random_models(first):
+    wrong = [fuzz.report(made, None if place else EXPORT) for place, made in enumerate(fuzz.programs(10, first))]
+    assert not any(wrong), "\n".join(filter(None, wrong))

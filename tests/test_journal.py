@@ -9,7 +9,7 @@ import pytest
 
 from tuner.searches import journal
 from tuner.searches.journal import Begun, Ended, Journal, Released
-from tuner.searches.outcome import Outcome
+from tuner.searches.records import Outcome
 from zoo.errors import UserError
 
 

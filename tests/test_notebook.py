@@ -14,7 +14,7 @@ from keras import layers
 
 from zoo import compare as command
 from zoo import files, owncode
-from zoo.comparisons import costs, source
+from zoo.comparisons import costs, inputs
 from zoo.errors import UserError
 from zoo.training.progress import Cost
 
@@ -99,7 +99,7 @@ def test_the_answer_is_that_of_the_function_and_the_arrays(build, tmp_path, monk
 
 
 def test_what_a_function_uses_comes_along(build):
-    text = source.text_of(build)
+    text = inputs.text_of(build)
     assert "np." not in text and "array" not in text  # of the `x` that is no local variable
     space: dict = {"__name__": "written"}
     exec(compile(text, "written.py", "exec"), space)
@@ -137,8 +137,8 @@ def unlike():
 
 
 def test_a_function_that_can_be_imported_stays_where_it_is():
-    assert source.code_of(other) == f"{Path(__file__).resolve()}:other"
-    assert source.code_of(nested()) is None
+    assert inputs.code_of(other) == f"{Path(__file__).resolve()}:other"
+    assert inputs.code_of(nested()) is None
 
 
 @pytest.mark.parametrize(

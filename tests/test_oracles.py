@@ -6,7 +6,7 @@ import math
 import pytest
 
 from tuner.searches import loading, oracle, oracles
-from tuner.searches.outcome import Outcome
+from tuner.searches.records import Outcome
 from zoo.errors import UserError
 
 SPACE = [

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import ops
 from private import LIBRARY, groups, is_foreign, is_private
-from test_readme import ROOT
+from test_layout import ROOT
 
 from keras_adaptact.keras_private import become, calling_layer, stand_ins
 

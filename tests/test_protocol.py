@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 from cases import CASES, evaluate
-from test_readme import ROOT
+from test_layout import ROOT
 
 import keras_adaptact as ka
 from keras_adaptact import signatures

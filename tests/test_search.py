@@ -11,11 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from tuner import report, search
+from tuner import report, search, trials
 from tuner.searches import loading
 from tuner.searches.folder import SearchFolder
-from tuner.searches.outcome import Outcome
-from tuner.trials import confirmation, trial
+from tuner.searches.records import Outcome
 from zoo import manifest, train
 from zoo.errors import ConfigError
 
@@ -129,7 +128,7 @@ def test_whatever_goes_wrong_is_an_outcome(searched, monkeypatch, error, reason)
     folder = SearchFolder(out)
     monkeypatch.setattr(train, "run", lambda *_, **__: (_ for _ in ()).throw(error))
     (out / "trials" / "9999.json").unlink(missing_ok=True)
-    found = trial.run(folder, folder.open()[0], None, "9999", {"mixing": "learned", "rate": "0.01"}, lambda *_: False)
+    found = trials.run(folder, folder.open()[0], None, "9999", {"mixing": "learned", "rate": "0.01"}, lambda *_: False)
     assert found.status == "failed"
     assert reason in found.reason
     assert folder.outcome("9999") == found
@@ -138,9 +137,9 @@ def test_whatever_goes_wrong_is_an_outcome(searched, monkeypatch, error, reason)
 def test_a_trial_that_kills_its_worker_twice_has_failed(searched):
     folder = SearchFolder(searched[0])
     folder.at_work("tuner9", "9998")
-    for _ in range(trial.DEATHS):
+    for _ in range(trials.DEATHS):
         folder.died("tuner9", "killed by SIGKILL")
-    found = trial.run(folder, folder.open()[0], None, "9998", {}, lambda *_: False)
+    found = trials.run(folder, folder.open()[0], None, "9998", {}, lambda *_: False)
     assert found == Outcome("failed", reason="its process died 2 times: killed by SIGKILL")
 
 
@@ -156,7 +155,7 @@ def test_hyperband_hands_on_everything(described, tmp_path):
     point = {"mixing": "learned", "rate": "0.03"}
 
     def run(number, **more):
-        return trial.run(folder, chosen, None, number, point | more, lambda *_: False)
+        return trials.run(folder, chosen, None, number, point | more, lambda *_: False)
 
     whole = run("0000", **{"tuner/epochs": 2})
     half = run("0001", **{"tuner/epochs": 1})
@@ -208,9 +207,7 @@ def begun(tmp_path, monkeypatch):
             (folder.run(name) / "model.keras").touch()
         if outcomes is not None:
             trained = []
-            monkeypatch.setattr(
-                confirmation, "_trained", lambda f, s, trial, p, _: trained.append(trial) or outcomes[trial]
-            )
+            monkeypatch.setattr(trials, "_proved", lambda f, s, trial, p, _: trained.append(trial) or outcomes[trial])
             return folder, searched, oracle, trained
         return folder, searched, oracle
 
@@ -247,7 +244,7 @@ def test_no_best_json_where_none_of_three_finishes(begun, capsys):
 
 def test_confirmations_before_a_restart_are_not_repeated(begun):
     folder, searched, oracle, trained = begun({"0002": DIVERGED, "0000": FINISHED})
-    assert confirmation.confirm(folder, searched, oracle) == confirmation.confirm(folder, searched, oracle) == "0000"
+    assert trials.confirm(folder, searched, oracle) == trials.confirm(folder, searched, oracle) == "0000"
     assert trained == ["0002", "0000"]
 
 
@@ -260,9 +257,7 @@ def test_zero_hands_over_the_best_unconfirmed(begun):
 
 def test_a_candidate_is_trained_with_the_epochs_and_images_of_the_base_and_a_fresh_seed(begun):
     folder, searched, oracle = begun(limit=100)
-    outcome = confirmation._trained(
-        folder, searched, "0002", oracle.trials["0002"].hyperparameters.values, confirmation.here
-    )
+    outcome = trials._proved(folder, searched, "0002", oracle.trials["0002"].hyperparameters.values, trials.here)
     assert outcome.status == "diverged" and outcome.reason == "NaN loss in epoch 1"
     config = json.loads((folder.confirmation_run("0002") / "config.json").read_text())
     assert config["training"]["seeds"] == [3]  # 1 and 2 are the search's

@@ -7,9 +7,9 @@ import pytest
 from keras_tuner.src import protos
 from test_oracles import Study
 
+from tuner import trials
 from tuner.searches import folder
 from tuner.searches.records import OTHERS, WORKER, worker_name
-from tuner.trials import trial
 from tuner.workers import secret, service
 from zoo.errors import UserError
 
@@ -112,7 +112,7 @@ def test_names_leave_no_file_outside(tmp_path):
     before = sorted(tmp_path.rglob("*"))
     for name in ATTACKS:
         for call, *arguments in (
-            (trial.run, found, Study().search, None, name, {}, lambda *_: False),
+            (trials.run, found, Study().search, None, name, {}, lambda *_: False),
             (found.promote, name, "0000"),
             (found.promote, "0000", name),
             (found.outcome, name),
@@ -138,7 +138,7 @@ def test_links_out_of_the_folder_are_not_followed(tmp_path):
     for call in (
         lambda: found.clear(found.path / "trials" / "0000"),
         lambda: found.outcome("0001"),
-        lambda: trial.run(found, Study().search, None, "0001", {}, lambda *_: False),
+        lambda: trials.run(found, Study().search, None, "0001", {}, lambda *_: False),
     ):
         with pytest.raises(UserError, match="this link leads out of the search's folder"):
             call()

@@ -9,12 +9,12 @@ import time
 from collections import Counter
 
 import pytest
-from test_readme import ROOT
+from test_layout import ROOT
 
 from zoo import sweep
 from zoo.errors import ConfigError, UserError
 from zoo.reports import judge
-from zoo.sweeps import costs, grid
+from zoo.sweeps import display, grid
 from zoo.sweeps.folder import SweepFolder
 
 
@@ -115,7 +115,7 @@ def test_it_stops_in_time_and_resumes(described, tmp_path):
     running.communicate()
     found = SweepFolder(out, grid.load(described)[1], None)
     assert found.state(found.planned[0]) == "begun"
-    (left,) = costs.seconds_left(found, os.environ["KERAS_BACKEND"]).values()
+    (left,) = display.seconds_left(found, os.environ["KERAS_BACKEND"]).values()
     assert left and left > 1
 
 

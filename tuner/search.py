@@ -240,7 +240,7 @@ def _compare(nodes: cluster.Cluster, folder: "SearchFolder", oracle) -> None:
 
 def _hand_over(folder: "SearchFolder", search: "Search", oracle, nodes: cluster.Cluster | None = None) -> int:
     """Confirms the best trials, best first; the first that finishes is the result. Returns the exit status."""
-    from tuner.trials.confirmation import confirm, here
+    from tuner.trials import confirm, here
     from tuner.workers import tasks
 
     try:

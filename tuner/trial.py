@@ -19,7 +19,7 @@ def main(argv: list[str]) -> int:
     backend.choose(found.backend)
     backend.load()
 
-    from tuner.trials.trial import run
+    from tuner.trials import run
 
     data_dir = Path(found.data_dir) if found.data_dir else None
     ended = run(folder, search, data_dir, number, json.loads(point), lambda *_: False)

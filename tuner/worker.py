@@ -28,14 +28,14 @@ def _search(path: Path) -> int:
     backend.choose(found.backend)
     backend.load()
 
-    from tuner.trials import trial
+    from tuner import trials
     from tuner.workers.service import Worker
 
     data_dir = Path(found.data_dir) if found.data_dir else None
     name = os.environ["KERASTUNER_TUNER_ID"]
 
     def run(number, point, is_enough):
-        ended = trial.run(folder, search, data_dir, number, point, is_enough)
+        ended = trials.run(folder, search, data_dir, number, point, is_enough)
         print(f"trial {number}: {ended.status} {'' if ended.value is None else ended.value} {ended.reason}", flush=True)
 
     Worker(run, lambda number: folder.at_work(name, number)).search()

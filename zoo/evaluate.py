@@ -23,7 +23,7 @@ def evaluate(folder: Path, split: str = "test", data_dir: Path | None = None) ->
             wasn't written by this software.
     """
     from zoo import files, manifest, runs
-    from zoo.training import metrics, tasks
+    from zoo.training import metrics
 
     run = runs.Run(folder)
     dataset = run.dataset(data_dir)
@@ -33,7 +33,7 @@ def evaluate(folder: Path, split: str = "test", data_dir: Path | None = None) ->
     logits = run.predict(images.images)
     values, picture = written(folder, split, bool(dataset.classes))
     manifest.check([values, picture])
-    found = tasks.of(dataset.form).sound(logits, images.labels, split)
+    found = metrics.task_of(dataset.form).sound(logits, images.labels, split)
     files.write_json(values, found, manifest.claim)
     title = f"{folder.name}, {split}"
     if dataset.classes:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # so that --help imports neither matplotlib nor a backend
 def blocks(results: "Results", banners: list[str], note: str = "", data_dir: Path | None = None) -> "Iterator[Block]":
     from zoo.reports import judge, provenance, verdicts
     from zoo.reports.document import Heading, Paragraph
-    from zoo.reports.sections import curves, measure, networks, shapes, sound, tables
+    from zoo.reports.sections import curves, sound, tables
 
     sections = sound.sections(results)
     found = judge.judge(sections)
@@ -32,7 +32,7 @@ def blocks(results: "Results", banners: list[str], note: str = "", data_dir: Pat
     asked = results.outputs()
     outputs: list[tuple[str, str, Callable]] = [
         ("sound", "What an activation brings, and what it costs", lambda results, _: sound.blocks(results, found)),
-        ("sound", "All networks together", lambda results, _: networks.blocks(results, found)),
+        ("sound", "All networks together", lambda results, _: sound.all_networks(results, found)),
         ("table1", "Table 1: five networks, eight activations", tables.table1),
         ("table2", "Table 2: AlexNet, three trials", tables.table2),
         ("table3", "Table 3: mixing weights of AlexNet", tables.weights),
@@ -46,12 +46,12 @@ def blocks(results: "Results", banners: list[str], note: str = "", data_dir: Pat
             yield Heading(title)
             yield from make(results, output)
     yield Heading("Figures 1 and 2: shapes")
-    yield from shapes.classical()
+    yield from curves.classical()
     yield Heading("What the activations learned")
-    yield from shapes.learned(results)
-    if measure.is_taken(results):
+    yield from curves.learned(results)
+    if tables.is_taken(results):
         yield Heading("The report's measure")
-        yield from measure.blocks(results, data_dir)
+        yield from tables.noise(results, data_dir)
 
 
 def main(argv: list[str] | None = None) -> int:

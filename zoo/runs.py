@@ -60,7 +60,7 @@ class Run:
         """The network's outputs for stored samples, float32 (n, ...), on this backend: logits, or numbers."""
         from zoo import models
         from zoo.data.pipeline import Pipeline
-        from zoo.training.engine.common import in_batches
+        from zoo.training.engine import in_batches
         from zoo.training.trainer import Trainer
 
         model = Trainer(self.config, self.form).model

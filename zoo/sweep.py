@@ -9,7 +9,7 @@ from zoo import owncode, signals
 from zoo.command import count, run_command, seconds
 from zoo.environment import from_here
 from zoo.sweeps import cluster
-from zoo.sweeps.costs import seconds_left, sum_of
+from zoo.sweeps.display import seconds_left, sum_of
 from zoo.sweeps.folder import SweepFolder
 from zoo.sweeps.work import TIME_TO_SAVE, train
 from zoo.training.progress import duration

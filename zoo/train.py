@@ -295,7 +295,7 @@ def _stoppable(out: Path, train: Callable[[Callable[[], bool]], list[dict[str, A
 
 def _report(found: list[dict[str, Any]], out: Path) -> int:
     """Prints how each seed ended; returns the exit status."""
-    from zoo.training.tasks import headline
+    from zoo.training.metrics import headline
 
     for metrics in found:
         if metrics["status"] == "diverged":

@@ -5,6 +5,7 @@ A runtime that isn't installed is a failure."""
 import subprocess
 import sys
 
+import fuzz
 import keras
 import numpy as np
 import pytest
@@ -106,3 +107,17 @@ def test_a_function_traced_as_in_training_runs_where_the_library_is_not(tmp_path
 
 def test_it_predicts_what_another_backend_saved(tmp_path):
     predicts_as_here("openvino", tmp_path, 1e-4)
+
+
+TURNS = {
+    "tensorflow": ("tf_saved_model", "onnx", "openvino", "litert"),
+    "torch": ("onnx", "openvino", "torch"),
+    "jax": ("tf_saved_model", "onnx"),
+}[keras.config.backend()]
+
+
+@pytest.mark.filterwarnings("ignore")  # of converters, and of copies of models with methods of their own
+@pytest.mark.parametrize("place", range(30))
+def test_random_models(place):
+    (made,) = fuzz.programs(1, 20 * place)
+    assert (wrong := fuzz.report(made, TURNS[place % len(TURNS)])) is None, wrong

@@ -10,8 +10,7 @@ from zoo import files
 from zoo.reports import judge, verdicts
 from zoo.reports.document import Figure, Paragraph, Table
 from zoo.reports.groups import count_classes
-from zoo.reports.judge import Arm, Comparison, Section
-from zoo.reports.score import POINTS, R2, Scale
+from zoo.reports.judge import POINTS, R2, Arm, Comparison, Scale, Section
 
 if TYPE_CHECKING:
     from tuner.reports.trials import SearchResults, Trial

@@ -9,7 +9,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from tuner.searches.outcome import Outcome
+from tuner.searches.records import Outcome
 
 COLOURS = {True: colormaps["cividis"], False: colormaps["cividis_r"]}  # by whether the objective is maximized
 MISSING = "not set"  # where an entry is inactive

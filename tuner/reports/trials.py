@@ -7,7 +7,7 @@ from typing import Any
 
 from tuner.searches.folder import SearchFolder
 from tuner.searches.journal import Begun
-from tuner.searches.outcome import Outcome, ranked
+from tuner.searches.records import Outcome, ranked
 from tuner.searches.space import FINAL
 from zoo.errors import UserError
 

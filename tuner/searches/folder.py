@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.searches import journal, loading, records, space
-from tuner.searches.outcome import OUTCOME, Outcome
-from tuner.searches.records import AtWork, Described
+from tuner.searches.records import OUTCOME, AtWork, Described, Outcome
 from zoo import config, files, folders, manifest
 from zoo.environment import SCHEMA, from_folder, from_here, recorded_path
 from zoo.errors import UserError

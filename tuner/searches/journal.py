@@ -13,8 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter
 
 from tuner.searches import records
-from tuner.searches.outcome import Outcome
-from tuner.searches.records import StrictRecord, TrialName, Value
+from tuner.searches.records import Outcome, StrictRecord, TrialName, Value
 from zoo import files, folders, manifest
 from zoo.errors import UserError
 

@@ -21,8 +21,7 @@ from keras_tuner.src.engine import oracle as kt_oracle
 
 from tuner.searches.entry import Label
 from tuner.searches.journal import Begun, Ended, Event, Journal, Released
-from tuner.searches.outcome import Outcome, ranked
-from tuner.searches.records import trial_name, worker_name
+from tuner.searches.records import Outcome, ranked, trial_name, worker_name
 from tuner.searches.space import FINAL, Median
 from zoo.errors import UserError
 

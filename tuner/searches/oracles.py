@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from tuner.searches.oracle import RUNNING, STOPPED, JournaledOracle
-from tuner.searches.outcome import Outcome
+from tuner.searches.records import Outcome
 from tuner.searches.space import Search
 
 NO_LIMIT = 9999  # KerasTuner's limit; ours is in the base class, and can be raised on a restart

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.searches.folder import SearchFolder
-from tuner.searches.outcome import Outcome
+from tuner.searches.records import Outcome
 from zoo.process import supervise
 from zoo.sweeps.cluster import Cluster, Task
 

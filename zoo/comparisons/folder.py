@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo import files, folders, manifest
-from zoo.comparisons.question import Question, counted
-from zoo.comparisons.rates import choose
+from zoo.comparisons.question import Question, choose, counted
 from zoo.config.schema import Config
 from zoo.environment import SCHEMA
 from zoo.errors import UserError

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from zoo import files, manifest
-from zoo.comparisons import more, words
+from zoo.comparisons import words
 from zoo.comparisons.folder import RATES, SEEDS, Folder
 from zoo.comparisons.question import counted
 from zoo.environment import from_here
 from zoo.reports import comparable, document, figures, judge, provenance, statistics, verdicts
 from zoo.reports.document import Figure, Heading, Paragraph, Table
 from zoo.reports.groups import ENDED, Result, Results
-from zoo.reports.score import ACCURACY
+from zoo.reports.judge import ACCURACY
 from zoo.reports.sections import curves, sound
 from zoo.reports.statistics import Ratio
 
@@ -157,7 +157,7 @@ class Answer:
         yield Heading("The differences")
         yield from self._differences()
         yield Heading("What more seeds would show")
-        yield from more.blocks(self.verdicts, self.group.section, self.score, self._seconds_a_seed())
+        yield from words.more_seeds(self.verdicts, self.group.section, self.score, self._seconds_a_seed())
         if len(self.question.rates) > 1:
             yield Heading("Learning rates")
             yield self._rates()

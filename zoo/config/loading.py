@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from zoo.config import paths
+from zoo.config import own
 from zoo.config.own import field_of
 from zoo.config.schema import NAMED, OWN, Activation, Config, FromRun, Rule, unknown_field
 from zoo.errors import ConfigError
@@ -39,7 +39,7 @@ def load(path: str | Path, overrides: Sequence[str] = (), origin: str = "--set",
             raise ConfigError(f"{origin} {dotted} is given twice")
         given.add(dotted)
         _override(content, dotted, text, origin)
-    content = paths.absolute(content, folder or path.parent)
+    content = own.absolute(content, folder or path.parent)
     try:
         return Config.model_validate(content)
     except ValidationError as error:

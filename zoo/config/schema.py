@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
-from zoo.config import paths
+from zoo.config import own
 from zoo.config.own import DATA, NETWORKS, AnyData, Application, Built, Hub, NamedDataset, field_of
 from zoo.config.parts import Count as Count
 from zoo.config.parts import Few, NotNegative, Positive, Share, Width, name_of, named
@@ -296,7 +296,7 @@ class Config(Strict):
     def resolved(self, folder: Path | None = None) -> dict[str, Any]:
         """All fields, defaults included, as JSON; with paths relative to a folder, if one is given."""
         found = self.model_dump(by_alias=True, mode="json")
-        return found if folder is None else paths.relative(found, folder)
+        return found if folder is None else own.relative(found, folder)
 
 
 def network(model: Any) -> str:

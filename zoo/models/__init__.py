@@ -13,8 +13,7 @@ from zoo.data.pipeline import fast_format
 from zoo.data.splits import PICTURES, Form
 from zoo.errors import ConfigError, UserError, first_line
 from zoo.models import own
-from zoo.models.blocks import Shape, channel_axis
-from zoo.models.rules import check_rules, factory
+from zoo.models.blocks import Shape, channel_axis, check_rules, factory
 
 
 def build(config: Config, classes: int | None = None, form: Form = PICTURES) -> keras.Model:

@@ -1,14 +1,17 @@
-"""What the networks share: repeated units, and two layers that Keras lacks.
+"""What the networks share: repeated units, and two layers that Keras lacks, and which activation a site gets.
 
 Import `zoo.models` before loading a saved network: it registers these layers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
 
 import keras
 from keras import layers, ops
 
-from zoo.config.schema import Norm
+import keras_adaptact as ka
+from zoo.config.schema import Activation, Norm, Rule
+from zoo.errors import ConfigError
 
 Factory = Callable[[str], keras.layers.Layer]
 Shape = tuple[int, int, int]  # of an image, in Keras's image data format
@@ -103,3 +106,43 @@ class LocalResponseNormalization(layers.Layer):
     def get_config(self):
         own = {"size": self.size, "k": self.k, "alpha": self.alpha, "beta": self.beta, "axis": self.axis}
         return super().get_config() | own
+
+
+def factory(activation: Activation | list[Rule]) -> Factory:
+    """Makes the layer of a site: `conv1` gets `conv1_activation`."""
+
+    def make(site: str) -> keras.layers.Layer:
+        index = rule_of(activation, site)
+        rule = activation[index] if isinstance(activation, list) else activation
+        try:
+            return ka.get(rule.options(), name=f"{site}_activation")
+        except (TypeError, ValueError) as error:
+            where = f"activation.{index}" if isinstance(activation, list) else "activation"
+            raise ConfigError(f"{where}: {error}") from None
+
+    return make
+
+
+def rule_of(activation: Activation | list[Rule], site: str) -> int:
+    """Which rule is the first for a site.
+
+    Raises:
+        ConfigError: where none is.
+    """
+    rules = activation if isinstance(activation, list) else [activation]
+    for i, rule in enumerate(rules):
+        if not isinstance(rule, Rule) or fnmatchcase(site, rule.sites):
+            return i
+    patterns = ", ".join(rule.sites for rule in rules if isinstance(rule, Rule))
+    raise ConfigError(f'activation: no rule for the site {site!r}; there are {patterns}; add one for "*"')
+
+
+def check_rules(rules: Sequence[Rule], sites: Iterable[str]) -> None:
+    """A misspelt pattern would leave its sites to a later rule without a word."""
+    names = list(sites)
+    firsts = {rule_of(list(rules), site) for site in names}
+    for i in sorted(set(range(len(rules))) - firsts):
+        there = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        raise ConfigError(
+            f"activation.{i}.sites: {rules[i].sites!r} is not the first match of any site; there are {there}"
+        )

@@ -17,8 +17,7 @@ from zoo.config.schema import Config
 from zoo.data.splits import Form
 from zoo.errors import ConfigError, first_line
 from zoo.models import hub
-from zoo.models.blocks import Factory
-from zoo.models.rules import check_rules, rule_of
+from zoo.models.blocks import Factory, check_rules, rule_of
 
 APART = {"gelu_approximate": partial(keras.activations.gelu, approximate=True)}  # what Keras has no name for
 KNOWN = ("relu", "silu", "hard_silu", "gelu", "relu6", "elu", "selu", "leaky_relu", "tanh", "mish", "softplus")

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from zoo.config import paths
+from zoo.config import own
 from zoo.config.schema import Config
 from zoo.errors import UserError
 from zoo.files import read_json
@@ -178,7 +178,7 @@ def _check_planned(run: Result, results: Results) -> None:
     if not path.exists():
         return
     planned, found = (
-        dict(_fields(paths.absolute(content, place)))
+        dict(_fields(own.absolute(content, place)))
         for content, place in ((read_json(path), path.parent), (run.settings, run.folder))
     )
     for field in planned.keys() & found.keys():

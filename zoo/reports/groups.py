@@ -15,7 +15,7 @@ from zoo.data import datasets
 from zoo.errors import UserError
 from zoo.files import read_history, read_json, read_predictions, read_table
 from zoo.records import is_later
-from zoo.reports import judge, score
+from zoo.reports import judge
 from zoo.sweeps.folder import state
 from zoo.sweeps.grid import Comparisons
 
@@ -179,9 +179,9 @@ class Group:
         return ", ".join(f"{count} {state}" for state, count in counted.items())
 
     @cached_property
-    def score(self) -> score.Score:
+    def score(self) -> judge.Score:
         """What its runs are judged by."""
-        return score.measured(run.metrics for runs in self.runs.values() for run in runs)
+        return judge.measured(run.metrics for runs in self.runs.values() for run in runs)
 
     @cached_property
     def plan(self) -> list[judge.Comparison]:
@@ -205,7 +205,7 @@ class Group:
 
     @property
     def is_regression(self) -> bool:
-        return self.score != score.ACCURACY
+        return self.score != judge.ACCURACY
 
     @cached_property
     def classes(self) -> int | None:
@@ -322,7 +322,7 @@ def _best(values: dict[str, list[Result]]) -> list[Result]:
     if len(values) == 1:
         return next(iter(values.values()))
     ended = [run.metrics for runs in values.values() for run in runs if run.state == "finished"]
-    by = score.measured(ended)
+    by = judge.measured(ended)
 
     def merit(runs: list[Result]) -> tuple[int, float]:
         finished = [run for run in runs if run.state == "finished"]

@@ -7,8 +7,7 @@ import numpy as np
 
 from zoo.reports import figures, judge, statistics
 from zoo.reports.document import Figure, Paragraph, Table
-from zoo.reports.judge import Section, Verdict
-from zoo.reports.score import Scale
+from zoo.reports.judge import Scale, Section, Verdict
 
 STATES = {
     "above": "beyond chance above",

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,9 @@ import keras
 import numpy as np
 
 import keras_adaptact as ka
-from zoo import files
-from zoo.training.tasks import CROSS_ENTROPY
-from zoo.training.tensorboard import Events
+from zoo import files, folders, manifest
+from zoo.errors import UserError
+from zoo.training.metrics import CROSS_ENTROPY
 
 ADDED = [CROSS_ENTROPY]  # columns that a run of version 0.1.0 doesn't have, and doesn't get when it resumes
 
@@ -118,3 +118,41 @@ class Recorder:
         """Median over epochs, without the first, which compiles, if there are more."""
         rates = [rate for *_, rate in self.timing]
         return statistics.median(rates[1:] or rates)
+
+
+class Events:
+    """Writes rows of history.csv into the folder `tensorboard` of the run; starts over when the run is resumed.
+
+    Raises:
+        UserError: if the package isn't installed.
+    """
+
+    def __init__(self, folder: Path, rows: Iterable[dict[str, Any]]):
+        writer = tensorboard_writer()
+        place = folders.check_inside(folder / "tensorboard", folder)
+        place.mkdir(exist_ok=True)
+        manifest.adopt(place)
+        for path in manifest.own(place):
+            path.unlink()
+        before = set(place.iterdir())
+        self.writer = writer(str(place))
+        manifest.note(place, [path.name for path in set(place.iterdir()) - before])
+        for row in rows:
+            self.epoch(row)
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        for name, value in row.items():
+            if name != "epoch" and math.isfinite(value):
+                self.writer.add_scalar(name, value, row["epoch"])
+        self.writer.flush()
+
+
+def tensorboard_writer() -> type:
+    """TensorBoard's writer, which doesn't need TensorFlow."""
+    try:
+        from tensorboard.summary import Writer
+    except ModuleNotFoundError:
+        raise UserError(
+            "metrics.tensorboard: the package tensorboard is not installed; pip install '.[tensorboard]'"
+        ) from None
+    return Writer

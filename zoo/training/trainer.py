@@ -16,7 +16,7 @@ from zoo.data import datasets
 from zoo.data.pipeline import Pipeline, Plan, plan, steps_of_an_epoch
 from zoo.data.splits import PICTURES, Form
 from zoo.errors import ConfigError
-from zoo.training import checkpoint, memory, metrics, tasks, tensorboard
+from zoo.training import checkpoint, memory, metrics, recorder
 from zoo.training.engine import Engine
 from zoo.training.optimizers import optimizer_of, penalize_kernels
 from zoo.training.progress import Progress
@@ -42,10 +42,10 @@ class Trainer:
     """
 
     def __init__(self, config: Config, form: Form = PICTURES):
-        self.config, self.form, self.task = config, form, tasks.of(form)
+        self.config, self.form, self.task = config, form, metrics.task_of(form)
         self.data_format = models.data_format(config)
         if config.metrics.tensorboard:
-            tensorboard.require()
+            recorder.tensorboard_writer()
         keras.utils.clear_session()
         _share_batches(config.training.devices)
         keras.config.set_dtype_policy(config.training.dtype)

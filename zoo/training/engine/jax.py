@@ -13,7 +13,7 @@ import keras
 from jax import lax
 
 from zoo.data.splits import Rows
-from zoo.training.engine.common import in_batches, read
+from zoo.training.engine import in_batches, read
 
 SCANNED = 32  # steps in one dispatch on a GPU
 

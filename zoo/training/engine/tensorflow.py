@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from zoo.data.splits import Rows
-from zoo.training.engine.common import in_batches, read
+from zoo.training.engine import in_batches, read
 
 
 class Engine:

@@ -6,7 +6,7 @@ import torch
 from keras.ops import convert_to_tensor
 
 from zoo.data.splits import Rows
-from zoo.training.engine.common import in_batches, read
+from zoo.training.engine import in_batches, read
 
 
 class Engine:

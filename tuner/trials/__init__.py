@@ -1,1 +1,0 @@
-"""How a trial runs, and how the best one is confirmed."""
