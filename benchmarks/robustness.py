@@ -227,9 +227,8 @@ def _answer(call: Callable[[], Any], what: str) -> str:
 
 def _reported(sweep: Path) -> None:
     """All that a report reads of runs, without its pictures."""
-    from zoo.reports import comparable
+    from zoo.reports import comparable, sound
     from zoo.reports.groups import Results
-    from zoo.reports.sections import sound
 
     results = Results(sweep)
     comparable.check(results, True)

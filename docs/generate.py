@@ -15,8 +15,7 @@ from matplotlib.figure import Figure
 import keras_adaptact as ka
 from benchmarks import tables
 from zoo import pack
-from zoo.reports import document, groups
-from zoo.reports.sections import curves
+from zoo.reports import curves, document, groups
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"

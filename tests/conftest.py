@@ -85,3 +85,21 @@ def built(monkeypatch, forget):
 
 def _backend():
     return import_module(f"keras_adaptact.backends.{os.environ['KERAS_BACKEND']}")
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Sweeps train their runs in the process of the test."""
+    from zoo import train
+    from zoo.sweeps.folder import SweepFolder
+
+    def run(sweep, planned, lock, deadline, show) -> str:
+        """Takes the place of `SweepFolder.run`, which starts a process for each run."""
+        folder = sweep.folder(planned)
+        if (folder / "environment.json").exists():
+            train.resume(folder)
+        else:
+            train.run(planned.config, folder)
+        return sweep.state(planned)
+
+    monkeypatch.setattr(SweepFolder, "run", run)

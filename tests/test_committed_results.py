@@ -16,8 +16,7 @@ from test_layout import ROOT
 
 from tuner import report as search_report
 from zoo import files, pack, report
-from zoo.reports import groups, judge
-from zoo.reports.sections import sound
+from zoo.reports import groups, judge, sound
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 
-import in_process
 import numpy as np
 import pytest
 from scipy import stats
@@ -259,7 +258,7 @@ def test_a_dry_run_measures_steps(network, monkeypatch, capsys):
     assert cost.of(3) == pytest.approx(cost.start + 3 * cost.epoch)
 
 
-def test_a_killed_comparison_resumes_with_the_same_result(network, tmp_path, monkeypatch):
+def test_a_killed_comparison_resumes_with_the_same_result(network, tmp_path, monkeypatch, in_process):
     """kill -9 in the first run, then the rest: the same histories as those of a comparison that nobody cut off."""
     options = {"training.epochs": 12}
     content = json.loads(network.read_text())
@@ -284,7 +283,6 @@ def test_a_killed_comparison_resumes_with_the_same_result(network, tmp_path, mon
     os.killpg(running.pid, signal.SIGKILL)
     running.communicate()
     assert options and not (cut / "seeds").exists()
-    in_process.patch(monkeypatch)
     for out in (whole, cut):
         assert command.main([str(network), *words_, "--out", str(out)]) == 0
     histories = sorted(path.relative_to(whole) for path in whole.glob("*/runs/*/history.csv"))

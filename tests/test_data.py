@@ -16,7 +16,7 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 
-from zoo.data import cifar10, datasets, standardization
+from zoo.data import cifar10, datasets, pipeline
 from zoo.errors import DataError
 
 ROOT = Path(__file__).parents[1]
@@ -475,7 +475,7 @@ for urlopen in (fail, lambda *args: Cut(b"cut")):
 @pytest.fixture
 def images(monkeypatch):
     """Ten images of unlike brightness, over chunks of three."""
-    monkeypatch.setattr(standardization, "CHUNK", 3)
+    monkeypatch.setattr(pipeline, "CHUNK", 3)
     rng = np.random.default_rng(3)
     return (rng.integers(0, 256, (10, 6, 5, 3)) // np.arange(1, 11)[:, None, None, None]).astype(np.uint8)
 
@@ -484,7 +484,7 @@ def test_per_image(images):
     images[4] = 200  # constant: the floor on the deviation makes it zero
     images[5] = 7
     images[5, 0, 0, 0] = 8  # deviation under the floor of 1/sqrt(90)
-    out = standardization.standardize(images, "per_image")
+    out = pipeline.standardize(images, "per_image")
     assert (out.dtype, out.shape) == (np.float32, images.shape)
     for image, got in zip(images.astype(float), out, strict=True):
         expected = (image - image.mean()) / max(image.std(), 1 / np.sqrt(90))
@@ -494,41 +494,39 @@ def test_per_image(images):
 
 
 def test_channel(images):
-    mean, std = standardization.channel_statistics(images)
+    mean, std = pipeline.channel_statistics(images)
     assert mean.dtype == std.dtype == np.float64
     values = images.reshape(-1, 3).astype(float)
     np.testing.assert_allclose(mean, values.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(std, values.std(axis=0), rtol=1e-12)
-    out = standardization.standardize(images, "channel", statistics=(mean, std))
+    out = pipeline.standardize(images, "channel", statistics=(mean, std))
     assert (out.dtype, out.shape) == (np.float32, images.shape)
     expected = (images - values.mean(axis=0)) / values.std(axis=0)
     np.testing.assert_allclose(out, expected, rtol=1e-6, atol=1e-7)
-    other = standardization.standardize(
-        images[:2], "channel", statistics=(np.array([1.0, 2, 3]), np.array([1.0, 2, 4]))
-    )
+    other = pipeline.standardize(images[:2], "channel", statistics=(np.array([1.0, 2, 3]), np.array([1.0, 2, 4])))
     np.testing.assert_allclose(other[1, 2, 3], (images[1, 2, 3] - [1.0, 2, 3]) / [1, 2, 4], rtol=1e-6)
 
 
 def test_a_constant_channel_becomes_zero(images):
     images[..., 1] = 77
-    statistics = standardization.channel_statistics(images)
+    statistics = pipeline.channel_statistics(images)
     assert statistics[1][1] == pytest.approx(1 / np.sqrt(10 * 6 * 5))
-    assert not standardization.standardize(images, "channel", statistics)[..., 1].any()
+    assert not pipeline.standardize(images, "channel", statistics)[..., 1].any()
 
 
 @pytest.mark.parametrize("options", [("minmax",), ("channel",), ("per_image", (0, 1))])
 def test_standardize_refuses(options, images):
     with pytest.raises(ValueError, match="per_image"):
-        standardization.standardize(images, *options)
+        pipeline.standardize(images, *options)
 
 
 def test_memory_stays_near_the_output(monkeypatch):
-    monkeypatch.setattr(standardization, "CHUNK", 50)
+    monkeypatch.setattr(pipeline, "CHUNK", 50)
     many = np.zeros((1000, 32, 32, 3), np.uint8)
     size = many.size * 4
     for how in ("per_image", "channel"):
         tracemalloc.start()
-        standardization.standardize(many, how, standardization.channel_statistics(many) if how == "channel" else None)
+        pipeline.standardize(many, how, pipeline.channel_statistics(many) if how == "channel" else None)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert size < peak < 1.5 * size

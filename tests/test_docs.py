@@ -5,7 +5,6 @@ import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-import in_process
 import keras
 import pytest
 from test_layout import ROOT
@@ -21,11 +20,10 @@ GUIDES = [page for page in PAGES if "```python" in page.read_text(encoding="utf-
 
 @pytest.mark.usefixtures("_registry")
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
-def test_a_guide_runs(page, tmp_path, monkeypatch):
+def test_a_guide_runs(page, tmp_path, monkeypatch, in_process):
     """Its blocks, in order, as one program in an empty folder."""
     monkeypatch.chdir(tmp_path)
     if page.stem == "compare":  # a process for each run takes longer
-        in_process.patch(monkeypatch)
         monkeypatch.setattr(costs, "measure", lambda *given: dict.fromkeys(given[2].activations, Cost(1, 1)))
     text = page.read_text(encoding="utf-8")
     found: dict = {"__name__": page.stem}

@@ -6,7 +6,6 @@ import sys
 from collections import OrderedDict
 from pathlib import Path
 
-import in_process
 import keras
 import numpy as np
 import pytest
@@ -67,10 +66,9 @@ def build():
     return network
 
 
-def test_the_answer_is_that_of_the_function_and_the_arrays(build, tmp_path, monkeypatch, capsys):
+def test_the_answer_is_that_of_the_function_and_the_arrays(build, tmp_path, monkeypatch, capsys, in_process):
     """Tried by processes of their own; scores are those of the saved models on the arrays by hand."""
     monkeypatch.chdir(tmp_path)
-    in_process.patch(monkeypatch)
     given = data()
     answer = command.compare(build, given, out=Path("out"), **ASKED)
     assert answer and answer.sentence in capsys.readouterr().out
@@ -196,12 +194,11 @@ def two(activation):
 """
 
 
-def test_a_dataset_of_a_config_stands_in_place_of_arrays(tmp_path, monkeypatch):
+def test_a_dataset_of_a_config_stands_in_place_of_arrays(tmp_path, monkeypatch, in_process):
     """Its paths start from the working directory, and it isn't copied."""
     monkeypatch.chdir(tmp_path)
     np.savez("mine.npz", **data())
     monkeypatch.setattr(costs, "measure", lambda *_: {"relu": Cost(1, 1), "tanh": Cost(1, 1)})
-    in_process.patch(monkeypatch)
     (tmp_path / "some_nets.py").write_text(NETS)
     answer = command.compare("some_nets.py:two", {"file": Path("mine.npz")}, out="out", **ASKED)
     assert answer and json.loads((tmp_path / "out" / "base.json").read_text())["dataset"]["file"] == "../mine.npz"

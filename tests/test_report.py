@@ -10,9 +10,8 @@ import pytest
 from scipy import stats
 
 from zoo import report
-from zoo.reports import comparable, judge
+from zoo.reports import comparable, judge, sound
 from zoo.reports.groups import Results
-from zoo.reports.sections import sound
 
 ENVIRONMENT = {
     "backend": "jax",

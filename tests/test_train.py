@@ -16,7 +16,7 @@ import pytest
 import keras_adaptact as ka
 from zoo import backend, config, environment, files, models
 from zoo.config.schema import Activation, Rule
-from zoo.data import datasets, standardization
+from zoo.data import datasets, pipeline
 from zoo.environment import recorded_path
 from zoo.errors import UserError
 from zoo.train import main, run
@@ -91,9 +91,9 @@ def test_the_saved_model_is_the_one_that_was_measured(tmp_path):
     out = tmp_path / "run"
     run(config.load(QUICK, SMALL), out)
     images = datasets.load("digits", limit=200, test_limit=64)
-    known = standardization.channel_statistics(images.train.images)
+    known = pipeline.channel_statistics(images.train.images)
     model = keras.models.load_model(out / "model.keras")
-    inputs = standardization.standardize(images.test.images, "channel", known)
+    inputs = pipeline.standardize(images.test.images, "channel", known)
     if keras.backend.backend() == "torch":  # whose convolutions are fast with channels first
         inputs = inputs.transpose(0, 3, 1, 2)
     logits = model.predict(inputs, verbose=0)

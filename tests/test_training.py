@@ -15,7 +15,7 @@ from keras import ops
 
 import keras_adaptact as ka
 from zoo import config, files, models, runs
-from zoo.data import datasets, pipeline, standardization
+from zoo.data import datasets, pipeline
 from zoo.errors import UserError
 from zoo.train import main, resume, run
 from zoo.training import checkpoint, optimizers
@@ -96,8 +96,8 @@ def test_augmentation_against_a_loop_over_images():
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 def test_standardization_is_that_of_the_data_module(how, data_format):
     images = np.concatenate([datasets.load("digits", limit=20).test.images[:20], np.full((1, 32, 32, 3), 7, "uint8")])
-    known = standardization.channel_statistics(images)
-    expected = standardization.standardize(images, how, known if how == "channel" else None)
+    known = pipeline.channel_statistics(images)
+    expected = pipeline.standardize(images, how, known if how == "channel" else None)
     found = ops.convert_to_numpy(pipeline.Pipeline(how, known, False, data_format).inputs(images))
     if data_format == "channels_first":
         found = found.transpose(0, 2, 3, 1)

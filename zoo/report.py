@@ -17,9 +17,8 @@ if TYPE_CHECKING:  # so that --help imports neither matplotlib nor a backend
 
 
 def blocks(results: "Results", banners: list[str], note: str = "", data_dir: Path | None = None) -> "Iterator[Block]":
-    from zoo.reports import judge, provenance, verdicts
+    from zoo.reports import curves, judge, provenance, sound, tables, verdicts
     from zoo.reports.document import Heading, Paragraph
-    from zoo.reports.sections import curves, sound, tables
 
     sections = sound.sections(results)
     found = judge.judge(sections)

@@ -9,8 +9,8 @@ import fuzz
 import keras
 import numpy as np
 import pytest
-from elsewhere import predicts_as_here
 from keras import layers, ops
+from test_any_backend import predicts_as_here
 
 import keras_adaptact as ka
 from benchmarks.runtimes import FORMATS, MEMBERS, exported, litert

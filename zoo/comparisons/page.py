@@ -15,11 +15,10 @@ from zoo.comparisons import words
 from zoo.comparisons.folder import RATES, SEEDS, Folder
 from zoo.comparisons.question import counted
 from zoo.environment import from_here
-from zoo.reports import comparable, document, figures, judge, provenance, statistics, verdicts
+from zoo.reports import comparable, curves, document, figures, judge, provenance, sound, statistics, verdicts
 from zoo.reports.document import Figure, Heading, Paragraph, Table
 from zoo.reports.groups import ENDED, Result, Results
 from zoo.reports.judge import ACCURACY
-from zoo.reports.sections import curves, sound
 from zoo.reports.statistics import Ratio
 
 Block = Heading | Paragraph | Table | Figure

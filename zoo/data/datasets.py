@@ -6,23 +6,33 @@ keeps, is the same in every run.
 
 import hashlib
 import math
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from zoo.data import by_keras, cifar10, own
+from zoo.data import cifar10, own
 from zoo.data.splits import Form, Split, chunks
 from zoo.errors import ConfigError, DataError
 
-if TYPE_CHECKING:  # so that loading needs no pydantic
+if TYPE_CHECKING:
     from zoo.config.own import File, Loaded, NamedDataset, PictureFolder
     from zoo.config.schema import Config
 
+
+KERAS_CLASSES = {
+    "cifar100": tuple(map(str, range(100))),
+    "fashion_mnist": (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ),
+    "mnist": tuple("0123456789"),
+}
 DIGITS_CLASSES = tuple("0123456789")
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-CLASSES = {"digits": DIGITS_CLASSES, "cifar10": CIFAR10_CLASSES} | by_keras.CLASSES
+CLASSES = {"digits": DIGITS_CLASSES, "cifar10": CIFAR10_CLASSES} | KERAS_CLASSES
 MAX_VALIDATION = 5_000
 
 
@@ -81,9 +91,9 @@ def load(
     elif name == "cifar10":
         classes = CIFAR10_CLASSES
         train, test, provenance = cifar10.by_keras() if data_dir is None else cifar10.in_folder(Path(data_dir))
-    elif name in by_keras.CLASSES:
+    elif name in KERAS_CLASSES:
         classes = CLASSES[name]
-        train, test, provenance = by_keras.load(name)
+        train, test, provenance = of_keras(name)
     else:
         raise DataError(f"there is no data set {name!r}; expected {', '.join(CLASSES)}")
     train, held_out, test = _parts({"train": train, "test": test}, limit, test_limit, validation)
@@ -176,3 +186,29 @@ def _digits() -> tuple[Split, Split, str]:
     )
     provenance = f"scikit-learn {sklearn.__version__} load_digits(), 8x8 scans enlarged to 32x32"
     return Split.of(images[train], labels[train]), Split.of(images[test], labels[test]), provenance
+
+
+def of_keras(name: str) -> tuple[Split, Split, str]:
+    """Keras's download, or its copy of an earlier one; images have a channel of grey, or three.
+
+    Raises:
+        DataError: for whatever fails in there.
+    """
+    import keras
+
+    try:
+        found = getattr(keras.datasets, name).load_data()
+        train, test = (Split.of(_channels_last(images), labels.reshape(-1)) for images, labels in found)
+    except Exception as error:
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 240, placeholder=" ...")
+        raise DataError(
+            f"no {name} from Keras ({reason}); ways out: a network, for Keras to download it, or its file in "
+            "~/.keras/datasets"
+        ) from error
+    return train, test, f"keras {keras.__version__} keras.datasets.{name}.load_data()"
+
+
+def _channels_last(images: np.ndarray) -> np.ndarray:
+    if images.ndim == 3:
+        return images[..., None]
+    return images if images.shape[-1] == 3 else np.moveaxis(images, 1, -1)

@@ -9,7 +9,7 @@ from zoo import config, models
 from zoo.reports import figures
 from zoo.reports.document import Figure, Paragraph
 from zoo.reports.groups import BASELINE, Group, Result, Results
-from zoo.reports.sections.sound import area, has_penalty, loss_column, loss_name, stacked
+from zoo.reports.sound import area, has_penalty, loss_column, loss_name, stacked
 
 BAND = "mean over seeds, and a band from the lowest to the highest; a cross is where a run that diverged ended"
 

@@ -11,11 +11,11 @@ from zoo.errors import UserError
 from zoo.reports import figures
 from zoo.reports.document import Figure, Paragraph, Table
 from zoo.reports.groups import BASELINE, MISSING, Group, Result, Results
-from zoo.reports.sections.sound import spread
+from zoo.reports.sound import spread
 from zoo.runs import Run, mixing_weights
 from zoo.training import metrics
 
-REFERENCE = Path(__file__).parents[1] / "reference.json"
+REFERENCE = Path(__file__).parent / "reference.json"
 COLUMN = {"resnet50": "resnet"}  # names of columns in the report's Table 1
 MEASURE = (
     "The report's measure: weighted precision on one batch of 64 test images after each epoch, whose maximum lies far "
