@@ -75,7 +75,7 @@ def mutate(content: Any, rng: random.Random) -> Any:
 
 def _copied(folder: str) -> list[tuple[Path, Callable[[Path], Any]]]:
     """The configs, sweeps and searches of the repository in a folder, and what reads each."""
-    from tuner.searches import loading
+    from tuner.searches import space
     from zoo import config
     from zoo.sweeps import grid
 
@@ -83,7 +83,7 @@ def _copied(folder: str) -> list[tuple[Path, Callable[[Path], Any]]]:
     kinds: list[tuple[str, Callable[[Path], Any]]] = [
         (".", config.load),
         ("sweeps", grid.load),
-        ("search", loading.load),
+        ("search", space.load),
     ]
     return [
         (path, read)

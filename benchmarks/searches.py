@@ -22,7 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tuner.reports.trials import SearchResults
-from tuner.searches import loading, space
+from tuner.searches import space
 from zoo import backend
 from zoo.environment import describe_environment
 
@@ -42,7 +42,7 @@ ORDERS = 1000
 def nearest(tuner: str, seed: int, trials: int) -> float:
     """The distance of the nearest trial."""
     optimum = np.random.default_rng(seed).dirichlet([1, 1, 1])
-    search = loading.parse(
+    search = space.parse(
         {
             "base": "none",
             "space": [{"name": "w", "simplex": 3}],

@@ -17,10 +17,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -31,7 +28,7 @@ BACKEND = backend.choose()  # before Keras is imported
 import keras
 import numpy as np
 import tables
-from keras.src.backend.common import dtypes
+from float64 import computing_in_float64
 
 import keras_adaptact as ka
 from zoo.environment import describe_environment
@@ -156,18 +153,6 @@ def _values(tensor, rng: np.random.Generator) -> np.ndarray:
     return (
         rng.integers(1, 50, shape).astype(tensor.dtype) if len(shape) == 2 else rng.normal(size=shape).astype("float32")
     )
-
-
-@contextmanager
-def computing_in_float64() -> Iterator[None]:
-    """Keeps the float64 of layers and arrays that have it: elsewhere than on TensorFlow, Keras infers float32 of it."""
-    enabled = nullcontext()
-    if keras.config.backend() == "jax":
-        import jax
-
-        enabled = jax.enable_x64(True)
-    with mock.patch.dict(dtypes.BIT64_TO_BIT32_DTYPE, float64="float64"), enabled:
-        yield
 
 
 def rule(name: str) -> dict:

@@ -9,8 +9,7 @@ import keras
 
 from keras_adaptact.graphs import function_at, is_activation, is_graph, owned, walk
 from keras_adaptact.keras_private import stand_ins
-from keras_adaptact.places import holder_of
-from keras_adaptact.traces import call_symbolically, common
+from keras_adaptact.places import call_symbolically, common, holder_of
 
 # Of keras.layers: they call one layer, which takes one tensor and which is in their configuration.
 WRAPPERS = (keras.layers.TimeDistributed, keras.layers.RNN, keras.layers.StackedRNNCells)

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from keras_adaptact.keras_private import after_build, calling_layer, is_traced, output_shape_of, scope_of
-from keras_adaptact.traces import shape_given
+from keras_adaptact.places import shape_given
 
 
 def owner_of(activation) -> keras.layers.Layer | None:

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from tuner.searches import loading, oracle, oracles
+from tuner.searches import oracle, oracles, space
 from tuner.searches.records import Outcome
 from zoo.errors import UserError
 
@@ -21,7 +21,7 @@ class Study:
 
     def __init__(self, journal=None, fails=lambda number: False, entries=SPACE, **settings):
         described = {"base": "none", "space": entries, "epochs": 9, "trials": 12, "seed": 0} | settings
-        self.search = loading.parse(described, "here")
+        self.search = space.parse(described, "here")
         self.fails = fails
         self.oracle = oracles.of(self.search, self.outcome, journal=journal)
 

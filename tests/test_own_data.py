@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from zoo import config, report, sweep
-from zoo.data import datasets, own, pictures, samples
+from zoo.data import datasets, own, pictures
 from zoo.data.pipeline import Pipeline
 from zoo.data.splits import Form, Rows
 from zoo.errors import DataError, UserError
@@ -195,10 +195,10 @@ def test_samples_to_predict(name, content, words, tmp_path):
     path = tmp_path / name
     path.write_text(content)
     if isinstance(words, list):
-        np.testing.assert_array_equal(samples.read(path, Form((2,), "float32")), words)
+        np.testing.assert_array_equal(pictures.read_samples(path, Form((2,), "float32")), words)
         return
     with pytest.raises(UserError) as caught:
-        samples.read(path, Form((2,), "float32"))
+        pictures.read_samples(path, Form((2,), "float32"))
     assert words in str(caught.value)
 
 

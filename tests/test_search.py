@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from tuner import report, search, trials
-from tuner.searches import loading
+from tuner.searches import space
 from tuner.searches.folder import SearchFolder
 from tuner.searches.records import Outcome
 from zoo import manifest, train
@@ -151,7 +151,7 @@ def test_hyperband_hands_on_everything(described, tmp_path):
     asked = {"schema": 1, "search": content, "backend": os.environ["KERAS_BACKEND"], "data_dir": None}
     (tmp_path / "search.json").write_text(json.dumps(asked))
     folder.base.write_text((described.parent / "base.json").read_text())
-    chosen = loading.parse(content, "here")
+    chosen = space.parse(content, "here")
     point = {"mixing": "learned", "rate": "0.03"}
 
     def run(number, **more):
@@ -192,7 +192,7 @@ def begun(tmp_path, monkeypatch):
         (tmp_path / "base.json").write_text(json.dumps(base))
         entry = {"name": "rate", "path": "training.optimizer.learning_rate", "float": [1e-3, 1e9]}
         content = {"base": "base.json", "space": [entry], "epochs": 1, "seed": 1, "executions": 2} | settings
-        searched = loading.parse(content, "small.json")
+        searched = space.parse(content, "small.json")
         folder = SearchFolder(tmp_path / "out")
         folder.begin(tmp_path / "small.json", searched, None, "jax", False)
         order = ["0002", "0000", "0001", "0003", "0004"]
@@ -269,4 +269,4 @@ def test_a_candidate_is_trained_with_the_epochs_and_images_of_the_base_and_a_fre
 
 def test_more_than_three_is_refused():
     with pytest.raises(ConfigError, match="confirm: Input should be less than or equal to 3; found 4"):
-        loading.parse({"base": "b", "space": [{"path": "x", "int": [1, 2]}], "epochs": 1, "confirm": 4}, "s")
+        space.parse({"base": "b", "space": [{"path": "x", "int": [1, 2]}], "epochs": 1, "confirm": 4}, "s")

@@ -15,7 +15,7 @@ from keras_tuner.src.engine import base_tuner, conditions, oracle
 from scipy import stats
 from test_oracles import Study
 
-from tuner.searches import entry, loading
+from tuner.searches import entry, space
 from zoo.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -40,7 +40,7 @@ def written(folder, **changes):
 
 def test_a_point_becomes_a_config(tmp_path):
     path = written(tmp_path, executions=2, seed=5, limit=100)
-    search = loading.load(path)
+    search = space.load(path)
     base = tmp_path / "quickstart.json"
     fixed = search.trial({"mixing": "fixed", "weights/0": 0.25, "weights/1": 1.0, "rate": 0.05}, base)
     assert fixed.activation.weights == [0.5, 0.0, 0.5]  # 1 - sqrt(1/4), then nothing of the rest
@@ -72,7 +72,7 @@ def test_hyperparameters_are_active_only_if_their_conditions_hold():
         {"name": "b", "choice": ["on", "off"], "when": {"a": "on"}},
         {"name": "c", "boolean": True, "when": {"a": "on", "b": ["off"]}},
     ]
-    search = loading.parse(described(space=chain), "here")
+    search = space.parse(described(space=chain), "here")
     hp = search.hyperparameters()
     assert hp.values == {"a": "on", "b": "on"}
     assert [e.name for e in search.active({"a": "on", "b": "off", "c": True})] == ["a", "b", "c"]
@@ -128,21 +128,21 @@ MISTAKES = [
 def test_each_mistake_is_one_line(tmp_path, changes, said):
     path = written(tmp_path, **changes)
     with pytest.raises(ConfigError) as caught:
-        loading.load(path)
+        space.load(path)
     assert str(path) in str(caught.value)
     assert said in str(caught.value)
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "search").glob("*.json")), ids=lambda path: path.stem)
 def test_committed_searches_are_right(path):
-    assert loading.load(path).notes
+    assert space.load(path).notes
 
 
 @pytest.mark.parametrize("change", [{"when": {"mixing": []}}, {"name": "\ud800"}, {"choice": ["\udfff"]}])
 def test_an_entry_that_can_never_be_active_or_is_not_text(change, tmp_path):
     first, second, *_ = MIXING
     with pytest.raises(ConfigError, match=r"search\.json: "):
-        loading.load(written(tmp_path, space=[first, {**second, **change}]))
+        space.load(written(tmp_path, space=[first, {**second, **change}]))
 
 
 ORACLE = ("trials", "ongoing_trials", "tuner_ids", "hyperparameters", "_retry_queue", "_seed_state", "_duplicate")

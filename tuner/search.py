@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.searches import loading
+from tuner.searches import space
 from zoo import owncode, signals
 from zoo.command import run_command
 from zoo.errors import UserError
@@ -66,7 +66,7 @@ def _main(arguments: argparse.Namespace) -> int:
 
     owncode.trust(arguments.trust)
     nodes = cluster.of(arguments)
-    search = loading.load(arguments.search)
+    search = space.load(arguments.search)
     folder = SearchFolder(arguments.out or Path("searches") / arguments.search.stem)
     name = backend.choose()
     who = role()

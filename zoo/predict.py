@@ -30,9 +30,9 @@ def predict(folder: Path, paths: Sequence[Path]) -> list[dict[str, float]]:
 
 
 def _by_file(run: "Run", paths: Sequence[Path]) -> list[list[dict[str, float]]]:
-    from zoo.data import samples
+    from zoo.data import pictures
 
-    found = [samples.read(path, run.form) for path in paths]
+    found = [pictures.read_samples(path, run.form) for path in paths]
     outputs = run.predict(np.concatenate(found))
     ends = np.cumsum([len(each) for each in found])[:-1]
     return [[_said(row, run.classes) for row in rows] for rows in np.split(outputs, ends)]
@@ -76,7 +76,7 @@ def _main(arguments: argparse.Namespace) -> int:
     backend.choose()
     backend.load()
     from zoo import runs
-    from zoo.data.samples import ARRAYS
+    from zoo.data.pictures import ARRAYS
 
     run = runs.Run(arguments.run)
     for path, rows in zip(arguments.images, _by_file(run, arguments.images), strict=True):

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuner.searches import journal, loading, records, space
+from tuner.searches import journal, records, space
 from tuner.searches.records import OUTCOME, AtWork, Described, Outcome
 from zoo import config, files, folders, manifest
 from zoo.environment import SCHEMA, from_folder, from_here, recorded_path
@@ -96,7 +96,7 @@ class SearchFolder:
         return records.read(self.path / "search.json", records.DESCRIBED)
 
     def _parsed(self, described: Described) -> space.Search:
-        return loading.parse(described.search, str(self.path / "search.json"))
+        return space.parse(described.search, str(self.path / "search.json"))
 
     def open(self) -> tuple[space.Search, Described]:
         """The search in the folder, with its backend and data."""

@@ -9,11 +9,26 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from zoo.config import own
-from zoo.config.own import DATA, NETWORKS, AnyData, Application, Built, Hub, NamedDataset, field_of
-from zoo.config.parts import Count as Count
-from zoo.config.parts import Few, NotNegative, Positive, Share, Width, name_of, named
-from zoo.config.parts import Strict as Strict
-from zoo.config.parts import unknown_field as unknown_field
+from zoo.config.own import (
+    DATA,
+    NETWORKS,
+    AnyData,
+    Application,
+    Built,
+    Few,
+    Hub,
+    NamedDataset,
+    NotNegative,
+    Positive,
+    Share,
+    Width,
+    field_of,
+    name_of,
+    named,
+)
+from zoo.config.own import Count as Count
+from zoo.config.own import Strict as Strict
+from zoo.config.own import unknown_field as unknown_field
 
 Blocks = Annotated[list[Few], Field(min_length=1, max_length=5)]
 Stem = Annotated[

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zoo import owncode
-from zoo.data import pictures, targets
+from zoo.data import pictures, splits
 from zoo.data.splits import Rows, Split, chunks
 from zoo.environment import memory_of_machine
 from zoo.errors import DataError
@@ -53,7 +53,7 @@ def read(where: str, arrays: Mapping[str, Any], settings: "OwnData") -> tuple[Pa
     _check_names(where, arrays)
     inputs = {s: _inputs(f"{where}: x_{s}", arrays[f"x_{s}"]) for s in SPLITS if f"x_{s}" in arrays}
     _check_shapes(where, inputs)
-    found, classes = targets.read(where, {s: arrays[f"y_{s}"] for s in inputs}, arrays.get("classes"), settings)
+    found, classes = splits.read_targets(where, {s: arrays[f"y_{s}"] for s in inputs}, arrays.get("classes"), settings)
     for split, x in inputs.items():
         if len(x) != len(found[split]):
             raise DataError(f"{where}: x_{split} has {len(x):,} samples, and y_{split} {len(found[split]):,} targets")
@@ -111,7 +111,7 @@ def _array(where: str, read) -> np.ndarray:
 
 def _inputs(where: str, x: Any) -> np.ndarray | Rows:
     """Samples as uint8, int32 or float32; of an array on disk, where they lie."""
-    array = targets.as_array(where, x)
+    array = splits.as_array(where, x)
     if array.dtype.kind not in "biuf":
         raise DataError(f"{where}: expected numbers; found {array.dtype}")
     if array.ndim == 0 or 0 in array.shape:
