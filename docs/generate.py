@@ -1,10 +1,14 @@
-"""Writes docs/gallery.md and its pictures, and the table of exports in docs/ship-it.md: python -m docs.generate
+"""Writes docs/gallery.md, docs/results.md and their pictures, and the table of exports in docs/ship-it.md.
 
 Formulas and starts come from the table in docs/layers.md, references from the docstrings, costs and what can be
-exported from benchmarks/results.
+exported from benchmarks/results, and results from the packed sweeps and searches in results: python -m docs.generate
 """
 
 import re
+from collections.abc import Iterator
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +18,12 @@ from matplotlib.figure import Figure
 
 import keras_adaptact as ka
 from benchmarks import tables
-from zoo import pack
-from zoo.reports import curves, document, groups
+from tuner import report as search_report
+from tuner.reports.trials import SearchResults
+from tuner.searches.folder import SearchFolder
+from zoo import pack, report
+from zoo.reports import comparable, curves, document, groups
+from zoo.reports.document import Heading, Paragraph
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
@@ -211,6 +219,64 @@ def picture(name: str) -> Figure:
     return figure
 
 
+EVIDENCE: dict[str, tuple[str, str, tuple[str, ...]]] = {  # in results/: title, report, and figures shown of it
+    "cpu": (
+        "LeNet and AlexNet, few images and epochs",
+        "zoo",
+        ("forest-lenet", "figure3-*", "figure4-*", "shapes-lenet-*", "weights-lenet-*"),
+    ),
+    "mixing": ("Fixed or learned mixing weights, LeNet", "tuner", ("forest-*", "slices", "simplex-*")),
+}
+
+
+def results() -> tuple[str, dict[str, str]]:
+    """The page of results, and its pictures by the names of their files; called in the folder of the project."""
+    blocks: list[Any] = [
+        Heading("Results", 1),
+        Paragraph("<!-- Written by `python -m docs.generate` from results/; edit that. -->"),
+        Paragraph(
+            "What was measured, with the command that makes each table again. Every number and figure of this page "
+            "comes from `results/`, and a test fails where they disagree."
+        ),
+    ]
+    summaries, bodies, pictures = [], [], {}
+    for name, (title, command, shown) in EVIDENCE.items():
+        summary, *body = reported(name, command)
+        summaries.append(f"* [{title}](#{name}): {summary.text.removeprefix('Summary. ')}")
+        drawings = {}
+        bodies.append(Heading(f"{title} {{ #{name} }}"))
+        for block in body:
+            if isinstance(block, document.Figure):
+                if not any(fnmatchcase(block.name, pattern) for pattern in shown):
+                    continue
+                drawings[block.name] = document.svg(block.drawing)
+            bodies.append(replace(block, level=block.level + 1) if isinstance(block, Heading) else block)
+        pictures[f"results-{name}.svg"] = document.sheet(drawings)
+        bodies.append(Paragraph(f"![{', '.join(drawings)}](pictures/results-{name}.svg)"))
+    every = [*blocks, Heading("In short"), Paragraph("\n".join(summaries)), *without_empty(bodies)]
+    return "\n\n".join(map(document.markdown, every)) + "\n", pictures
+
+
+def reported(name: str, command: str) -> list[Any]:
+    """The blocks of a report, but for its last section, which needs weights."""
+    folder = Path("results", name)
+    note = document.note(folder, None)
+    with pack.opened(folder) as place:
+        if command == "tuner":
+            return list(search_report.blocks(SearchResults(SearchFolder(place), folder), note))
+        found = groups.Results(place, folder)
+        every = report.blocks(found, comparable.check(found, False), note)
+        return list(takewhile(lambda block: block != Heading("The report's measure"), every))
+
+
+def without_empty(blocks: list[Any]) -> Iterator[Any]:
+    """Without headings that nothing stands under."""
+    for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+        is_heading, is_next = isinstance(block, Heading), isinstance(following, Heading)
+        if not (is_heading and (following is None or (is_next and following.level <= block.level))):
+            yield block
+
+
 def learned() -> str:
     """What AReLU learned in LeNet."""
     folder, name = LEARNED
@@ -227,6 +293,10 @@ def main() -> None:
     guide = ROOT / "docs" / "ship-it.md"
     guide.write_text(EXPORTS.sub(lambda _: exports(), guide.read_text(encoding="utf-8")), encoding="utf-8")
     (PICTURES / "learned.svg").write_text(learned(), encoding="utf-8")
+    page, drawings = results()
+    for name, drawing in drawings.items():
+        (PICTURES / name).write_text(drawing, encoding="utf-8")
+    (ROOT / "docs" / "results.md").write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from old import OLD
 from scipy import stats
 from test_layout import ROOT
 
+from docs import generate
 from tuner import report as search_report
 from zoo import files, pack, report
 from zoo.reports import groups, judge, sound
@@ -30,20 +31,20 @@ def cpu(tmp_path_factory):
     return folder, verdicts, (folder / "report" / "report.md").read_text()
 
 
-@pytest.mark.parametrize("name, reporter", [("cpu", report), ("mixing", search_report)])
-def test_a_committed_report_is_made_of_what_is_tracked(name, reporter, tmp_path, monkeypatch):
+def test_the_page_of_results_is_made_of_what_is_tracked(monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert reporter.main([f"results/{name}", "--out", str(tmp_path)]) == 0
-    committed = ROOT / "results" / name / "report"
-    assert (tmp_path / "report.md").read_bytes() == (committed / "report.md").read_bytes()
-    (text, drawn), (expected, tracked) = (shape(path / "figures.svg") for path in (tmp_path, committed))
-    assert text == expected
-    np.testing.assert_allclose(drawn, tracked, atol=0.2)  # another processor rounds another way
+    page, pictures = generate.results()
+    assert page == (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert {path.name for path in generate.PICTURES.glob("results-*")} == pictures.keys()
+    for name, picture in pictures.items():
+        (text, drawn), (expected, tracked) = map(shape, (picture, (generate.PICTURES / name).read_text()))
+        assert text == expected
+        np.testing.assert_allclose(drawn, tracked, atol=0.2)  # another processor rounds another way
 
 
-def shape(path):
+def shape(drawing):
     """A drawing without its numbers and the IDs made of them; and its numbers."""
-    text = re.sub(r"\b[mp][0-9a-f]{10}\b", "", path.read_text())
+    text = re.sub(r"\b[mp][0-9a-f]{10}\b", "", drawing)
     number = r"-?\d+(?:\.\d+)?"
     return re.sub(number, "", text), np.array([float(found) for found in re.findall(number, text)])
 
@@ -181,7 +182,7 @@ def test_paths_of_the_machine_are_cut():
 def test_the_repository_is_small():
     names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     paths = [ROOT / name for name in names.split("\0") if name and (ROOT / name).exists()]
-    assert len(paths) < 400
+    assert len(paths) < 350
     assert sum(path.stat().st_size for path in paths) < 4_000_000
 
 

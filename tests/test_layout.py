@@ -146,9 +146,9 @@ def test_it_is_short():
 
 def test_its_numbers_are_those_measured():
     assert f"takes {generate.in_networks('method1').removesuffix(' times')} times as long" in README
-    report = (ROOT / "results" / "cpu" / "report" / "report.md").read_text(encoding="utf-8")
+    results = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     for name in ("method1", "arelu"):
-        row = re.search(rf"^\| {name} minus relu \| (\S+) \| (\[.+?\]) \|.*\| beyond chance above \|$", report, re.M)
+        row = re.search(rf"^\| {name} minus relu \| (\S+) \| (\[.+?\]) \|.*\| beyond chance above \|$", results, re.M)
         assert row and f"{row[1]} {row[2]}" in README
 
 

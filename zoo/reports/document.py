@@ -84,7 +84,7 @@ def write(out: Path, title: str, blocks: Sequence[Heading | Paragraph | Table | 
     if drawings:
         files.write_text(out / SHEET, sheet(drawings), manifest.claim)
     end = [f"![{', '.join(drawings)}]({SHEET})"] if drawings else []
-    text = "\n\n".join([f"# {title}", *map(_markdown, blocks), *end]) + "\n"
+    text = "\n\n".join([f"# {title}", *map(markdown, blocks), *end]) + "\n"
     files.write_text(out / "report.md", text, manifest.claim)
     body = "\n".join([f"<h1>{html.escape(title)}</h1>", *(_html(block, pictures) for block in blocks)])
     files.write_text(
@@ -161,7 +161,7 @@ def sheet(drawings: Mapping[str, str]) -> str:
     )
 
 
-def _markdown(block) -> str:
+def markdown(block: Heading | Paragraph | Table | Figure) -> str:
     if isinstance(block, Heading):
         return f"{'#' * block.level} {block.text}"
     if isinstance(block, Paragraph):
