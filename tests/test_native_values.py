@@ -188,8 +188,7 @@ def test_functions_of_keras_have_exact_kernels(name, where, dtype, built):
     assert built == [True]
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_functions_of_keras_at_kinks_and_far_out(name, built):
+def check_kinks_and_far_out(name):
     """Infinite or no numbers come out as in the formula, and a kink has the slope of its flat part."""
     far = np.array([np.nan, np.inf, -np.inf, 15, -15, 1e4, -1e4], "float32")
     kinks = np.array([0, 1, -1, 0.5, -0.5, 3, -3, 6], "float32")
@@ -200,6 +199,11 @@ def test_functions_of_keras_at_kinks_and_far_out(name, built):
     _, by_z, by_variables = differentiate(layer, kinks, np.ones_like(kinks))
     np.testing.assert_allclose(ops.convert_to_numpy(by_z), slope(kinks.astype("float64")), rtol=1e-5, atol=1e-6)
     assert by_name(layer, by_variables)["a"] == pytest.approx((slope(kinks) * kinks).sum(), rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_of_keras_at_kinks_and_far_out(name, built):
+    check_kinks_and_far_out(name)
     assert built == [True]
 
 
@@ -240,6 +244,7 @@ WRITTEN = {  # what users write, with its derivative by z and by a
         lambda z, a: 1 + np.sin(2 * a * z),
         lambda z, a: np.sin(2 * a * z) * z / a - np.sin(a * z) ** 2 / a**2,
     ),
+    "a sine of a parameter": (lambda z, a: z * ops.sin(a), lambda z, a: np.sin(a) + 0 * z, lambda z, a: z * np.cos(a)),
     "leaky": (
         lambda z, a: a * keras.activations.relu(z, negative_slope=0.2, max_value=1.0),
         lambda z, a: a * np.where(z > 0, z < 1, 0.2),

@@ -20,44 +20,11 @@
 #define LANES 128   /* channels side by side: their parameters and sums stay in the first-level cache */
 #define ROWS 128    /* rows that are summed in single precision, at most */
 
-#define NONE 0
-#define LAST 1
-#define INSIDE 2
+#define INLINE static inline __attribute__((always_inline))
+#define PRAGMA(...) _Pragma(#__VA_ARGS__)
+#define VECTORIZED(...) PRAGMA(omp simd __VA_ARGS__) /* of a loop over elements */
 
 /* MATH */
-
-#define FLOAT32 0
-#define BFLOAT16 1
-#define FLOAT16 2
-#if ELEMENT == FLOAT32
-typedef float Element;
-static inline float load(Element x) { return x; }
-static inline Element stored(float x) { return x; }
-#elif ELEMENT == BFLOAT16 /* bfloat16: the upper half of a float, rounded to even */
-typedef uint16_t Element;
-static inline float load(Element x) { return of_bits((uint32_t)x << 16); }
-static inline Element stored(float x) {
-  const uint32_t bits = bits_of(x);
-  return x != x ? (Element)(bits >> 16 | 0x40) : (Element)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-#else /* float16 */
-typedef uint16_t Element;
-static inline float load(Element x) {
-  const uint32_t size = x & 0x7fff, sign = (uint32_t)(x & 0x8000) << 16;
-  const uint32_t subnormal = bits_of((float)(int32_t)size * 0x1p-24f); /* a normal float, which no thread flushes */
-  const uint32_t normal = (size << 13) + (size < 0x7c00 ? 0x38000000u : 0x70000000u);
-  return of_bits((size < 0x400 ? subnormal : normal) | sign);
-}
-static inline Element stored(float x) {
-  const uint32_t bits = bits_of(x), sign = bits >> 16 & 0x8000, size = bits & 0x7fffffffu;
-  const uint32_t normal = (size - 0x38000000u + 0xfff + (size >> 13 & 1)) >> 13;
-  const uint32_t subnormal = bits_of(of_bits(size) + 0.5f) - 0x3f000000u; /* the adder rounds */
-  const uint32_t finite = size < 0x38800000u ? subnormal : normal > 0x7c00u ? 0x7c00u : normal;
-  return (Element)(sign | (size > 0x7f800000u ? 0x7e00u : size >= 0x47800000u ? 0x7c00u : finite));
-}
-#endif
-
-#define INLINE static inline __attribute__((always_inline))
 
 /* FORMULA */
 

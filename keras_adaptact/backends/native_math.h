@@ -18,6 +18,65 @@ static inline uint32_t bits_of(float value) {
   return bits;
 }
 
+#define NONE 0 /* where CHANNELS lie */
+#define LAST 1
+#define INSIDE 2
+
+/* Elements of 16 bits are read and written by the instructions of a GPU, where it has them, or by integers. */
+#define FLOAT32 0
+#define BFLOAT16 1
+#define FLOAT16 2
+#if ELEMENT == FLOAT32
+typedef float Element;
+static inline float load(Element x) { return x; }
+static inline Element stored(float x) { return x; }
+#else
+typedef uint16_t Element;
+#endif
+#if ELEMENT == BFLOAT16 /* the upper half of a float, rounded to even */
+static inline float load(Element x) { return of_bits((uint32_t)x << 16); }
+#if __CUDA_ARCH__ >= 800
+static inline Element stored(float x) {
+  Element y;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y) : "f"(x));
+  return y;
+}
+#else
+static inline Element stored(float x) {
+  const uint32_t bits = bits_of(x);
+  return x != x ? (Element)(bits >> 16 | 0x40) : (Element)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+#endif
+#endif
+#if ELEMENT == FLOAT16
+#ifdef __CUDA_ARCH__
+static inline float load(Element x) {
+  float y;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x));
+  return y;
+}
+static inline Element stored(float x) {
+  Element y;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y) : "f"(x));
+  return y;
+}
+#else
+static inline float load(Element x) {
+  const uint32_t size = x & 0x7fff, sign = (uint32_t)(x & 0x8000) << 16;
+  const uint32_t subnormal = bits_of((float)(int32_t)size * 0x1p-24f); /* a normal float, which no thread flushes */
+  const uint32_t normal = (size << 13) + (size < 0x7c00 ? 0x38000000u : 0x70000000u);
+  return of_bits((size < 0x400 ? subnormal : normal) | sign);
+}
+static inline Element stored(float x) {
+  const uint32_t bits = bits_of(x), sign = bits >> 16 & 0x8000, size = bits & 0x7fffffffu;
+  const uint32_t normal = (size - 0x38000000u + 0xfff + (size >> 13 & 1)) >> 13;
+  const uint32_t subnormal = bits_of(of_bits(size) + 0.5f) - 0x3f000000u; /* the adder rounds */
+  const uint32_t finite = size < 0x38800000u ? subnormal : normal > 0x7c00u ? 0x7c00u : normal;
+  return (Element)(sign | (size > 0x7f800000u ? 0x7e00u : size >= 0x47800000u ? 0x7c00u : finite));
+}
+#endif
+#endif
+
 /* 2^n, written into the bits of a float from 23 on. */
 static inline float power_of_two(float n) { return of_bits((uint32_t)((int32_t)n + 127) << 23); }
 

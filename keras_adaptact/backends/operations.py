@@ -15,11 +15,12 @@ class Operation:
     """An operation of values.
 
     Attributes:
-        code: the expression, of the names of its inputs; functions in it are those of native_math.h.
+        code: the expression, of the names of its inputs; functions in it are those of native_math.h. `exact` says
+            whether it is computed in its slow and exact form.
         slopes: from the gradient by the result, the result and the inputs to the gradient by each input; None for an
             input that has none, as all are by default.
         is_condition: whether the result is 0 or 1, an `int`.
-        is_far: of the names of the inputs, when the expression needs its slow and exact form; by default never.
+        is_far: of the names of the inputs, when the expression needs its exact form; by default never.
     """
 
     code: str
@@ -78,8 +79,8 @@ OPERATIONS: dict[str, Operation] = {
     "tanh": Operation("tanh_of({})", lambda g, y, x: (g * (1 - y * y),)),
     "erf": Operation("erf_of({})", lambda g, y, x: (g * ((-(x * x)).apply("exp") * (2 / math.sqrt(math.pi))),)),
     "arctan": Operation("arctan_of({})", lambda g, y, x: (g / (x * x + 1),)),
-    "sin": Operation("sin_of({}, exact)", lambda g, y, x: (g * x.apply("cos"),), is_far="is_far({})"),
-    "cos": Operation("cos_of({}, exact)", lambda g, y, x: (-(g * x.apply("sin")),), is_far="is_far({})"),
+    "sin": Operation("sin_of({}, {exact})", lambda g, y, x: (g * x.apply("cos"),), is_far="is_far({})"),
+    "cos": Operation("cos_of({}, {exact})", lambda g, y, x: (-(g * x.apply("sin")),), is_far="is_far({})"),
     "greater": _condition("{} > {}"),
     "greater_equal": _condition("{} >= {}"),
     "less": _condition("{} < {}"),

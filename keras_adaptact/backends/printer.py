@@ -1,4 +1,7 @@
-"""The kernels of a formula in C: statements of its graph, in the loops that native.c calls."""
+"""The kernels of a formula: statements of its graph, in loops whose text is C and CUDA alike.
+
+native.c calls them for parts of a tensor, and native.cu for the few elements of a thread.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -31,11 +34,22 @@ class Kind:
 
 
 def source(form, kind: Kind) -> str:
-    """The kernels of a form.
+    """The kernels of a form in C, as the running backend calls them.
 
     Raises:
         Unknown: for an operation that they can't be made of.
     """
+    written, _ = _written(form, kind, "native.c")
+    return written + _read(f"native_{keras.backend.backend()}.c")
+
+
+def cuda_source(form, kind: Kind, threads: int, vector: int) -> tuple[str, int]:
+    """The same in CUDA, for blocks of threads that take so many elements at a time; and how many sums they make."""
+    written, sums = _written(form, kind, "native.cu")
+    return f"#define THREADS {threads}\n#define VECTOR {vector}\n{written}", sums
+
+
+def _written(form, kind: Kind, name: str) -> tuple[str, int]:
     rows = replace(form.rows, behind=0)
     y, z, variables = trace(lambda z, *variables: form.formula(z, *rows(*variables)), kind.sizes)
     gradient, by_z, by_variables = gradients(y, z, variables)
@@ -59,20 +73,21 @@ def source(form, kind: Kind) -> str:
         "BEHIND": form.rows.behind,
         "ELEMENT": ELEMENTS[kind.dtype],
     }
-    folder = files("keras_adaptact.backends")
-    common, arithmetic, calls = (
-        (folder / name).read_text() for name in ("native.c", "native_math.h", f"native_{keras.backend.backend()}.c")
-    )
     head = "".join(f"#define {name} {value}\n" for name, value in defined.items())
-    return head + common.replace("/* MATH */", arithmetic).replace("/* FORMULA */", "\n".join(formula)) + calls
+    common = _read(name).replace("/* MATH */", _read("native_math.h"))
+    return head + common.replace("/* FORMULA */", "\n".join(formula)), len(sums)
+
+
+def _read(name: str) -> str:
+    return (files("keras_adaptact.backends") / name).read_text()
 
 
 def _finish(results: Sequence[Node], sums: Sequence[Node], sizes: Sequence[int]) -> list[str]:
     statements, names = _statements(results, {id(node): f"(float)sums[{i}]" for i, node in enumerate(sums)})
     places = [f"by[{i}][{j} * channels + channel]" for i, size in enumerate(sizes) for j in range(size)]
     return [
-        "static inline void finish(const float *const *v, int64_t channels, int64_t channel, const double *sums,",
-        "                          float *const *by) {",
+        "INLINE void finish(const float *const *v, int64_t channels, int64_t channel, const double *sums,",
+        "                   float *const *by) {",
         *statements,
         *(f"{place} = {name};" for place, name in zip(places, names, strict=True)),
         "}",
@@ -94,7 +109,7 @@ class _Loops:
     def fix(self) -> list[str]:
         statements, names = _statements(self.fixed, {})
         return [
-            "static inline void fix(const float *const *v, int64_t channels, int64_t channel, float *fixed) {",
+            "INLINE void fix(const float *const *v, int64_t channels, int64_t channel, float *fixed) {",
             *statements,
             *(f"fixed[{i} * LANES] = {name};" for i, name in enumerate(names)),
             "}",
@@ -116,21 +131,22 @@ class _Loops:
             f"INLINE void backward_{way}(const int exact, const float *fixed, const Element *restrict z,",
             "    const Element *restrict gradient, Element *restrict result, float *restrict sums, int64_t size) {",
             *(f"float {name} = 0;" for name in names),
-            *self._loop(way, [by_z, *terms], uses, f" reduction(+ : {', '.join(names)})" if names else ""),
+            *self._loop(way, [by_z, *terms], uses, f"reduction(+ : {', '.join(names)})" if names else ""),
             *(f"sums[{i}] = {name};" for i, name in enumerate(names)),
             "}",
         ]
 
     def is_far(self, way: str, roots: Sequence[Node]) -> list[str]:
         """Whether the loops over a part of z need the exact form of an operation."""
-        far = [node for node in inputs_first(roots) if OPERATIONS.get(node.op) and OPERATIONS[node.op].is_far]
+        wide = [node for node in inputs_first(roots) if node.wide and node.op in OPERATIONS]
+        far = [node for node in wide if OPERATIONS[node.op].is_far]
         if not far:
             return [f"#define is_far_{way}(fixed, z, size) 0"]
         uses = [f"far |= {OPERATIONS[node.op].is_far};" for node in far]
         return [
             f"INLINE int is_far_{way}(const float *fixed, const Element *restrict z, int64_t size) {{",
             "int far = 0;",
-            *self._loop(way, [node.inputs[0] for node in far], uses, " reduction(| : far)"),
+            *self._loop(way, [node.inputs[0] for node in far], uses, "reduction(| : far)"),
             "return far;",
             "}",
         ]
@@ -143,10 +159,10 @@ class _Loops:
         place = {"segment": "", "lanes": " + i"}[way]
         values = [f"const float f{i} = fixed[{i} * LANES{place}];" for i in needed]
         names = {key: f"{name}_i" for key, name in tensors.items()} | {key: f"f{i}" for key, i in fixed.items()}
-        inside, found = _statements(roots, names)
+        inside, found = _statements(roots, names, exact="exact")
         return [
             *(values if way == "segment" else ()),
-            f"#pragma omp simd{reduction}",
+            f"VECTORIZED({reduction})",
             "for (int64_t i = 0; i < size; i++) {",
             *(values if way == "lanes" else ()),
             *(f"const float {name}_i = load({name}[i]);" for name in tensors.values()),
@@ -156,8 +172,11 @@ class _Loops:
         ]
 
 
-def _statements(roots: Sequence[Node], named: dict[int, str]) -> tuple[list[str], list[str]]:
-    """Statements that compute `roots` from what is named, and what each is called."""
+def _statements(roots: Sequence[Node], named: dict[int, str], exact: str | None = None) -> tuple[list[str], list[str]]:
+    """Statements that compute `roots` from what is named, and what each is called.
+
+    `exact` says whether operations need their exact form; by default each finds that out by its inputs.
+    """
     names = dict(named)
     statements: list[str] = []
     for node in inputs_first(roots, lambda node: id(node) in named):
@@ -171,7 +190,8 @@ def _statements(roots: Sequence[Node], named: dict[int, str]) -> tuple[list[str]
             value = "v[{}][{} * channels + channel]".format(*node.value)
         else:
             operation = OPERATIONS[node.op]
-            value = operation.code.format(*(names[id(x)] for x in node.inputs))
+            inputs = [names[id(x)] for x in node.inputs]
+            value = operation.code.format(*inputs, exact=exact or (operation.is_far or "").format(*inputs))
             is_condition = operation.is_condition
         names[id(node)] = f"t{len(statements)}"
         statements.append(f"const {'int' if is_condition else 'float'} {names[id(node)]} = {value};")
