@@ -72,6 +72,13 @@ def tests(session: nox.Session, backend: str) -> None:
     session.run("pytest", "-n", "auto", *ignored, *session.posargs, env={"KERAS_BACKEND": backend} | QUIET)
 
 
+@nox.session(default=platform.system() == "Linux")
+def nvrtc(session: nox.Session) -> None:
+    """The kernels in CUDA through NVIDIA's compiler, which needs no GPU."""
+    session.install(*CONSTRAINTS, PACKAGES["jax"], "nvidia-cuda-nvrtc-cu12", "-e", ".[test]")
+    session.run("pytest", "-n", "auto", "tests/nvrtc.py", *session.posargs, env={"KERAS_BACKEND": "jax"} | QUIET)
+
+
 @nox.session
 def exchange(session: nox.Session) -> None:
     """Files of each backend opened on the others."""

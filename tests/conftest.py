@@ -1,5 +1,6 @@
 """What every test starts from."""
 
+import functools
 import gc
 import os
 import random
@@ -53,10 +54,10 @@ def by_kernels(monkeypatch):
 @pytest.fixture
 def forget():
     """Has each kernel built anew, and each warning given again; afterwards, too."""
-    from keras_adaptact.backends import native
+    from keras_adaptact.backends import cuda, native
 
-    caches = [native._warn, native._compiler, native._build]
-    caches += [getattr(_backend(), name) for name in ("_kernel_of", "_operation") if hasattr(_backend(), name)]
+    caches = [native.warn, native._compiler, native._build, cuda._build]
+    caches += [getattr(_backend(), name) for name in ("kernel_of", "_operation") if hasattr(_backend(), name)]
     if os.environ["KERAS_BACKEND"] == "jax":
         caches.append(import_module("keras_adaptact.backends.jax_primitive").kernels)
     for known in caches:
@@ -69,17 +70,17 @@ def forget():
 @pytest.fixture
 def built(monkeypatch, forget):
     """Whether kernels were made, for each form that they were wanted for."""
-    from keras_adaptact.backends import native
+    from keras_adaptact.backends import cuda, native
 
     found = []
-    build = native.build
 
-    def counting(*arguments):
+    def counting(build, *arguments):
         kernels = build(*arguments)
         found.append(kernels is not None)
         return kernels
 
-    monkeypatch.setattr(native, "build", counting)
+    for module in (native, cuda):
+        monkeypatch.setattr(module, "build", functools.partial(counting, module.build))
     return found
 
 

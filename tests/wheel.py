@@ -17,9 +17,11 @@ assert version("keras-adaptact") == ka.__version__
 for name in (
     "py.typed",
     "backends/native.c",
+    "backends/native.cu",
     "backends/native_math.h",
     "backends/native_torch.c",
     "backends/native_jax.c",
+    "backends/native_jax_cuda.c",
 ):
     assert files(ka).joinpath(name).is_file(), f"the wheel lacks {name}"
 

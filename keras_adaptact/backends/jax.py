@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from jax import lax
 
+from keras_adaptact.backends import cuda
 from keras_adaptact.backends.common import canonical, optional, plain
 
 NATIVE = 0  # elements from which the kernels pay
@@ -26,7 +27,8 @@ def run(form, z, variables, training):
     # Inside `shard_map` the gradient by what all devices have alike is a sum over them, which JAX's own rules take.
     sharded = bool(getattr(jax.sharding.get_abstract_mesh(), "manual_axes", ()))
     on_cpu = known and not sharded and jax.default_backend() == "cpu"
-    if on_cpu and traced and z.size >= NATIVE and _has_kernels(form, z, variables):
+    on_gpu = known and not sharded and jax.default_backend() == "gpu" and cuda.is_wanted()
+    if (on_cpu or on_gpu) and traced and z.size >= NATIVE and _has_kernels(form, z, variables):
         return _primitives().run(form, z, tuple(variables), training)
     function = (_chunked if on_cpu and z.size >= LARGE else _checkpointed)(form.formula, form.dtype)
     return function(z, *form.parameters(*variables))
@@ -43,7 +45,8 @@ def _has_kernels(form, z, variables) -> bool:
     shardings = (getattr(x.aval, "sharding", None) for x in (z, *variables))
     if any(getattr(getattr(sharding, "mesh", None), "explicit_axes", ()) for sharding in shardings):
         return False  # JAX's own rules say how each result is sharded
-    return _primitives().kernels(form, tuple(x.shape for x in variables), z.dtype.name) is not None
+    module = _primitives() if jax.default_backend() == "cpu" else _primitives().jax_cuda
+    return module.kernels(form, tuple(x.shape for x in variables), z.dtype.name) is not None
 
 
 @functools.lru_cache(maxsize=256)

@@ -1,4 +1,4 @@
-"""A form as primitives of JAX: on CPU they are compiled kernels (`native`), elsewhere the formula as it stands.
+"""A form as primitives of JAX: compiled kernels (`native`, and `jax_cuda`), elsewhere the formula as it stands.
 
 Three of them, each with all of JAX's rules: the value, its tangent, which is linear, and the gradients, which are what
 the tangent's transpose is. So z alone is kept, and every transformation works: those that no rule here is written for
@@ -9,7 +9,7 @@ import functools
 
 import jax
 
-from keras_adaptact.backends import jax_private, native
+from keras_adaptact.backends import jax_cuda, jax_private, native
 from keras_adaptact.backends.common import optional
 
 Primitive, ad, batching, mlir = jax_private.primitives()
@@ -28,7 +28,7 @@ def _gradients(z, gradient, *variables, form, training):
     return jax.vjp(form, z, *variables)[1](gradient)
 
 
-def _primitive(name, function, lower=None):
+def _primitive(name, function):
     primitive = Primitive(f"keras_adaptact_{name}")
     primitive.multiple_results = True
     primitive.def_impl(jax.jit(primitive.bind, static_argnames=("form", "training")))
@@ -52,10 +52,7 @@ def _primitive(name, function, lower=None):
     ad.primitive_jvps[primitive] = derive
     if (jet := optional("jax_jet")) is not None:
         jet.teach(primitive, function)
-    as_it_stands = mlir.lower_fun(function, multiple_results=True)
-    mlir.register_lowering(primitive, as_it_stands)
-    if lower:
-        mlir.register_lowering(primitive, functools.partial(_lower, lower, as_it_stands), platform="cpu")
+    mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=True))
     return primitive
 
 
@@ -63,19 +60,26 @@ def _of(function, options):
     return lambda *inputs: tuple(function(*inputs, **options))
 
 
-def _lower(kernel, as_it_stands, context, *inputs, form, training):
+def _lower(call, is_value, as_it_stands, context, *inputs, form, training):
     """The call of a kernel; the formula for a file that other machines read, or where devices share the work.
 
     Outside of training the value is the formula's, too: to the bit what JAX gives, and no slower.
     """
     module = context.module_context
     devices = getattr(module.axis_context, "num_devices", 1)
-    by_formula = kernel == "forward" and not training
-    if by_formula or module.lowering_parameters.for_export or devices not in (None, 1):
-        return as_it_stands(context, *inputs, form=form, training=training)
+    by_formula = is_value and not training
+    if not (by_formula or module.lowering_parameters.for_export or devices not in (None, 1)):
+        results = call(form, context, inputs)
+        if results is not None:
+            return results
+    return as_it_stands(context, *inputs, form=form, training=training)
+
+
+def _call(kernel, form, context, inputs):
     z, *_ = context.avals_in
     shapes = tuple(x.shape for x in context.avals_in[1 if kernel == "forward" else 2 :])
-    return jax.ffi.ffi_lowering(f"keras_adaptact_{kernel}_{kernels(form, shapes, z.dtype.name)}")(context, *inputs)
+    name = kernels(form, shapes, z.dtype.name)
+    return name and jax.ffi.ffi_lowering(f"keras_adaptact_{kernel}_{name}")(context, *inputs)
 
 
 @functools.lru_cache(maxsize=512)
@@ -96,9 +100,21 @@ def kernels(form, shapes, dtype) -> str | None:
 _registered: dict = {}  # by name; two forms may be written alike
 
 
-value = _primitive("value", _value, "forward")
+value = _primitive("value", _value)
 tangent = _primitive("tangent", _tangent)
-gradients = _primitive("gradients", _gradients, "backward")
+gradients = _primitive("gradients", _gradients)
+
+
+def call_kernels(call, platform):
+    """Has kernels called on a platform, as `call` does."""
+    for primitive, function, kernel in ((value, _value, "forward"), (gradients, _gradients, "backward")):
+        as_it_stands = mlir.lower_fun(function, multiple_results=True)
+        rule = functools.partial(_lower, functools.partial(call, kernel), kernel == "forward", as_it_stands)
+        mlir.register_lowering(primitive, rule, platform=platform)
+
+
+call_kernels(_call, "cpu")
+call_kernels(jax_cuda.call, "cuda")
 
 
 def _jvp_of_value(primals, tangents, **options):

@@ -39,7 +39,7 @@ OF_THIS_MACHINE = ["-march=native", *(["-mprefer-vector-width=512"] if platform.
 
 LETTERS = str.maketrans("0123456789", "ghijklmnop")  # of a name in hexadecimal; TensorFlow splits names at digits
 
-_lock = threading.RLock()
+lock = threading.RLock()
 
 
 def build(
@@ -55,6 +55,13 @@ def build(
         flags: the compiler's for what native_BACKEND.c needs, where @NAME@ stands for the name.
         load: makes something of the compiled file.
     """
+    found = kernel_of(form, shapes, dtype, channels)
+    with lock:
+        return found and _build(*found, flags, load)
+
+
+def kernel_of(form, shapes, dtype: str, channels: str | None) -> tuple[Any, Kind] | None:
+    """A form without its object, and the kind of kernel that it needs; or None if there is none."""
     if is_tracing():
         raise Unknown("another activation")
     ranks = {len(shape) for shape in shapes}
@@ -62,9 +69,7 @@ def build(
         return None
     if inspect.ismethod(form.formula):
         form = replace(form, formula=Detached(form.formula.__func__))
-    with _lock:
-        kind = Kind(tuple(shape[0] for shape in shapes), channels if ranks == {2} else None, dtype)
-        return _build(form, kind, flags, load)
+    return form, Kind(tuple(shape[0] for shape in shapes), channels if ranks == {2} else None, dtype)
 
 
 @dataclass(frozen=True)
@@ -92,10 +97,20 @@ class Detached:
 
 @functools.lru_cache(maxsize=256)
 def _build(form, kind, flags, load):
+    written = printed(lambda: source(form, kind))
+    return compiled(written, flags, load) if written else None
+
+
+def printed(prints: Callable):
+    """What `printer` makes of a form, or None for what it doesn't know."""
     try:
-        written = source(form, kind)
+        return prints()
     except (Unknown, RecursionError):  # the latter of hundreds of operations in a row
         return None
+
+
+def compiled(written: str, flags: tuple[str, ...], load: Callable = ctypes.CDLL) -> tuple[Any, str] | None:
+    """What C compiles to, and a name that nothing else has; or None, which has been said."""
     compiler = _compiler()
     return _compile(compiler, written, flags, load) if compiler else None
 
@@ -106,12 +121,12 @@ def _compiler() -> tuple[str, ...]:
     try:
         named = shlex.split(os.environ.get("CC", ""))
     except ValueError as error:
-        _warn(f"can't read the environment variable CC, {os.environ['CC']!r} ({error})")
+        warn(f"can't read the environment variable CC, {os.environ['CC']!r} ({error})")
         return ()
     commands = [named] if named else [["cc"], ["gcc"], ["clang"]]
     found = next((tuple(command) for command in commands if shutil.which(command[0])), ())
     if not found:
-        _warn("finds no C compiler. Install gcc or clang, or name one in the environment variable CC")
+        warn("finds no C compiler. Install gcc or clang, or name one in the environment variable CC")
     return found
 
 
@@ -128,7 +143,7 @@ def _compile(compiler: tuple[str, ...], written: str, flags: tuple[str, ...], lo
             made = _made(compiler, written, [flag.replace("@NAME@", name) for flag in flags], folder)
             return load(str(cache.keep(made, f"{name}.so"))), name
     except Exception as error:
-        _warn(f"can't use what {' '.join(compiler)} compiles ({error})")
+        warn(f"can't use what {' '.join(compiler)} compiles ({error})")
         return None
 
 
@@ -169,5 +184,5 @@ def _processor() -> str:
 
 
 @functools.lru_cache(maxsize=8)
-def _warn(what: str) -> None:
+def warn(what: str) -> None:
     warnings.warn(f"keras_adaptact {what}; activations are slower than they need be.", stacklevel=2)

@@ -14,13 +14,13 @@ import functools
 import math
 import warnings
 from collections.abc import Callable
-from ctypes import c_int64, c_void_p
 from dataclasses import dataclass, replace
 
 import torch
 
-from keras_adaptact.backends import native
+from keras_adaptact.backends import cuda
 from keras_adaptact.backends.common import portably
+from keras_adaptact.backends.torch_kernels import Kernel, by_channel, kernel_of
 from keras_adaptact.backends.torch_private import compiler_parts, has_memory, is_traced
 
 NATIVE = 0  # elements from which the kernels pay
@@ -58,87 +58,40 @@ def run(form, z, variables, training):
     return _over_chunks(layout, z, variables) if layout.size >= LARGE else form(z, *variables)
 
 
-class _Kernel:
-    """A form's compiled loops (`native`), for tensors in any order without gaps.
-
-    By channel they take tensors of shape (outer, channels) or (outer, channels, inner), which a layout makes.
-    """
-
-    def __init__(self, library, variables):
-        library.forward.argtypes = [*[c_int64] * 3, *[c_void_p] * 3]
-        library.forward.restype = None
-        library.backward.argtypes = [*[c_int64] * 3, *[c_void_p] * 5]
-        self._library = library
-        self._pointers = c_void_p * variables
-
-    def forward(self, z, variables):
-        z, y = _like(z)
-        variables = _dense(variables)
-        self._library.forward(*_extent(z, variables), z.data_ptr(), y.data_ptr(), self._of(variables))
-        return y
-
-    def backward(self, z, gradient, variables):
-        z, by_z = _like(z)
-        variables = _dense(variables)
-        gradient = gradient.resolve_neg() if gradient.stride() == z.stride() else torch.empty_like(z).copy_(gradient)
-        by_variables = [torch.empty_like(variable) for variable in variables]
-        pointers = z.data_ptr(), gradient.data_ptr(), by_z.data_ptr(), self._of(variables), self._of(by_variables)
-        if self._library.backward(*_extent(z, variables), *pointers):
-            raise MemoryError("keras_adaptact: out of memory")
-        return by_z, *by_variables
-
-    def _of(self, tensors):
-        return self._pointers(*(x.data_ptr() for x in tensors))
-
-
-def _extent(z, variables) -> tuple[int, int, int]:
-    """How many elements lie before, along and behind the axis of the channels."""
-    return (*z.shape, 1)[:3] if _by_channel(variables) else (z.numel(), 1, 1)
-
-
-def _by_channel(variables) -> bool:
-    return any(variable.dim() > 1 for variable in variables)
-
-
-def _dense(variables):
-    return [variable.contiguous().resolve_neg() for variable in variables]
-
-
-def _like(z):
-    """z without gaps in memory, and a tensor to write that lies as it does."""
-    z = z.resolve_neg()
-    other = torch.empty_like(z)
-    return (z if other.stride() == z.stride() else torch.empty_like(other).copy_(z)), other
-
-
-def _kernel(form, z, variables) -> _Kernel | None:
-    if z.numel() < NATIVE or not z.is_cpu or not all(x.dtype == torch.float32 and x.is_cpu for x in variables):
+def _kernel(form, z, variables) -> Kernel | None:
+    if z.numel() < NATIVE or not _may_have_kernels(z):
+        return None
+    if not all(x.dtype == torch.float32 and x.device == z.device for x in variables):
         return None
     channels = None
-    if _by_channel(variables):
+    if by_channel(variables):
         channels = "last" if len(_layout(form, z, variables).flat_shape) == 2 else "inside"
-    return _kernel_of(form, tuple(x.shape for x in variables), z.dtype, channels)
+    return kernel_of(form, tuple(x.shape for x in variables), z.dtype, channels, z.device)
 
 
-@functools.lru_cache(maxsize=256)
-def _kernel_of(form, shapes, dtype, channels):
-    built = native.build(form, shapes, str(dtype).removeprefix("torch."), channels, ("-fopenmp",))
-    return built and _Kernel(built[0], len(shapes))
+def _may_have_kernels(z) -> bool:
+    return z.is_cpu or (z.is_cuda and cuda.is_wanted() and z.numel() < cuda.LARGEST)
 
 
 def _forward(form, kernel, z, variables):
-    if not _by_channel(variables):
-        return kernel.forward(z, variables)
-    layout = _layout(form, z, variables)
-    return layout.restore(kernel.forward(layout.flatten(z), variables))
+    try:
+        if not by_channel(variables):
+            return kernel.forward(z, variables)
+        layout = _layout(form, z, variables)
+        return layout.restore(kernel.forward(layout.flatten(z), variables))
+    except cuda.Failed:
+        return form(z, *variables)
 
 
 def _backward(form, kernel, z, gradient, variables):
-    if not _by_channel(variables):
-        return kernel.backward(z, gradient, variables)
-    layout = _layout(form, z, variables)
-    by_z, *by_variables = kernel.backward(layout.flatten(z), layout.flatten(gradient), variables)
-    return layout.restore(by_z), *by_variables
+    try:
+        if not by_channel(variables):
+            return kernel.backward(z, gradient, variables)
+        layout = _layout(form, z, variables)
+        by_z, *by_variables = kernel.backward(layout.flatten(z), layout.flatten(gradient), variables)
+        return layout.restore(by_z), *by_variables
+    except cuda.Failed:
+        return _pull(form, gradient, z, *variables)
 
 
 class _Native(torch.autograd.Function):
