@@ -1,12 +1,17 @@
 """What an activation costs: forward, backward and the bytes kept between them, against ReLU and the plain formula.
 
     KERAS_BACKEND=jax python benchmarks/activations.py --out benchmarks/results/speed.json
+    KERAS_BACKEND=jax python benchmarks/activations.py --every --out benchmarks/results/speed.json
 
 Everything runs in one process, in turns, so that ratios hold while the machine's speed drifts; a time is the minimum
 and the median over the turns. "plain" is the formula as it stands, "compiled" the same under the backend's compiler
 (XLA, `torch.compile`), "fast" what the library does. Where torch is installed its compiler's time for method 1 as plain
 torch writes it ("torch's own") stands in the table of every backend. Peers that are installed take part:
 torch_activation's ABU.
+
+`--every` measures what the library does for each of its layers and functions, by layer and channel, in float32 and
+bfloat16, each over Keras's ReLU in the same dtype, and holds them against the goals in GOALS. On TensorFlow, method 1 is
+there again, called without `training=True`.
 """
 
 import argparse
@@ -15,8 +20,9 @@ import functools
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -48,11 +54,20 @@ SPECS = {
     "method1": "method1",
     "method1 by channel": {"name": "method1", "granularity": "channel"},
 }
+# What isn't measured as an adaptive function: functions of several values, and what needs options.
+NOT_ALONE = ("adaptive", "leaky_relu", "linear", "log_softmax", "mixture", "softmax", "sparsemax")
+MIXTURES = ("method1", "method2")
+GOALS = {  # times ReLU at most: of one function, of a mixture, and of a mixture by channel
+    "jax": (1.5, 2.0, 3.0),
+    "tensorflow": (1.5, 2.0, 3.0),
+    "torch": (2.2, 4.0, 4.0),  # whose ReLU is faster
+}
 Step = Callable[[], object]
+told_of_training = True  # whether a layer is called with `training=True`, as in `fit`
 
 
 def _training(layer) -> dict:
-    return {"training": True} if isinstance(layer, ka.TrainableActivation) else {}
+    return {"training": True} if isinstance(layer, ka.TrainableActivation) and told_of_training else {}
 
 
 def steps_jax(layer, z, gradient, compiled):
@@ -143,12 +158,21 @@ def steps(layer, z, gradient, compiled=False):
     )
 
 
-def candidates(shape, dtype, names) -> dict[tuple[str, str], tuple]:
+def _tensors(shape, dtype: str) -> tuple:
+    """An input, a gradient by the output, and the policy of a layer that takes them."""
     rng = np.random.default_rng(0)
     z, gradient = (
         ops.cast(ops.convert_to_tensor(rng.standard_normal(shape, "float32") * scale), dtype) for scale in (2, 1)
     )
-    policy = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}[dtype]
+    return z, gradient, {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}[dtype]
+
+
+def _adaptive(function: str) -> dict:
+    return {"name": "adaptive", "function": function}
+
+
+def candidates(shape, dtype, names) -> dict[tuple[str, str], tuple]:
+    z, gradient, policy = _tensors(shape, dtype)
     found = {}
     for name in names:
         ways = ("keras",) if name in ("relu", "silu", "prelu") else ("fast", "plain", "compiled")
@@ -268,15 +292,103 @@ def measure(found: dict[tuple[str, str], tuple], turns: int) -> list[dict]:
     ]
 
 
+def members() -> dict[str, dict]:
+    """Each trainable layer of the library, and each function made adaptive: a spec by its name."""
+    found: dict[str, dict] = {}
+    for name in ka.names():
+        if name in (*NOT_ALONE, "prelu"):
+            continue
+        is_layer = isinstance(ka.get(name), ka.TrainableActivation)
+        found[name if is_layer else f"adaptive {name}"] = {"name": name} if is_layer else _adaptive(name)
+    return found
+
+
+def measure_every(shape, turns: int, dtypes: Sequence[str]) -> list[dict]:
+    """A row for each member, granularity and dtype; all of a dtype are run in turns."""
+    rows = []
+    for dtype in dtypes:
+        z, gradient, policy = _tensors(shape, dtype)
+        relu = _layer({"name": "relu"}, policy)
+        runs = {("relu", ""): steps(relu, z, gradient)[1]}
+        for (name, spec), granularity in product(members().items(), ("layer", "channel")):
+            layer = _layer(spec | {"granularity": granularity}, policy)
+            layer.build(shape)
+            runs[name, granularity] = steps(layer, z, gradient)[1]
+            if BACKEND == "tensorflow" and name == "method1":
+                with _untold():
+                    runs["method1, not told that it trains", granularity] = steps(layer, z, gradient)[1]
+        times = _in_turns(runs, turns)
+        fastest = min(times["relu", ""])
+        rows += [
+            {
+                "activation": name,
+                "granularity": granularity,
+                "dtype": dtype,
+                "both_ms": round(min(found), 3),
+                "times_relu": round(min(found) / fastest, 2),
+                "goal": _goal(name, granularity),
+            }
+            for (name, granularity), found in times.items()
+        ]
+    return rows
+
+
+def _goal(name: str, granularity: str) -> float:
+    function, mixture, by_channel = GOALS[BACKEND]
+    if not name.startswith(MIXTURES):
+        return function
+    return by_channel if granularity == "channel" else mixture
+
+
+def _in_turns(runs: dict, turns: int) -> dict:
+    times: dict = {key: [] for key in runs}
+    for turn in range(turns + 2):
+        for key, run in runs.items():
+            began = time.perf_counter()
+            run()
+            if turn > 1:  # the first ones compile
+                times[key].append((time.perf_counter() - began) * 1e3)
+    return times
+
+
+@contextlib.contextmanager
+def _untold():
+    global told_of_training
+    told_of_training = False
+    yield
+    told_of_training = True
+
+
+def _print_every(rows: list[dict]) -> None:
+    print(f"{'activation':32} {'by':8} {'dtype':9} {'both ms':>8}  x ReLU  goal")
+    for row in rows:
+        missed = " missed" if row["times_relu"] > row["goal"] else ""
+        print(
+            f"{row['activation']:32} {row['granularity']:8} {row['dtype']:9} {row['both_ms']:8.2f} "
+            f"{row['times_relu']:7.2f} {row['goal']:5.1f}{missed}"
+        )
+    missed = sum(row["times_relu"] > row["goal"] for row in rows)
+    print(f"{missed} of {len(rows)} rows miss their goals ({missed / len(rows):.1%})")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="64,32,32,64", help="of the tensor, channels last")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--turns", type=int, default=20)
     parser.add_argument("--only", nargs="+", default=list(SPECS), choices=list(SPECS), metavar="NAME")
+    parser.add_argument("--every", action="store_true", help="all members, by layer and channel, in two dtypes")
     parser.add_argument("--out", type=Path, help="a JSON file")
     arguments = parser.parse_args()
     shape = tuple(map(int, arguments.shape.split(",")))
+    environment = describe_environment("normal random numbers", ["python", *sys.argv])
+    if arguments.every:
+        rows = measure_every(shape, arguments.turns, ("float32", "bfloat16"))
+        _print_every(rows)
+        if arguments.out:
+            content = {"environment": environment, "shape": shape, "rows": rows}
+            tables.write_part(arguments.out, content, "every activation", BACKEND)
+        return
     names = list(dict.fromkeys(["relu", *arguments.only]))
     rows = measure(candidates(shape, arguments.dtype, names), arguments.turns)
     print(f"{BACKEND}, {shape} {arguments.dtype}, minima of {arguments.turns} turns")
@@ -288,7 +400,6 @@ def main():
             f"{row['both_median_ms']:9.2f} {row['times_relu']:7.2f} {megabytes[0]:>8} {megabytes[1]:>8}"
         )
     if arguments.out:
-        environment = describe_environment("normal random numbers", ["python", *sys.argv])
         content = {"environment": environment, "shape": shape, "dtype": arguments.dtype, "rows": rows}
         tables.write_part(arguments.out, content, "activations", BACKEND)
 
