@@ -9,8 +9,8 @@ and the median over the turns. "plain" is the formula as it stands, "compiled" t
 torch writes it ("torch's own") stands in the table of every backend. Peers that are installed take part:
 torch_activation's ABU.
 
-`--every` measures what the library does for each of its layers and functions, by layer and channel, in float32 and
-bfloat16, each over Keras's ReLU in the same dtype, and holds them against the goals in GOALS. On TensorFlow, method 1 is
+`--every` measures each layer and function of the library as it is run, by layer and by channel, in float32 and
+bfloat16, over Keras's ReLU in the same dtype, and holds them against the goals in GOALS. On TensorFlow, method 1 is
 there again, called without `training=True`.
 """
 

@@ -2,12 +2,18 @@
 
     KERAS_BACKEND=jax python benchmarks/networks.py --memory --out benchmarks/results/speed.json
 
+    KERAS_BACKEND=jax python benchmarks/networks.py --dtypes --only alexnet resnet50 --stem cifar --batch 16 --steps 2
+
 Plain Keras `fit` on random images, the activations in turns in one process; a time is the minimum and the median over
 the turns, and the ratio is the median over the turns of what an activation took over what ReLU took just before.
 Peak memory is that of a process of its own, which does a few steps.
+
+`--dtypes` takes ReLU and method 1, by layer and by channel, in float32 and mixed_bfloat16: each over ReLU in the same
+dtype, ReLU also over itself in float32, and the seconds of the first step, in which kernels and programs are compiled.
 """
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
@@ -37,12 +43,14 @@ ACTIVATIONS = ("relu", "sigmoid", "asigmoid", "tanh", "atanh", "arelu", "method1
 class Candidate:
     """A compiled network and the images that it trains on."""
 
-    def __init__(self, network: str, activation: str, stem: str, batch: int, steps: int):
+    def __init__(self, network: str, spec: dict, stem: str, batch: int, steps: int, dtype: str = "float32"):
         keras.utils.set_random_seed(0)
         keras.config.set_image_data_format(pipeline.fast_format())
-        overrides = [f'activation={{"name": "{activation}"}}', f"model.stem={stem}"]
+        overrides = [f"activation={json.dumps(spec)}", f"model.stem={stem}"]
         chosen = config.load(CONFIGS / f"{network}.json", overrides[: 1 if network == "lenet" else 2])
+        keras.config.set_dtype_policy(dtype)
         self.model = models.build(chosen, classes=10)
+        keras.config.set_dtype_policy("float32")
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         self.model.compile(keras.optimizers.SGD(0.01, momentum=0.9), loss)
         rng = np.random.default_rng(0)
@@ -66,7 +74,7 @@ def peak_memory(network: str, activation: str, stem: str, batch: int) -> float:
 
 def measure(network: str, activations: list[str], arguments: argparse.Namespace) -> list[dict]:
     stem, batch, memory = arguments.stem, arguments.batch, arguments.memory
-    found = {name: Candidate(network, name, stem, batch, arguments.steps) for name in activations}
+    found = {name: Candidate(network, {"name": name}, stem, batch, arguments.steps) for name in activations}
     times: dict[str, list[float]] = {name: [] for name in found}
     for turn in range(arguments.turns + 1):
         for name, candidate in found.items():
@@ -87,6 +95,57 @@ def measure(network: str, activations: list[str], arguments: argparse.Namespace)
     ]
 
 
+SPECS = {
+    "relu": {"name": "relu"},
+    "method1": {"name": "method1"},
+    "method1 by channel": {"name": "method1", "granularity": "channel"},
+}
+DTYPES = ("float32", "mixed_bfloat16")
+
+
+def measure_dtypes(network: str, arguments: argparse.Namespace) -> list[dict]:
+    keys = [(name, dtype) for dtype in DTYPES for name in SPECS]
+    made = {
+        (name, dtype): Candidate(network, SPECS[name], arguments.stem, arguments.batch, arguments.steps, dtype)
+        for name, dtype in keys
+    }
+    first = {key: candidate.milliseconds_a_step() * arguments.steps / 1e3 for key, candidate in made.items()}
+    turns = [{key: each.milliseconds_a_step() for key, each in made.items()} for _ in range(arguments.turns)]
+    least = {key: min(turn[key] for turn in turns) for key in keys}
+    return [
+        {
+            "network": network,
+            "activation": name,
+            "dtype": dtype,
+            "step_ms": round(least[name, dtype], 2),
+            "first_s": round(first[name, dtype], 2),
+            "times_relu": round(statistics.median(turn[name, dtype] / turn["relu", dtype] for turn in turns), 3),
+            "times_relu_minima": round(least[name, dtype] / least["relu", dtype], 3),
+            "times_float32": round(least[name, dtype] / least[name, "float32"], 3),
+        }
+        for name, dtype in keys
+    ]
+
+
+def print_dtypes(arguments: argparse.Namespace) -> None:
+    rows = []
+    print(f"{BACKEND}, batch {arguments.batch}, {arguments.turns} turns of {arguments.steps} steps")
+    print("network  activation          dtype           step ms  first s  x ReLU  by minima  x float32")
+    for network in arguments.only:
+        for row in measure_dtypes(network, arguments):
+            print(
+                f"{row['network']:8} {row['activation']:19} {row['dtype']:15} {row['step_ms']:7.1f} "
+                f"{row['first_s']:8.2f} {row['times_relu']:7.3f} {row['times_relu_minima']:10.3f} "
+                f"{row['times_float32']:10.3f}",
+                flush=True,
+            )
+            rows.append(row)
+    if arguments.out:
+        environment = describe_environment("normal random numbers", ["python", *sys.argv])
+        content = {"environment": environment, "batch": arguments.batch, "stem": arguments.stem, "rows": rows}
+        tables.write_part(arguments.out, content, "dtypes of networks", BACKEND)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=list(NETWORKS), choices=NETWORKS, metavar="NETWORK")
@@ -95,13 +154,18 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=10, help="of one turn")
     parser.add_argument("--turns", type=int, default=10)
+    parser.add_argument("--dtypes", action="store_true", help="ReLU and method 1 in float32 and mixed_bfloat16")
     parser.add_argument("--memory", action="store_true", help="measure peak memory too")
     parser.add_argument("--out", type=Path, help="a JSON file")
     parser.add_argument("--peak-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peak_of:
-        Candidate(arguments.only[0], arguments.peak_of, arguments.stem, arguments.batch, 3).milliseconds_a_step()
+        spec = {"name": arguments.peak_of}
+        Candidate(arguments.only[0], spec, arguments.stem, arguments.batch, 3).milliseconds_a_step()
         print(memory.peak_memory())
+        return
+    if arguments.dtypes:
+        print_dtypes(arguments)
         return
     rows = []
     print(f"{BACKEND}, batch {arguments.batch}, {arguments.turns} turns of {arguments.steps} steps")
