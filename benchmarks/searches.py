@@ -21,8 +21,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tuner.reports.trials import SearchResults
 from tuner.searches import space
+from tuner.searches.folder import SearchResults
 from zoo import backend
 from zoo.environment import describe_environment
 

@@ -19,8 +19,7 @@ from matplotlib.figure import Figure
 import keras_adaptact as ka
 from benchmarks import tables
 from tuner import report as search_report
-from tuner.reports.trials import SearchResults
-from tuner.searches.folder import SearchFolder
+from tuner.searches.folder import SearchFolder, SearchResults
 from zoo import pack, report
 from zoo.reports import comparable, curves, document, groups
 from zoo.reports.document import Heading, Paragraph
@@ -260,8 +259,8 @@ def results() -> tuple[str, dict[str, str]]:
 def reported(name: str, command: str) -> list[Any]:
     """The blocks of a report, but for its last section, which needs weights."""
     folder = Path("results", name)
-    note = document.note(folder, None)
     with pack.opened(folder) as place:
+        note = document.note(place, None)
         if command == "tuner":
             return list(search_report.blocks(SearchResults(SearchFolder(place), folder), note))
         found = groups.Results(place, folder)

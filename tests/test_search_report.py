@@ -12,8 +12,7 @@ from scipy import stats
 
 from tuner import export, report
 from tuner.reports import contrast
-from tuner.reports.trials import SearchResults
-from tuner.searches.folder import SearchFolder
+from tuner.searches.folder import SearchFolder, SearchResults
 from zoo.reports.document import Paragraph, Table
 
 CONTRAST = {"by": "kind", "seeds": [1, 2, 3, 4, 5, 6]}

@@ -18,7 +18,7 @@ from zoo.command import run_command
 from zoo.errors import UserError
 
 if TYPE_CHECKING:
-    from tuner.reports.trials import SearchResults, Trial
+    from tuner.searches.folder import SearchResults, Trial
     from tuner.searches.space import Search
 
 STATES = {"finished": "COMPLETE", "stopped": "PRUNED", "diverged": "FAIL", "failed": "FAIL"}  # as Optuna calls them
@@ -127,8 +127,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _main(arguments: argparse.Namespace) -> int:
-    from tuner.reports.trials import SearchResults
-    from tuner.searches.folder import SearchFolder
+    from tuner.searches.folder import SearchFolder, SearchResults
     from zoo import files, pack
 
     paths = [path for path in (arguments.optuna, arguments.csv) if path]

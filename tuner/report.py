@@ -11,7 +11,7 @@ from zoo import signals
 from zoo.command import run_command
 
 if TYPE_CHECKING:  # --help needs neither pydantic nor matplotlib
-    from tuner.reports.trials import SearchResults, Trial
+    from tuner.searches.folder import SearchResults, Trial
     from zoo.reports.document import Figure, Heading, Paragraph, Table
 
     Block = Heading | Paragraph | Table | Figure
@@ -222,15 +222,12 @@ def _main(arguments: argparse.Namespace) -> int:
 
 
 def _write(folder: Path, arguments: argparse.Namespace) -> int:
-    from tuner.reports.trials import SearchResults
-    from tuner.searches.folder import SearchFolder
+    from tuner.searches.folder import SearchFolder, SearchResults
     from zoo.reports import document
 
     found = SearchResults(SearchFolder(folder), arguments.search)
     out = document.folder(arguments.out, arguments.search)
-    document.write(
-        out, f"Search {arguments.search.name}", list(blocks(found, document.note(arguments.search, arguments.note)))
-    )
+    document.write(out, f"Search {arguments.search.name}", list(blocks(found, document.note(folder, arguments.note))))
     print(f"wrote {out}/report.html and report.md: {len(found.trials)} trials, {len(found.finals)} runs after them")
     return 0
 

@@ -1,8 +1,8 @@
 """Packs a results folder into a few files: `python -m zoo.pack results/quick packed/quick`.
 
 They hold what `zoo.report` and `tuner.report` need of the runs of a sweep or a search, small enough to be committed:
-`runs.jsonl.gz` has a line for each file of theirs, with its content if it is JSON and its columns and rows if it is a
-table, and `predictions.npz` has their predictions. Weights, checkpoints and logs are left out, and
+`runs.jsonl.gz` has a line for each file of theirs, with its content if it is JSON, its columns and rows if it is a
+table, and its text else; `predictions.npz` has their predictions. Weights, checkpoints and logs are left out, and
 absolute paths are cut to their last part. The report of a packed folder is that of the original.
 """
 
@@ -74,7 +74,7 @@ def pack(folder: Path, out: Path) -> tuple[int, int]:
         elif path.is_file() and path.suffix == ".json":
             lines.append({"file": path.name, "content": _without_paths(files.read_json(path))})
         elif path.is_file() and path.name not in (RUNS, manifest.MANIFEST) and path.suffix in (".jsonl", ".txt"):
-            shutil.copyfile(path, out / path.name)
+            lines.append({"file": path.name, "text": files.read_text(path)})
     if predictions:
         files.write_predictions(out / PREDICTIONS, predictions)
     files.write_text(out / f"{RUNS}.gz", "".join(json.dumps(line) + "\n" for line in lines))
@@ -101,6 +101,8 @@ def unpack(folder: Path, out: Path) -> Path:
             entry = json.loads(line)
             if "content" in entry:
                 files.write_json(place(entry["file"]), entry["content"])
+            elif "text" in entry:
+                files.write_text(place(entry["file"]), str(entry["text"]))
             elif "rows" in entry:
                 files.write_csv(place(entry["file"]), entry["columns"], entry["rows"])
             else:

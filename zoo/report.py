@@ -97,7 +97,7 @@ def _write(folder: Path, arguments: argparse.Namespace) -> int:
     from zoo.reports import document
 
     out = document.folder(arguments.out, arguments.results)
-    found = list(blocks(results, banners, document.note(arguments.results, arguments.note), arguments.data_dir))
+    found = list(blocks(results, banners, document.note(folder, arguments.note), arguments.data_dir))
     document.write(out, f"Report of {arguments.results.resolve().name}", found)
     print(f"wrote {out}/report.html and {out}/report.md, with {len(results.finished)} of {len(results.every)} runs")
     return 0

@@ -1,5 +1,10 @@
-"""What `test_exchange.py` runs on a backend: writes models of every activation, or reads another backend's."""
+"""What `test_exchange.py` runs on a backend: writes files, or reads another backend's.
 
+python tests/joint/exchange.py activations write|read FOLDER [OUT]      # a model of every activation
+python tests/joint/exchange.py networks write|read FOLDER small|full    # weights of each network; prints their losses
+"""
+
+import json
 import sys
 from pathlib import Path
 
@@ -10,6 +15,10 @@ from cases import CASES
 from keras import layers, ops
 
 import keras_adaptact as ka
+from zoo import config
+from zoo.data import datasets, pipeline
+from zoo.data.splits import Split
+from zoo.training.trainer import Trainer
 
 Z = np.random.default_rng(0).normal(0, 2, (4, 5, 6, 3)).astype("float32")
 UPSTREAM = np.random.default_rng(1).normal(size=Z.shape).astype("float32")
@@ -45,7 +54,7 @@ def values(built: keras.Model, suffix: str) -> dict[str, np.ndarray]:
     return found
 
 
-def main(action: str, folder: Path, *out: str) -> None:
+def activations(action: str, folder: Path, *out: str) -> None:
     keras.utils.set_random_seed(0)
     built = model()
     if action == "write":
@@ -61,5 +70,50 @@ def main(action: str, folder: Path, *out: str) -> None:
     np.savez(out[0], **found, **values(fresh, "_of_weights"))
 
 
+SMALL = {
+    "lenet": {},
+    "alexnet": {"widths": [32, 16]},
+    "googlenet": {"width": 0.125},
+    "resnet50": {"width": 8, "blocks": [1, 1, 1, 1]},
+    "densenet": {"blocks": [1, 1, 1, 1], "growth": 8},
+}
+
+
+def trainer(network: str, structure: dict) -> Trainer:
+    model = {"name": network} | structure
+    model |= {"stem": "reference"} if network != "lenet" else {}
+    model |= {"dropout": 0.0} if network != "resnet50" else {}
+    settings = {"batch_size": 16, "optimizer": {"learning_rate": 0.01}, "schedule": {"name": "constant", "warmup": 0.0}}
+    return Trainer(config.Config(model=model, activation={"name": "method1"}, training=settings))
+
+
+def losses(made: Trainer) -> list[float]:
+    """In training, before and after a step."""
+    rng = np.random.default_rng(0)
+    images = Split(rng.integers(0, 256, (16, 32, 32, 3), "uint8"), rng.integers(0, 10, 16, "int32"))
+    made.attach(datasets.Dataset("random", datasets.CIFAR10_CLASSES, images, None, images, "random"))
+    found = []
+    for _ in range(2):
+        made.model.reset_metrics()
+        made.engine.train(pipeline.plan(16, 16, seed=0, epoch=1), 0, 1)
+        made.engine.synchronize()
+        found.append(float(made.model.get_metrics_result()["loss"]))
+    return found
+
+
+def networks(action: str, folder: Path, size: str) -> None:
+    found = {}
+    for network, structure in SMALL.items():
+        made = trainer(network, structure if size == "small" else {})
+        path = folder / f"{network}.weights.h5"
+        if action == "write":
+            made.model.save_weights(path)
+        else:
+            made.model.load_weights(path)
+            found[network] = losses(made)
+    print(json.dumps(found))
+
+
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])
+    what = {"activations": activations, "networks": networks}[sys.argv[1]]
+    what(sys.argv[2], Path(sys.argv[3]), *sys.argv[4:])

@@ -14,11 +14,11 @@ BACKENDS = ("jax", "torch", "tensorflow")
 HERE = Path(__file__).parent
 
 
-def run(backend: str, script: str, *arguments) -> str:
-    """What a script prints last on a backend."""
+def run(backend: str, what: str, *arguments) -> str:
+    """What exchange.py prints last on a backend."""
     paths = os.pathsep.join(map(str, HERE.parents[:2]))
     environment = os.environ | {"KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONPATH": paths}
-    command = [sys.executable, HERE / script, *map(str, arguments)]
+    command = [sys.executable, HERE / "exchange.py", what, *map(str, arguments)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()[-1] if done.stdout else ""
@@ -33,14 +33,14 @@ def run_all(commands) -> list[str]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exchange")
-    run_all((backend, "exchange.py", "write", folder / backend) for backend in BACKENDS)
+    run_all((backend, "activations", "write", folder / backend) for backend in BACKENDS)
     return folder
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_files_of_every_backend_open_on(backend, folder, tmp_path):
     """Each opens the `.keras` and the weights file of each; outputs and gradients agree with the writer's."""
-    run_all((backend, "exchange.py", "read", folder / writer, tmp_path / f"{writer}.npz") for writer in BACKENDS)
+    run_all((backend, "activations", "read", folder / writer, tmp_path / f"{writer}.npz") for writer in BACKENDS)
     for writer in BACKENDS:
         written, found = np.load(folder / writer / "values.npz"), np.load(tmp_path / f"{writer}.npz")
         for name in found.files:
@@ -51,8 +51,8 @@ def test_files_of_every_backend_open_on(backend, folder, tmp_path):
 
 def test_networks_lose_alike_from_one_weights_file(tmp_path):
     """In training, without dropout and augmentation, before and after a step; the file is torch's."""
-    run("torch", "networks.py", "write", tmp_path, "small")
-    found = run_all((backend, "networks.py", "read", tmp_path, "small") for backend in BACKENDS)
+    run("torch", "networks", "write", tmp_path, "small")
+    found = run_all((backend, "networks", "read", tmp_path, "small") for backend in BACKENDS)
     jax, torch, tensorflow = map(json.loads, found)
     assert len(jax) == 5
     for network, losses in jax.items():

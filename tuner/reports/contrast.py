@@ -13,7 +13,7 @@ from zoo.reports.groups import count_classes
 from zoo.reports.judge import POINTS, R2, Arm, Comparison, Scale, Section
 
 if TYPE_CHECKING:
-    from tuner.reports.trials import SearchResults, Trial
+    from tuner.searches.folder import SearchResults, Trial
 
 NATS = Scale(1, 4, "nats")
 OWN_UNIT = Scale(1, 4, "the targets' unit")

@@ -5,20 +5,23 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuner.searches import journal, records, space
-from tuner.searches.records import OUTCOME, AtWork, Described, Outcome
+from tuner.searches.journal import Begun
+from tuner.searches.records import OUTCOME, AtWork, Described, Outcome, ranked
+from tuner.searches.space import FINAL
 from zoo import config, files, folders, manifest
 from zoo.environment import SCHEMA, from_folder, from_here, recorded_path
 from zoo.errors import UserError
 
-if TYPE_CHECKING:  # it imports Keras
+if TYPE_CHECKING:
     from tuner.searches.oracle import JournaledOracle
+
 
 LARGE = ("model.keras", "checkpoint.npz")
 NOT_HANDED_ON = {"metrics.json", "model.keras", "predictions.npz"}  # to the trial that resumes one
@@ -267,3 +270,47 @@ def _changes(then: Any, now: Any, where: str = "") -> list[str]:
         return [f"{where}: {json.dumps(then)} then, {json.dumps(now)} now"]
     found = [_changes(a, b, f"{where}.{key}".lstrip(".")) for key, a, b in sorted(pairs, key=lambda pair: pair[0])]
     return [change for inner in found for change in inner]
+
+
+@dataclass(frozen=True)
+class Trial:
+    name: str
+    point: Mapping[str, Any]
+    outcome: Outcome
+
+
+class SearchResults:
+    """The trials of a search that ended, and the runs of the comparison after it.
+
+    Raises:
+        UserError: if the folder holds no search.
+    """
+
+    def __init__(self, folder: SearchFolder, shown: Path | None = None):
+        self.folder, self.shown = folder, shown or folder.path
+        self.search, self.described = folder.open()
+        points: dict[str, Mapping[str, Any]] = {}
+        ended = []
+        for event in folder.events():
+            if event.event == "begun":
+                points[event.trial] = self._checked(event)
+            elif event.event == "ended":
+                ended.append(Trial(event.trial, points[event.trial], event.outcome))
+        self.finals = [trial for trial in ended if FINAL + "of" in trial.point]
+        self.trials = {trial.name: trial for trial in ended if FINAL + "of" not in trial.point}
+        outcomes = {name: trial.outcome for name, trial in self.trials.items()}
+        self.ranking = [self.trials[name] for name in ranked(outcomes, self.search.maximize)]
+        tried = {trial.name: folder.confirmation(trial.name) for trial in self.ranking}
+        self.confirmed = {name: outcome for name, outcome in tried.items() if outcome}
+        self.whole = [trial for trial in self.ranking if trial.outcome.status == "finished"]
+
+    @property
+    def best(self) -> Path:
+        return self.shown / self.folder.best.name
+
+    def _checked(self, begun: Begun) -> Mapping[str, Any]:
+        try:
+            self.search.check(begun.values)
+        except ValueError as error:
+            raise UserError(f"{self.folder.journal}: trial {begun.trial}: {error}") from None
+        return begun.values
