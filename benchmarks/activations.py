@@ -105,21 +105,26 @@ def steps_torch(layer, z, gradient, compiled):
 
     def forward():
         with torch.no_grad():
-            y = function(z)
-        _wait()
-        return y
+            return function(z)
 
     def both():
         y = function(z)
-        found = torch.autograd.grad(y, [z, *variables], gradient)
-        _wait()
-        return y, found
+        return y, torch.autograd.grad(y, [z, *variables], gradient)
 
-    def _wait():
+    return _waited(forward), _waited(both), kept, None
+
+
+def _waited(run: Step) -> Step:
+    """Until a GPU has done what torch gave it to do."""
+    import torch
+
+    def step():
+        found = run()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
+        return found
 
-    return forward, both, kept, None
+    return step
 
 
 def _kept_by_torch(run: Step) -> int:
@@ -222,11 +227,13 @@ def _torchs_own(z, gradient):
         tanh, sigmoid = bt * torch.tanh(at * z + ct) + dt, b * torch.sigmoid(a * z + c) + d
         return x * tanh + y * sigmoid + w * torch.maximum(ar * z + cr, br * z + dr)
 
+    place = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     z, gradient = (
-        torch.tensor(ops.convert_to_numpy(ops.cast(x, "float32"))).to(_torch_dtype(z)) for x in (z, gradient)
+        torch.tensor(ops.convert_to_numpy(ops.cast(x, "float32"))).to(place, _torch_dtype(z)) for x in (z, gradient)
     )
     start = [1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]
-    inputs = z.requires_grad_(), torch.tensor(start, requires_grad=True), torch.ones(3, requires_grad=True)
+    parameters = (torch.tensor(x, device=place, requires_grad=True) for x in (start, [1.0] * 3))
+    inputs = z.requires_grad_(), *parameters
     compiled = torch.compile(method1)
     kept = _kept_by_torch(lambda: compiled(*inputs))
 
@@ -237,7 +244,7 @@ def _torchs_own(z, gradient):
     def both():
         return torch.autograd.grad(compiled(*inputs), inputs, gradient)
 
-    return {("method1", "torch's own"): (forward, both, kept, None)}
+    return {("method1", "torch's own"): (_waited(forward), _waited(both), kept, None)}
 
 
 def _torch_dtype(z):
@@ -264,7 +271,7 @@ def _peers(z, gradient):
     def both():
         return torch.autograd.grad(module(z), [z, *variables], gradient)
 
-    return {("torch_activation.ABU", "peer"): (forward, both, kept, None)}
+    return {("torch_activation.ABU", "peer"): (_waited(forward), _waited(both), kept, None)}
 
 
 def measure(found: dict[tuple[str, str], tuple], turns: int) -> list[dict]:
