@@ -25,9 +25,9 @@ static XLA_FFI_Error *failed(const XLA_FFI_Api *api, const char *why) {
 
 /* Whether XLA only asks what the handler was compiled for. */
 static int answered(XLA_FFI_CallFrame *frame) {
-  XLA_FFI_Extension_Base *extension = frame->extension_start;
-  if (!extension || extension->type != XLA_FFI_Extension_Metadata) return 0;
-  XLA_FFI_Metadata *metadata = ((XLA_FFI_Metadata_Extension *)extension)->metadata;
+  const XLA_FFI_Metadata_Extension *asked = (XLA_FFI_Metadata_Extension *)frame->extension_start;
+  if (!asked || asked->extension_base.type != XLA_FFI_Extension_Metadata) return 0; /* another, which begins alike */
+  XLA_FFI_Metadata *metadata = asked->metadata;
   metadata->api_version.major_version = XLA_FFI_API_MAJOR;
   metadata->api_version.minor_version = XLA_FFI_API_MINOR;
   metadata->traits = XLA_FFI_HANDLER_TRAITS_COMMAND_BUFFER_COMPATIBLE;
