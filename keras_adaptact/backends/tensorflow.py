@@ -58,20 +58,21 @@ def _operation(form, shapes, dtype):
         return None
     library, name = built
     run_forward, run_backward = (getattr(library, f"keras_adaptact_{way}{name}") for way in ("forward", "backward"))
-    if name not in _differentiable:
-        _differentiable.add(name)
 
-        @tf.RegisterGradient(f"KerasAdaptact>Forward{name}")
-        def _first_order(operation, gradient):
-            z, *variables = operation.inputs
-            return run_backward(z, gradient, *variables)
+    def first_order(operation, gradient):
+        z, *variables = operation.inputs
+        return run_backward(z, gradient, *variables)
 
-        @tf.RegisterGradient(f"KerasAdaptact>Backward{name}")
-        def _second_order(operation, *cotangents):
-            z, gradient, *variables = operation.inputs
-            by_gradient, by_z, *by_variables = _second(form, gradient, (z, *variables), cotangents)
-            return by_z, by_gradient, *by_variables
+    def second_order(operation, *cotangents):
+        z, gradient, *variables = operation.inputs
+        by_gradient, by_z, *by_variables = _second(form, gradient, (z, *variables), cotangents)
+        return by_z, by_gradient, *by_variables
 
+    with native.lock:  # or another thread takes the operation for one that has them
+        if name not in _differentiable:
+            tf.RegisterGradient(f"KerasAdaptact>Forward{name}")(first_order)
+            tf.RegisterGradient(f"KerasAdaptact>Backward{name}")(second_order)
+            _differentiable.add(name)
     return run_forward
 
 
