@@ -7,6 +7,7 @@ launched, and the backends' part.
 import contextlib
 import ctypes
 from importlib import import_module
+from unittest.mock import Mock
 
 import keras
 import numpy as np
@@ -78,9 +79,9 @@ static int run(void (*which)(Pass), unsigned blocks, const Pass *pass, int backw
   return 0;
 }
 
-int run_forward(unsigned blocks, const Pass *pass, int backwards) { return run(forward, blocks, pass, backwards); }
-int run_backward(unsigned blocks, const Pass *pass, int backwards) { return run(backward, blocks, pass, backwards); }
-int run_add_up(unsigned blocks, const Pass *pass, int backwards) { return run(add_up, blocks, pass, backwards); }
+#define RUN(name) \
+  int run_##name(unsigned blocks, const Pass *pass, int backwards) { return run(name, blocks, pass, backwards); }
+RUN(forward) RUN(backward) RUN(add_up)
 """
 
 # What `cuda` calls, with the arguments of CUDA's documentation. Machine code is the name of a compiled file.
@@ -125,6 +126,7 @@ def as_c(source: str) -> str:
 
 if BACKEND == "torch":
     import torch
+    from test_native_values import VIEWS
 
     kernels = import_module("keras_adaptact.backends.torch_kernels")
 
@@ -154,13 +156,13 @@ if BACKEND == "jax":
 
     from keras_adaptact.backends import jax_cuda, jax_primitive
 
+    COMPILED = native.compiled
     STREAM = "-DSTREAM(frame, stream)=(*(stream) = (void *)0x123456789, NULL)"  # on the CPU XLA has none
 
     @contextlib.contextmanager
     def all_to_it(monkeypatch):
         """Calls as on a GPU, in programs for the CPU."""
-        compiled = native.compiled
-        monkeypatch.setattr(native, "compiled", lambda written, flags: compiled(written, (*flags, STREAM)))
+        monkeypatch.setattr(native, "compiled", lambda written, flags: COMPILED(written, (*flags, STREAM)))
         monkeypatch.setattr(jax_cuda, "PLATFORM", "cpu")
         monkeypatch.setattr(jax_cuda, "gpu", lambda: jax_cuda.Gpu("sm_90", "12"))
         monkeypatch.setattr(jax_primitive, "kernels", jax_cuda.kernels)
@@ -171,6 +173,21 @@ if BACKEND == "jax":
         yield
         jax.clear_caches()
         jax_primitive.call_kernels(jax_primitive._call, "cpu")
+
+    def test_programs_for_a_gpu_call_kernels(monkeypatch):
+        """With handlers that ask XLA for its stream; no GPU is needed to write a program down."""
+        monkeypatch.setattr(native, "compiled", COMPILED)
+        monkeypatch.setattr(jax_cuda, "PLATFORM", "CUDA")
+        layer = ka.Method1()
+        layer.build((4, 5))
+
+        def loss(trained, z):
+            return layer.stateless_call(trained, [], z, training=True)[0].sum()
+
+        program = jax.jit(jax.grad(loss)).trace([v.value for v in layer.trainable_variables], jax.numpy.ones((4, 5)))
+        text = program.lower(lowering_platforms=("cuda",)).as_text()
+        assert [text.count(f"@keras_adaptact_cuda_{way}_") for way in ("forward", "backward")] == [0, 1]
+        assert text.count("@keras_adaptact_") == 1
 
 
 if BACKEND != "tensorflow":  # which leaves a GPU to XLA
@@ -257,16 +274,12 @@ if BACKEND != "tensorflow":  # which leaves a GPU to XLA
 
     @pytest.mark.parametrize("failing", FAILING)
     def test_what_fails_is_said_once_and_the_formula_runs(failing, driver, monkeypatch):
-        def none(*_):
-            raise OSError("it isn't there")
-
-        messages = {"a launch": r"can't launch .*cuLaunchKernel: invalid argument"}
-        if failing == "a launch":
-            driver["broken"].value = 1
-        else:
+        none = Mock(side_effect=OSError("it isn't there"))
+        driver["broken"].value = failing == "a launch"
+        if failing != "a launch":
             monkeypatch.setattr(cuda, {"the driver": "driver", "NVRTC": "nvrtc"}[failing], none)
         z = RNG.normal(size=(3, 4)).astype("float32")
-        with pytest.warns(UserWarning, match=messages.get(failing, "on the GPU .it isn't there.")):
+        with pytest.warns(UserWarning, match="cuLaunchKernel: invalid argument|on the GPU .it isn't there."):
             found = gradients(ka.Swish(), z, np.ones_like(z))
         for one, other in zip(found, expected_of_swish(z), strict=True):
             np.testing.assert_allclose(np.squeeze(one), other, rtol=1e-5, atol=1e-6)
@@ -287,16 +300,7 @@ if BACKEND == "torch":
 
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
     @pytest.mark.parametrize("where", AXES)
-    @pytest.mark.parametrize(
-        "view",
-        [
-            lambda x: x[1:, 1:, 1:, 1:],
-            lambda x: x.permute(2, 3, 0, 1)[1:, 1:, 1:, 1:],
-            lambda x: x.to(memory_format=torch.channels_last)[:4, :4, :4, :4],
-            lambda x: x.flatten()[1:257].view(4, 4, 4, 4),
-            lambda x: x[:1, :4, :4, :4].expand(4, -1, -1, -1),
-        ],
-    )
+    @pytest.mark.parametrize("view", VIEWS)
     def test_memory_in_any_order(view, where, dtype):
         """Also where it begins at no multiple of a vector's size."""
         z = view(torch.randn(5, 5, 5, 5).to(getattr(torch, dtype)))

@@ -348,18 +348,17 @@ if BACKEND == "torch":
         ):
             torch.testing.assert_close(found, expected)
 
+    VIEWS = [
+        lambda x: x[1:, 1:, 1:, 1:],
+        lambda x: x.permute(2, 3, 0, 1)[1:, 1:, 1:, 1:],
+        lambda x: x.to(memory_format=torch.channels_last)[:4, :4, :4, :4],
+        lambda x: x.flatten()[1:257].view(4, 4, 4, 4),
+        lambda x: x[:1, :4, :4, :4].expand(4, -1, -1, -1),
+    ]
+
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
     @pytest.mark.parametrize("where", ["channels_last", "channels_first"])
-    @pytest.mark.parametrize(
-        "view",
-        [
-            lambda x: x[1:, 1:, 1:, 1:],
-            lambda x: x.permute(2, 3, 0, 1)[1:, 1:, 1:, 1:],
-            lambda x: x.to(memory_format=torch.channels_last)[:4, :4, :4, :4],
-            lambda x: x.flatten()[1:257].view(4, 4, 4, 4),
-            lambda x: x[:1, :4, :4, :4].expand(4, -1, -1, -1),
-        ],
-    )
+    @pytest.mark.parametrize("view", VIEWS)
     def test_memory_in_any_order_by_channel(view, where, dtype, built):
         """Also where it begins at no multiple of a vector's size."""
         z = view(torch.randn(5, 5, 5, 5).to(getattr(torch, dtype)))

@@ -5,10 +5,10 @@ differentiation keeps each intermediate value of it for the backward pass, up to
 the only tensor that is kept: the backward pass evaluates the formula again, and no gradient is written by hand.
 
 On the CPU a formula that is computed in float32, of tensors of float32 or 16 bits, becomes a pair of kernels in C
-(`native`, which `printer` writes from the graph that `tracing` makes), which each backend calls in its own way. All
-else (float64, operations that no kernel has, other devices, no C compiler) goes by the backend's own differentiation;
-in large tensors time goes into memory there, not into arithmetic, and each backend has its own way to go over them once
-(see `jax`, `torch` and `tensorflow` beside this).
+(`native`, which `printer` writes from the graph that `tracing` makes), which each backend calls in its own way; on an
+NVIDIA GPU, for those who ask, in CUDA (`cuda`). All else (float64, operations that no kernel has, other devices, no C
+compiler) goes by the backend's own differentiation; in large tensors time goes into memory there, not into arithmetic,
+and each backend has its own way to go over them once (see `jax`, `torch` and `tensorflow` beside this).
 
 A backend of Keras's that has no module here, or whose module can't be imported, runs the formula as it stands.
 
