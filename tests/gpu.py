@@ -117,6 +117,8 @@ if BACKEND == "jax":
 
     from keras_adaptact.backends import jax_cuda
 
+    assert jax.default_backend() == "gpu", "JAX sees no GPU"
+
     def test_kernels_are_called():
         layer, z = ka.Method1(), large((64, 1000))
         layer.build(z.shape)
@@ -145,6 +147,8 @@ if BACKEND == "torch":
     import torch
 
     from keras_adaptact.backends import torch_kernels
+
+    assert torch.cuda.is_available(), "torch sees no GPU"
 
     @pytest.fixture
     def launched(monkeypatch):
