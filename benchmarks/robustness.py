@@ -227,11 +227,11 @@ def _answer(call: Callable[[], Any], what: str) -> str:
 
 def _reported(sweep: Path) -> None:
     """All that a report reads of runs, without its pictures."""
-    from zoo.reports import comparable, sound
+    from zoo.reports import provenance, sound
     from zoo.reports.groups import Results
 
     results = Results(sweep)
-    comparable.check(results, True)
+    provenance.check(results, True)
     sound.sections(results)
     for run in results.finished:
         run.history("loss")

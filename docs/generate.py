@@ -21,7 +21,7 @@ from benchmarks import tables
 from tuner import report as search_report
 from tuner.searches.folder import SearchFolder, SearchResults
 from zoo import pack, report
-from zoo.reports import comparable, curves, document, groups
+from zoo.reports import curves, document, groups, provenance
 from zoo.reports.document import Heading, Paragraph
 
 ROOT = Path(__file__).parents[1]
@@ -95,7 +95,7 @@ def text() -> str:
             f"* Cost: {costs}\n"
             f"* Reference: {reference(getattr(ka, layer))}",
         ]
-    parts += ["## How the costs were measured", "\n".join(provenance(b, found) for b, found in measured.items())]
+    parts += ["## How the costs were measured", "\n".join(how_measured(b, found) for b, found in measured.items())]
     return "\n\n".join(parts) + "\n"
 
 
@@ -131,7 +131,7 @@ def cost(measured: dict[str, Any], name: str) -> str:
     return "not measured"
 
 
-def provenance(backend: str, measured: dict[str, Any]) -> str:
+def how_measured(backend: str, measured: dict[str, Any]) -> str:
     environment = measured["environment"]
     versions = environment["versions"]
     package = "tensorflow-cpu" if backend == "tensorflow" else backend
@@ -264,7 +264,7 @@ def reported(name: str, command: str) -> list[Any]:
         if command == "tuner":
             return list(search_report.blocks(SearchResults(SearchFolder(place), folder), note))
         found = groups.Results(place, folder)
-        every = report.blocks(found, comparable.check(found, False), note)
+        every = report.blocks(found, provenance.check(found, False), note)
         return list(takewhile(lambda block: block != Heading("The report's measure"), every))
 
 

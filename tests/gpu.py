@@ -7,8 +7,7 @@ import keras
 import numpy as np
 import pytest
 from autodiff import differentiate, flat, gradients
-from cases import CASES
-from functions import FUNCTIONS
+from cases import CASES, FUNCTIONS
 from keras import ops
 from scipy.special import expit
 from test_native_values import AXES, EMPTY, check, check_kinks_and_far_out, made, of_keras

@@ -3,8 +3,7 @@
 import struct
 
 import pytest
-from cases import CASES
-from functions import FUNCTIONS
+from cases import CASES, FUNCTIONS
 from keras import ops
 from test_native_values import made, of_keras
 

@@ -13,8 +13,7 @@ import keras
 import numpy as np
 import pytest
 from autodiff import differentiate, flat, gradients
-from cases import CASES
-from functions import FUNCTIONS
+from cases import CASES, FUNCTIONS
 from test_native_values import AXES, CHUNK, EMPTY, check, check_kinks_and_far_out, made, of_keras
 
 import keras_adaptact as ka

@@ -6,8 +6,20 @@ import fuzz
 import keras
 import numpy as np
 import pytest
-from exact import CPU_RUNS_CHANNELS_FIRST, IMAGES, RNG, Gated, Standardized, X, call, folds, model_of, replaced, strong
 from keras import layers, ops
+from test_exact_copies import (
+    CPU_RUNS_CHANNELS_FIRST,
+    IMAGES,
+    RNG,
+    Gated,
+    Standardized,
+    X,
+    call,
+    folds,
+    model_of,
+    replaced,
+    strong,
+)
 
 import keras_adaptact as ka
 

@@ -7,8 +7,7 @@ import keras
 import numpy as np
 import pytest
 from autodiff import by_name, differentiate, flat, gradients
-from cases import AFFINE, CASES, Case, affine, evaluate
-from functions import FUNCTIONS, softplus
+from cases import AFFINE, CASES, FUNCTIONS, Case, affine, evaluate, softplus
 from keras import ops
 from scipy.special import erf, expit
 

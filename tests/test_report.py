@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from zoo import report
-from zoo.reports import comparable, judge, sound
+from zoo.reports import judge, provenance, sound
 from zoo.reports.groups import Results
 
 ENVIRONMENT = {
@@ -487,5 +487,5 @@ def test_what_is_the_same_machine():
         def __init__(self, **environment):
             self.environment = environment
 
-    assert comparable.same_machine([Run(processor="a", git_commit="b"), Run(processor="a", git_commit="c")])
-    assert not comparable.same_machine([Run(processor="a"), Run(processor="b")])
+    assert provenance.same_machine([Run(processor="a", git_commit="b"), Run(processor="a", git_commit="c")])
+    assert not provenance.same_machine([Run(processor="a"), Run(processor="b")])

@@ -232,19 +232,19 @@ def _lead(folder: "SearchFolder", search: "Search", workers: int, nodes: cluster
 
 
 def _compare(nodes: cluster.Cluster, folder: "SearchFolder", oracle) -> None:
-    from tuner.workers import tasks
+    from tuner.workers import processes
 
     ended(folder.path)
-    tasks.compare(nodes, folder, oracle)
+    processes.compare(nodes, folder, oracle)
 
 
 def _hand_over(folder: "SearchFolder", search: "Search", oracle, nodes: cluster.Cluster | None = None) -> int:
     """Confirms the best trials, best first; the first that finishes is the result. Returns the exit status."""
     from tuner.trials import confirm, here
-    from tuner.workers import tasks
+    from tuner.workers import processes
 
     try:
-        proved = confirm(folder, search, oracle, partial(tasks.start, nodes) if nodes else here)
+        proved = confirm(folder, search, oracle, partial(processes.start, nodes) if nodes else here)
     except KeyboardInterrupt:
         print(f"the same command with --resume resumes the search in {folder.path}", file=sys.stderr)
         raise

@@ -86,11 +86,11 @@ def _main(arguments: argparse.Namespace) -> int:
 
 def _write(folder: Path, arguments: argparse.Namespace) -> int:
     from zoo import backend
-    from zoo.reports import comparable
+    from zoo.reports import provenance
     from zoo.reports.groups import Results
 
     results = Results(folder, arguments.results)
-    banners = comparable.check(results, arguments.mixed)
+    banners = provenance.check(results, arguments.mixed)
     made_on = results.sweep.get("backend")
     backend.choose(made_on if made_on and find_spec(made_on) else None)
     backend.load()

@@ -15,7 +15,7 @@ from zoo.comparisons import words
 from zoo.comparisons.folder import RATES, SEEDS, Folder
 from zoo.comparisons.question import counted
 from zoo.environment import from_here
-from zoo.reports import comparable, curves, document, figures, judge, provenance, sound, statistics, verdicts
+from zoo.reports import curves, document, figures, judge, provenance, sound, statistics, verdicts
 from zoo.reports.document import Figure, Heading, Paragraph, Table
 from zoo.reports.groups import ENDED, Result, Results
 from zoo.reports.judge import ACCURACY
@@ -49,11 +49,11 @@ class Answer:
     def __init__(self, folder: Folder, mixed: bool = False):
         self.folder, self.question = folder, folder.question
         results = Results(folder.out / SEEDS)
-        self.banners = comparable.check(results, mixed)
+        self.banners = provenance.check(results, mixed)
         (group,) = results.groups()
         tuned = [] if len(self.question.rates) == 1 else [Results(folder.out / RATES)]
         for each in tuned:
-            self.banners += comparable.check(each, mixed)
+            self.banners += provenance.check(each, mixed)
         ladder = next((each.groups()[0].ladder for each in tuned), group.ladder)
         self.chosen, self.group = {name: group.chosen(name) for name in group.planned}, replace(group, ladder=ladder)
         self.verdicts = judge.judge({"": self.group.section})[""]
@@ -86,7 +86,7 @@ class Answer:
 
     def _timed(self) -> dict[str, list[Result]]:
         """The finished runs of each activation, if one kind of machine trained them all."""
-        return self.group.runs if comparable.same_machine(self.runs) else {}
+        return self.group.runs if provenance.same_machine(self.runs) else {}
 
     @cached_property
     def sentence(self) -> str:

@@ -1,16 +1,23 @@
-"""The provenance of a sweep's runs, and the commands that repeat them."""
+"""What the runs of a sweep recorded, the commands that repeat them, and whether they can be compared."""
 
 import json
 import math
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
+from zoo.config import own
+from zoo.config.schema import Config
 from zoo.data.datasets import MAX_VALIDATION
 from zoo.environment import CODE, code, recorded_path
+from zoo.errors import UserError
+from zoo.files import read_json
 from zoo.reports.document import Paragraph, Table
-from zoo.reports.groups import ENDED, Result, Results
+from zoo.reports.groups import ENDED, Group, Result, Results
+from zoo.sweeps.grid import SHORT
 
 UNKNOWN = "not recorded"
 
@@ -111,3 +118,197 @@ RECORDED: dict[str, Callable[[Result], Any]] = {
     ),
     "images": _images,
 }
+
+
+IGNORED = (
+    "$schema",
+    "notes",
+    "metrics.tensorboard",
+    "training.checkpoint_minutes",
+)  # fields without influence on results
+ORIGIN = {"model", "base", "sweep"}  # labels that aren't fields
+SHARES = ("accuracy", "precision_macro", "precision_weighted")
+
+
+def check(results: Results, mixed: bool) -> list[str]:
+    """Notes for the top of a report: what compared runs differ in, or didn't record.
+
+    Args:
+        results: of a sweep.
+        mixed: whether to note differences instead of refusing them.
+
+    Raises:
+        UserError: for a run with an impossible value, one that contradicts its sweep or itself, or a copy of another;
+            and for compared runs that differ in data, backend, config or code.
+    """
+    groups = results.groups()
+    for run in results.every:
+        if run.state in ENDED:
+            _check_run(run, results)
+    said = []
+    for group in groups:
+        _check_copies(group)
+        for what, values in _shared_values(group, results).items():
+            known = {value: runs for value, runs in values.items() if value != UNKNOWN}
+            if len(known) > 1:
+                parts = [f"{value} ({_counted(runs)})" for value, runs in known.items()]
+                sentence = f"{group.title}: runs that are compared differ in {what}: {', '.join(parts)}"
+                if not mixed:
+                    raise UserError(f"{results.shown}: {sentence}; --mixed reports them together nevertheless")
+                said.append(f"{sentence}.")
+            if known and UNKNOWN in values:
+                said.append(f"{group.title}: {_counted(values[UNKNOWN])} did not record {what}.")
+    return said + _unrecorded(groups)
+
+
+def _counted(runs: list[Result]) -> str:
+    return runs[0].name if len(runs) == 1 else f"{runs[0].name} and {len(runs) - 1} more"
+
+
+def _ended(group: Group) -> list[Result]:
+    """The runs of a group that ended, including those of tuning."""
+    every = [run for runs in group.planned.values() for run in runs]
+    along = [run for values in group.ladder.values() for runs in values.values() for run in runs]
+    return [run for run in dict.fromkeys([*every, *along]) if run.state in ENDED]
+
+
+def _shared_values(group: Group, results: Results) -> dict[str, dict[str, list[Result]]]:
+    """The values of everything that compared runs must share, with the runs of each value."""
+    runs = _ended(group)
+    axes = {SHORT.get(axis, axis) for run in runs for axis in run.labels.keys() - ORIGIN} | {"training.seeds"}
+    configs = {run: dict(_fields(_resolved(run))) for run in runs}
+    fields = dict.fromkeys(field for found in configs.values() for field in found)
+    kept = [f for f in fields if not any(f == axis or f.startswith(f"{axis}.") for axis in (*axes, *IGNORED))]
+    found: dict[str, dict[str, list[Result]]] = {}
+
+    def record(what: str, run: Result, value: Any) -> None:
+        found.setdefault(what, {}).setdefault(UNKNOWN if value is None else str(value), []).append(run)
+
+    for run in runs:
+        record("the digest of their images", run, run.environment.get("data_digest"))
+        record("backend", run, run.environment.get("backend"))
+        code = run.environment.get("code")
+        record("code", run, code and ", ".join(f"{package} {tree}" for package, tree in code.items()))
+        for field in kept:
+            record(f"config {field}", run, configs[run].get(field))
+    return found
+
+
+def _resolved(run: Result) -> dict[str, Any]:
+    """The config of a run; newer fields get their defaults."""
+    try:
+        return Config.model_validate(run.settings).resolved()
+    except ValidationError:  # a network or an option that was removed
+        return run.settings
+
+
+def _fields(content: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """The fields of a config by dotted path, and their values as JSON."""
+    if isinstance(content, Mapping) and content:
+        for key, value in content.items():
+            yield from _fields(value, f"{path}.{key}".lstrip("."))
+    else:
+        yield path, json.dumps(content)
+
+
+def _unrecorded(groups: list[Group]) -> list[str]:
+    """What runs of older versions didn't record, once for all."""
+    runs = [run for group in groups for run in _ended(group) if "code" not in run.environment]
+    commits = dict.fromkeys(str(run.environment.get("git_commit"))[:12] for run in runs)
+    if not runs:
+        return []
+    return [
+        f"{_counted(runs)}: made by a version that recorded its commit alone ({', '.join(commits)}), so whether their "
+        "code differs isn't checked."
+    ]
+
+
+def same_machine(runs: list[Result]) -> bool:
+    """Whether the times of runs can be compared."""
+    keys = ("device", "processor", "processors", "platform", "settings", "backend")
+    return len({json.dumps([run.environment.get(key) for key in keys]) for run in runs}) <= 1
+
+
+# One run
+
+
+def _check_run(run: Result, results: Results) -> None:
+    metrics, path = run.metrics, run.folder / "metrics.json"
+    for name, value in metrics.items():
+        if name.endswith(SHARES) or name in ("report_precision_max", "report_precision_last"):
+            _require(_is_number(value) and 0 <= value <= 1, path, f"{name} is {value}; a share lies between 0 and 1")
+        elif name.endswith("_loss"):
+            _require(_is_number(value) and value >= 0, path, f"{name} is {value}; a cross-entropy is 0 or more")
+    _check_labels(run, path)
+    _check_history(run, path)
+    _check_planned(run, results)
+    right = run.right()
+    if right is not None and "test_accuracy" in metrics:
+        said, found = metrics["test_accuracy"], float(right.mean())
+        _require(abs(said - found) < 1e-9, path, f"test_accuracy is {said}, and by predictions.npz it is {found}")
+
+
+def _check_labels(run: Result, path) -> None:
+    """The run has the seed and the network that the sweep says."""
+    training, model = run.settings["training"], run.settings.get("model", {})
+    for what, said, found in (
+        ("seed", run.seed if run.seed != run.name else None, run.metrics.get("seed")),
+        ("seed", run.seed if run.seed != run.name else None, (training.get("seeds") or [None])[0]),
+        ("network", run.network, model.get("name") or model.get("application") or None),
+    ):
+        if said is not None and found is not None:
+            _require(str(found) == said, path.parent, f"the sweep says {what} {said}, and the run has {what} {found}")
+
+
+def _check_history(run: Result, path) -> None:
+    """The history has a row for each epoch, and no impossible value."""
+    rows, epochs = len(run.history("epoch")), run.metrics.get("epochs")
+    history, planned = run.folder / "history.csv", run.settings["training"].get("epochs")
+    if epochs is not None:
+        _require(rows == epochs, history, f"it has {rows} rows, and metrics.json says {epochs} epochs")
+    if epochs is not None and planned is not None and run.state == "finished":
+        _require(epochs == planned, path, f"the run is finished after {epochs} epochs of {planned}")
+    for name in ("accuracy", "val_accuracy", "report_precision"):
+        values = run.history(name)
+        _require(not ((values < 0) | (values > 1)).any(), history, f"{name} has values outside of 0 to 1")
+    if run.state == "finished":
+        for name in ("loss", "cross_entropy", "val_loss"):
+            values = run.history(name)
+            _require(bool((values >= 0).all()), history, f"{name} has negative or NaN values")
+
+
+def _check_planned(run: Result, results: Results) -> None:
+    """The run has the config that the sweep planned."""
+    path = results.folder / "configs" / f"{run.name}.json"
+    if not path.exists():
+        return
+    planned, found = (
+        dict(_fields(own.absolute(content, place)))
+        for content, place in ((read_json(path), path.parent), (run.settings, run.folder))
+    )
+    for field in planned.keys() & found.keys():
+        differs = planned[field] != found[field] and not field.startswith(IGNORED)
+        _require(
+            not differs,
+            run.folder / "config.json",
+            f"{field} is {found[field]}, and the sweep planned {planned[field]}",
+        )
+
+
+def _check_copies(group: Group) -> None:
+    """No run of an arm is a copy of another."""
+    for runs in group.planned.values():
+        seen: dict[Any, Result] = {}
+        for run in (run for run in runs if run.state == "finished"):
+            for what, key in (("seed", run.seed), ("history", json.dumps(run.rows("history.csv")))):
+                other = seen.setdefault((what, key), run)
+                _require(other is run, run.folder, f"it has the same {what} as {other.name}; a run counts once")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _require(holds: bool, path, what: str) -> None:
+    if not holds:
+        raise UserError(f"{path}: {what}")

@@ -7,7 +7,7 @@ from statistics import mean, median, stdev
 import numpy as np
 from scipy import integrate
 
-from zoo.reports import comparable, figures, judge, statistics, verdicts
+from zoo.reports import figures, judge, provenance, statistics, verdicts
 from zoo.reports.document import Figure, Heading, Paragraph, Table
 from zoo.reports.groups import ENDED, LOST, Group, Result, Results
 from zoo.reports.judge import Scale
@@ -51,7 +51,7 @@ def blocks(results: Results, found: Verdicts) -> Iterator[Heading | Paragraph | 
             errors = verdicts.image_errors(group.section, group.right, scale, images(group))
         what = f"test {group.score.title}"
         yield from verdicts.blocks(group.slug, group.title, group.section, decided, scale, errors, what)
-        times = comparable.same_machine([run for runs in group.runs.values() for run in runs])
+        times = provenance.same_machine([run for runs in group.runs.values() for run in runs])
         yield _table(group, times)
         yield Paragraph(_in_words(group, times, all(verdict.status == "void" for verdict in decided)))
         yield from _effort(group)
