@@ -1,4 +1,4 @@
-"""Writes docs/gallery.md, docs/results.md and their pictures, and the table of exports in docs/ship-it.md.
+"""Writes docs/gallery.md, docs/results.md and their pictures, and tables in docs/ship-it.md and docs/costs.md.
 
 Formulas and starts come from the table in docs/layers.md, references from the docstrings, costs and what can be
 exported from benchmarks/results, and results from the packed sweeps and searches in results: python -m docs.generate
@@ -72,7 +72,7 @@ MEASURED = {"adaptive": "adaptive silu"}  # under another name
 
 def text() -> str:
     """The page."""
-    measured = {backend: table("activations", backend) for backend in BACKENDS}
+    measured = {backend: table("every activation", backend) for backend in BACKENDS}
     parts = [
         "# Gallery",
         "<!-- Written by `python -m docs.generate`; edit that. -->",
@@ -86,7 +86,7 @@ def text() -> str:
     ]
     for layer, name, formula, start in rows():
         example = f"ka.{layer}({', '.join(f'{k}={v!r}' for k, v in EXAMPLES.get(name, {}).items())})"
-        costs = ", ".join(f"{backend} {cost(found, name)}" for backend, found in measured.items())
+        costs = ", ".join(f"{backend} {cost(backend, name)}" for backend in BACKENDS)
         parts += [
             f"## {layer}",
             f"* Formula: {formula}\n"
@@ -123,9 +123,12 @@ def reference(layer: type) -> str:
     return " ".join(next(match for match in found if match)[1].split())
 
 
-def cost(measured: dict[str, Any], name: str) -> str:
-    """`1.37 times`, as the library runs it."""
-    for row in measured["rows"]:
+def cost(backend: str, name: str) -> str:
+    """`1.37 times`, as the library runs it, by layer in float32."""
+    for row in table("every activation", backend)["rows"]:
+        if (row["activation"], row["granularity"], row["dtype"]) == (MEASURED.get(name, name), "layer", "float32"):
+            return f"{row['times_relu']:.2f} times"
+    for row in table("activations", backend)["rows"]:
         if row["activation"] == MEASURED.get(name, name) and row["way"] in ("fast", "keras"):
             return f"{row['times_relu']:.2f} times"
     return "not measured"
@@ -138,7 +141,7 @@ def how_measured(backend: str, measured: dict[str, Any]) -> str:
     return (
         f"* {backend}: `KERAS_BACKEND={backend} {environment['command']}`; {environment['processors']} processors, "
         f"{environment['platform']}; Keras {versions['keras']}, {package} {versions[package]}; "
-        f"{measured['dtype']} of shape {tuple(measured['shape'])}, {environment['data']}; "
+        f"shape {tuple(measured['shape'])}, {environment['data']}; "
         f"commit {environment['git_commit'][:7]}{' and later changes' if environment['git_changed_files'] else ''}"
     )
 
@@ -150,7 +153,21 @@ RUNTIMES = {
     "litert": "LiteRT",
     "torch": "`torch.export`",
 }
-EXPORTS = re.compile(r"(?<=<!-- python -m docs.generate -->\n)\|.*?\n(?=\n)", re.DOTALL)  # in docs/ship-it.md
+TABLE = re.compile(r"(?<=<!-- python -m docs.generate -->\n)\|.*?\n(?=\n)", re.DOTALL)  # in pages written by hand
+
+
+def costs() -> str:
+    """The median and the largest of all members' times over ReLU's, and how many miss their goal."""
+    lines = ["| times ReLU: median, largest | float32 | by channel | bfloat16 | by channel |", "|---|---|---|---|---|"]
+    for backend in BACKENDS:
+        cells = []
+        for dtype in ("float32", "bfloat16"):
+            for granularity in ("layer", "channel"):
+                rows = [row for row in table("every activation", backend)["rows"] if row["dtype"] == dtype]
+                times = [row["times_relu"] for row in rows if row["granularity"] == granularity]
+                cells.append(f"{np.median(times):.2f}, {max(times):.2f}")
+        lines.append(" | ".join([f"| {backend}", *cells]) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def exports() -> str:
@@ -289,8 +306,9 @@ def main() -> None:
     drawings = {layer: document.svg(picture(name)) for layer, name, *_ in rows()}
     (PICTURES / "gallery.svg").write_text(document.sheet(drawings), encoding="utf-8")
     (ROOT / "docs" / "gallery.md").write_text(text(), encoding="utf-8")
-    guide = ROOT / "docs" / "ship-it.md"
-    guide.write_text(EXPORTS.sub(lambda _: exports(), guide.read_text(encoding="utf-8")), encoding="utf-8")
+    for name, table in (("ship-it", exports()), ("costs", costs())):
+        guide = ROOT / "docs" / f"{name}.md"
+        guide.write_text(TABLE.sub(lambda _, table=table: table, guide.read_text(encoding="utf-8")), encoding="utf-8")
     (PICTURES / "learned.svg").write_text(learned(), encoding="utf-8")
     page, drawings = results()
     for name, drawing in drawings.items():

@@ -52,12 +52,14 @@ def test_a_run_records_no_absolute_path(tmp_path):
     assert main(["--resume", str(tmp_path / "after" / "run")]) == 0
 
 
-def test_a_run_leaves_its_folder(tmp_path, capsys):
+def test_a_run_leaves_its_folder(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(environment, "_features", lambda: {"avx2"})
     out = tmp_path / "run"
     assert main([QUICK, "--set", *SMALL, "training.dtype=mixed_bfloat16", "--out", str(out)]) == 0
     assert {path.name for path in out.iterdir()} == FILES
     printed = capsys.readouterr().out
     assert keras.backend.backend() in printed and "epoch 2/2" in printed and str(out) in printed
+    assert printed.count("mixed_bfloat16 is slow with") == (keras.backend.backend() == "torch")
 
     resolved = json.loads((out / "config.json").read_text())
     assert resolved["training"]["epochs"] == 2 and resolved["dataset"]["standardize"] == "channel"
@@ -246,6 +248,15 @@ def test_a_nan_loss_ends_the_run(tmp_path, capsys):
     assert first.startswith("NaN loss in epoch 1; diverged at step 2") and went["site"] in first
     assert second.startswith("try --set training.optimizer.learning_rate=")
     assert main(["--resume", str(out)]) == 3  # and stays so
+
+
+def test_no_dtype_is_called_slow_where_that_is_not_known(monkeypatch):
+    for features in (set(), {"avx2", "avx512_bf16"}):
+        monkeypatch.setattr(environment, "_features", lambda features=features: features)
+        assert environment.slow_dtype("torch", "mixed_bfloat16") == ""
+    monkeypatch.setattr(environment, "_features", lambda: {"avx2"})
+    monkeypatch.setattr(environment, "_device", lambda backend: "NVIDIA H100")
+    assert environment.slow_dtype("torch", "mixed_bfloat16") == environment.slow_dtype("torch", "float32") == ""
 
 
 def test_a_missing_package_is_one_line(monkeypatch, capsys):

@@ -96,6 +96,36 @@ def _number(path: str, name: str = "", unit: int = 1) -> float | None:
         return None
 
 
+# Dtypes that a backend has no fast way for on CPUs without any of some features, and what a step of AlexNet takes there
+# over one in float32 (benchmarks/networks.py --dtypes; AVX2 and AVX-512 by oneDNN's ONEDNN_MAX_CPU_ISA).
+SLOW = {
+    ("torch", "mixed_bfloat16"): ({"avx512_bf16", "amx_bf16", "bf16"}, "2 times with AVX-512, 15 times without"),
+    ("torch", "mixed_float16"): ({"avx512_fp16", "amx_fp16", "fphp"}, "16 times"),
+    ("tensorflow", "mixed_float16"): ({"avx512_fp16", "amx_fp16", "fphp"}, "3 times"),
+}
+
+
+def slow_dtype(backend: str, dtype: str) -> str:
+    """What a user should know of a dtype on this CPU; nothing of one that isn't known to be slow, and on a GPU."""
+    fast, times = SLOW.get((backend, dtype), (set(), ""))
+    features = _features()
+    if not times or not features or features & fast or _device(backend) != "cpu":
+        return ""
+    return (
+        f"{dtype} is slow with {backend} on this CPU: a step of AlexNet took {times} as long as in float32; "
+        "--set training.dtype=float32 is the way out"
+    )
+
+
+def _features() -> set[str]:
+    """The processor's features; none where nothing tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return set()
+    return {name for line in lines if line.startswith(("flags", "Features")) for name in line.partition(":")[2].split()}
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

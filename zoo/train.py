@@ -149,9 +149,11 @@ def _trainer(config: "Config", dataset: "Dataset") -> "Trainer":
 def _train(trainer, dataset, out: Path, environment: dict[str, Any], is_over, is_enough) -> list[dict]:
     """Trains the seeds that are left, each in its folder."""
     from zoo import card, files, folders
-    from zoo.environment import from_folder, recorded_path
+    from zoo.environment import from_folder, recorded_path, slow_dtype
     from zoo.training.trainer import summarize
 
+    if said := slow_dtype(environment["backend"], trainer.config.training.dtype):
+        print(said, flush=True)
     trainer.attach(dataset)
     seeds = trainer.config.training.seeds
     recorded = environment.get("own_code", [])
