@@ -38,6 +38,12 @@ from zoo.training import memory
 CONFIGS = Path(__file__).parents[1] / "configs"
 NETWORKS = ("lenet", "alexnet", "googlenet", "resnet50", "densenet")
 ACTIVATIONS = ("relu", "sigmoid", "asigmoid", "tanh", "atanh", "arelu", "method1", "method2", "swish", "pelu")
+SPECS = {
+    "relu": {"name": "relu"},
+    "method1": {"name": "method1"},
+    "method1 by channel": {"name": "method1", "granularity": "channel"},
+}
+DTYPES = ("float32", "mixed_bfloat16")
 
 
 class Candidate:
@@ -93,14 +99,6 @@ def measure(network: str, activations: list[str], arguments: argparse.Namespace)
         }
         for name, taken in times.items()
     ]
-
-
-SPECS = {
-    "relu": {"name": "relu"},
-    "method1": {"name": "method1"},
-    "method1 by channel": {"name": "method1", "granularity": "channel"},
-}
-DTYPES = ("float32", "mixed_bfloat16")
 
 
 def measure_dtypes(network: str, arguments: argparse.Namespace) -> list[dict]:

@@ -1,4 +1,5 @@
-"""Where a layer keeps the layers in it: attributes, lists, tuples and dicts; read, and set though it is built."""
+"""Where a layer keeps the layers in it: attributes, lists, tuples and dicts; read, and set though it is built. And what
+its own code does with its activations, seen in a symbolic call."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -23,6 +23,9 @@ from test_exact_copies import (
 
 import keras_adaptact as ka
 
+GRAPHS = 300  # `nox -s fuzz` has more
+EXPORT = {"tensorflow": "tf_saved_model", "torch": "torch"}.get(keras.config.backend())
+
 
 @pytest.mark.parametrize("make", [layers.LSTM, layers.GRU, layers.SimpleRNN, Gated], ids=lambda make: make.__name__)
 def test_an_activation_that_is_not_the_last_step_stays(make):
@@ -234,10 +237,6 @@ def test_torch_computes_parts_of_tensors_and_their_ends_by_other_instructions():
     if keras.config.backend() == "torch":
         assert [s.starts_equal for s in ka.plan_replacement(model, "elu", "pelu") if s.replaced] == [False]
         assert sorted(site.starts_equal for site in plan) == [False, False, True]
-
-
-GRAPHS = 300  # `nox -s fuzz` has more
-EXPORT = {"tensorflow": "tf_saved_model", "torch": "torch"}.get(keras.config.backend())
 
 
 @pytest.mark.filterwarnings("ignore")  # of converters, and of copies of models with methods of their own

@@ -20,6 +20,7 @@ FLOORS = {  # of a package, the highest first; "commands" are the modules that `
     "tuner": ("commands", "reports", "workers", "trials", "searches", "tools"),
     "zoo": ("commands", "comparisons", "reports", "sweeps", "runs", "training", "models", "data", "config", "tools"),
 }
+README = (ROOT / "README.md").read_text()
 
 
 def modules(root: Path) -> dict[str, Path]:
@@ -123,9 +124,6 @@ def test_a_class_of_the_experiment_has_a_name_of_its_own():
         if isinstance(node, ast.ClassDef)
     )
     assert {name for name, count in found.items() if count > 1} == {"Engine"}
-
-
-README = (ROOT / "README.md").read_text()
 
 
 def test_the_examples_run(tmp_path, monkeypatch):

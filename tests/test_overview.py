@@ -9,6 +9,7 @@ from keras import layers
 import keras_adaptact as ka
 
 X = np.random.default_rng(0).normal(size=(32, 5, 4)).astype("float32")
+TRIPLES = np.random.default_rng(0).normal(size=(64, 3)).astype("float32")
 
 
 class Nested(keras.Model):
@@ -111,9 +112,6 @@ def test_summary_of_networks():
     found = ka.summary(model)
     assert [site.function for site in found].count("AReLU") == 2
     assert {site.nearest for site in found if site.granularity} == {"relu"}
-
-
-TRIPLES = np.random.default_rng(0).normal(size=(64, 3)).astype("float32")
 
 
 def two_sites(**more) -> keras.Model:

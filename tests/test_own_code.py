@@ -54,6 +54,7 @@ def raises(activation):
     raise ZeroDivisionError("by me")
 """
 SETTINGS = {"epochs": 2, "batch_size": 10, "optimizer": {"name": "adam", "learning_rate": 0.01}}
+OWN = Path(__file__).parents[1] / "examples" / "own"
 
 
 @pytest.fixture
@@ -164,9 +165,6 @@ def test_a_users_own_error_comes_with_its_traceback(place, tmp_path, capsys):
     assert said[0].startswith("error: ") and "my_nets.py:raises: raised ZeroDivisionError: by me" in said[0]
     assert said[-1] == "ZeroDivisionError: by me" and any("my_nets.py" in line for line in said[1:])
     assert not any("owncode.py" in line for line in said[1:]) and not out.exists()
-
-
-OWN = Path(__file__).parents[1] / "examples" / "own"
 
 
 @pytest.mark.parametrize("example", ["diabetes", "circles"])

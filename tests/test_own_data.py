@@ -22,6 +22,7 @@ GOOD = {
     "x_test": RNG.normal(size=(9, 4)),
     "y_test": np.arange(9) % 3,
 }
+OWN = Path(__file__).parents[1] / "examples" / "own"
 
 
 def settings(tmp_path, **dataset):
@@ -200,9 +201,6 @@ def test_samples_to_predict(name, content, words, tmp_path):
     with pytest.raises(UserError) as caught:
         pictures.read_samples(path, Form((2,), "float32"))
     assert words in str(caught.value)
-
-
-OWN = Path(__file__).parents[1] / "examples" / "own"
 
 
 @pytest.fixture

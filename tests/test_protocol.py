@@ -22,6 +22,11 @@ from keras_adaptact.storage import ParameterStorage
 
 Z = np.linspace(-3, 3, 7)
 LAYERS = [v for v in vars(ka).values() if isinstance(v, type) and issubclass(v, ka.TrainableActivation)]
+BACKEND = keras.config.backend()
+# One by one on torch, which compiles nothing; else all of Keras's at once.
+MODULES = ["keras_private.py" if BACKEND == "torch" else "+keras_private.py", f"{BACKEND}_private.py"]
+# An optimizer around others replaces their methods that take steps, as a subclass of them would.
+ALLOWED = {"optimizers.py": {"_apply_weight_decay", "_parallel_update_step", "_u_product"}}
 
 
 def made(case) -> ka.TrainableActivation:
@@ -203,13 +208,6 @@ def test_a_formula_documents_its_arguments(name):
         assert {argument for line in lines for argument in line.split(", ")} >= set(
             inspect.signature(function).parameters
         )
-
-
-BACKEND = keras.config.backend()
-# One by one on torch, which compiles nothing; else all of Keras's at once.
-MODULES = ["keras_private.py" if BACKEND == "torch" else "+keras_private.py", f"{BACKEND}_private.py"]
-# An optimizer around others replaces their methods that take steps, as a subclass of them would.
-ALLOWED = {"optimizers.py": {"_apply_weight_decay", "_parallel_update_step", "_u_product"}}
 
 
 def test_without_a_private_name_the_library_is_imported_and_trains():

@@ -21,6 +21,13 @@ SETTINGS = (
     "XLA_FLAGS",
     "CC",
 )  # variables that they depend on
+# Dtypes that a backend has no fast way for on CPUs without any of some features, and what a step of AlexNet takes there
+# over one in float32 (benchmarks/networks.py --dtypes; AVX2 and AVX-512 by oneDNN's ONEDNN_MAX_CPU_ISA).
+SLOW = {
+    ("torch", "mixed_bfloat16"): ({"avx512_bf16", "amx_bf16", "bf16"}, "2 times with AVX-512, 15 times without"),
+    ("torch", "mixed_float16"): ({"avx512_fp16", "amx_fp16", "fphp"}, "16 times"),
+    ("tensorflow", "mixed_float16"): ({"avx512_fp16", "amx_fp16", "fphp"}, "3 times"),
+}
 
 
 def describe_environment(provenance: str, argv: Sequence[str] | None) -> dict[str, Any]:
@@ -94,15 +101,6 @@ def _number(path: str, name: str = "", unit: int = 1) -> float | None:
         return float(text[text.index(name) + len(name) :].split()[0]) * unit
     except (OSError, ValueError, IndexError):  # another system, no container, or one without a limit
         return None
-
-
-# Dtypes that a backend has no fast way for on CPUs without any of some features, and what a step of AlexNet takes there
-# over one in float32 (benchmarks/networks.py --dtypes; AVX2 and AVX-512 by oneDNN's ONEDNN_MAX_CPU_ISA).
-SLOW = {
-    ("torch", "mixed_bfloat16"): ({"avx512_bf16", "amx_bf16", "bf16"}, "2 times with AVX-512, 15 times without"),
-    ("torch", "mixed_float16"): ({"avx512_fp16", "amx_fp16", "fphp"}, "16 times"),
-    ("tensorflow", "mixed_float16"): ({"avx512_fp16", "amx_fp16", "fphp"}, "3 times"),
-}
 
 
 def slow_dtype(backend: str, dtype: str) -> str:

@@ -22,6 +22,13 @@ from zoo.training.trainer import Trainer
 
 Z = np.random.default_rng(0).normal(0, 2, (4, 5, 6, 3)).astype("float32")
 UPSTREAM = np.random.default_rng(1).normal(size=Z.shape).astype("float32")
+SMALL = {
+    "lenet": {},
+    "alexnet": {"widths": [32, 16]},
+    "googlenet": {"width": 0.125},
+    "resnet50": {"width": 8, "blocks": [1, 1, 1, 1]},
+    "densenet": {"blocks": [1, 1, 1, 1], "growth": 8},
+}
 
 
 def model() -> keras.Model:
@@ -68,15 +75,6 @@ def activations(action: str, folder: Path, *out: str) -> None:
     fresh = model()
     fresh.load_weights(folder / "model.weights.h5")
     np.savez(out[0], **found, **values(fresh, "_of_weights"))
-
-
-SMALL = {
-    "lenet": {},
-    "alexnet": {"widths": [32, 16]},
-    "googlenet": {"width": 0.125},
-    "resnet50": {"width": 8, "blocks": [1, 1, 1, 1]},
-    "densenet": {"blocks": [1, 1, 1, 1], "growth": 8},
-}
 
 
 def trainer(network: str, structure: dict) -> Trainer:

@@ -30,6 +30,7 @@ OTHERS = ("search", "base", "best", "journal", "ended")  # names of files in the
 TrialName = Annotated[str, StringConstraints(pattern=f"^{TRIAL}$")]
 Value = str | bool | int | FiniteFloat
 T = TypeVar("T")
+Status = Literal["finished", "stopped", "diverged", "failed"]
 
 
 class BadName(UserError):
@@ -116,9 +117,6 @@ def worker_name(name: str) -> str:
             f"with a letter or digit, and isn't one of {', '.join(OTHERS)}. Received: {str(name)[:80]!r}"
         )
     return name
-
-
-Status = Literal["finished", "stopped", "diverged", "failed"]
 
 
 def _finite(value: Any) -> Any:

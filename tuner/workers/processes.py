@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DEATHS_IN_A_ROW = 3  # of a worker without ending a trial; then it isn't restarted
 GAVE_UP = 5  # exit status of a worker that gives up; its log says why
+STOPPED = (4, 130, -signal.SIGINT)  # exit statuses of a run that can be resumed
 
 
 class Workers:
@@ -146,9 +147,6 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-STOPPED = (4, 130, -signal.SIGINT)  # exit statuses of a run that can be resumed
 
 
 class Printer:

@@ -24,6 +24,7 @@ from zoo.errors import DataError, UserError
 
 NETWORK, ARRAYS = "network.py", "data.npz"
 Network = str | Path | Mapping[str, Any] | Callable[..., Any]
+ADVICE = 'write it into a file, and give "my_nets.py:{name}" in its place'
 
 
 class Inputs(NamedTuple):
@@ -119,9 +120,6 @@ def _write_arrays(data: Mapping[str, Any], settings: Any, path: Path) -> None:
     own.read("data", data, settings)
     arrays: dict[str, Any] = {name: np.asarray(data[name]) for name in own.NAMES if name in data}
     files.write_whole(path, lambda unfinished: np.savez(unfinished, **arrays))
-
-
-ADVICE = 'write it into a file, and give "my_nets.py:{name}" in its place'
 
 
 def code_of(function: Callable[..., Any]) -> str | None:

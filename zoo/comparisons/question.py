@@ -21,6 +21,7 @@ STEP = 10**0.5  # between two rates
 ADAPTIVE = ("prelu", "swish", "method1")  # compared by default, beside the adaptive twin of the first
 Spec = dict[str, Any] | list[dict[str, Any]]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Tried = Mapping[str, Mapping[str, Sequence[float]]]  # scores of runs that finished, by activation and rate
 
 
 class Question(Strict):
@@ -203,9 +204,6 @@ def _of_word(word: str) -> tuple[str, Spec]:
         return label, json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{word[:80]!r}: not valid JSON: {error}") from None
-
-
-Tried = Mapping[str, Mapping[str, Sequence[float]]]  # scores of runs that finished, by activation and rate
 
 
 def choose(tried: Tried) -> dict[str, str]:

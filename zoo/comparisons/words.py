@@ -9,6 +9,8 @@ from zoo.reports.statistics import Ratio
 from zoo.training.progress import duration
 
 JUDGED = ("above", "below", "open")
+TIMES = (1, 2, 4)  # the seeds
+MOST = 10_000
 
 
 def sentence(verdicts: Sequence[Verdict], score: Score, seeds: int, times: Mapping[str, Ratio]) -> str:
@@ -68,10 +70,6 @@ def _none(verdicts: Sequence[Verdict], score: Score, seeds: int, baseline: str, 
     names = [verdict.comparison.arm for verdict in verdicts]
     shows = f"{names[0]} shows" if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} show"
     return f"{shows} no difference that {seeds} seeds could see (80 % of those of {enough})"
-
-
-TIMES = (1, 2, 4)  # the seeds
-MOST = 10_000
 
 
 def more_seeds(

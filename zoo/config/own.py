@@ -16,6 +16,7 @@ Width = Annotated[int, Field(ge=1, le=16384)]
 Few = Annotated[int, Field(ge=1, le=256)]
 Positive = Annotated[float, Field(gt=0, le=3e38)]  # float32's largest
 NotNegative = Annotated[float, Field(ge=0, le=3e38)]
+PLACES = {"dataset": ("file", "folder", "load"), "model": ("build", "kerashub")}
 
 
 class Strict(BaseModel):
@@ -213,9 +214,6 @@ AnyData = Annotated[
     | Annotated[Loaded, Tag("by load")],
     Discriminator(lambda value: field_of(DATA, value) or "by name"),
 ]
-
-
-PLACES = {"dataset": ("file", "folder", "load"), "model": ("build", "kerashub")}
 
 
 def absolute(content: dict[str, Any], folder: Path) -> dict[str, Any]:

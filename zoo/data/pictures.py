@@ -18,6 +18,7 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 MODES = {"grayscale": "L", "rgb": "RGB", "rgba": "RGBA"}
 SIZE = (256, 256)  # Keras's, where pictures differ in size
 SPLITS = ("train", "validation", "test")
+ARRAYS = (".npy", ".npz", ".csv")
 
 
 def load(folder: Path, size: Sequence[int] | None, color_mode: str) -> dict[str, Any]:
@@ -109,9 +110,6 @@ def _pictures(folder: Path) -> Iterator[Path]:
     for path in folder.rglob("*"):
         if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."):
             yield path
-
-
-ARRAYS = (".npy", ".npz", ".csv")
 
 
 def read_samples(path: Path, form: Form) -> np.ndarray:

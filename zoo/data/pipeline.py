@@ -16,6 +16,7 @@ from zoo.data import datasets
 from zoo.data.splits import PICTURES, Form
 
 PAD = 4  # pixels that a crop shifts by at most
+CHUNK = 500  # images held as float64 at a time
 
 
 class Plan(NamedTuple):
@@ -152,9 +153,6 @@ def _within(index, size: int):
 def fast_format() -> str:
     """The image data format in which this backend's convolutions are fast."""
     return "channels_first" if keras.config.backend() == "torch" else "channels_last"
-
-
-CHUNK = 500  # images held as float64 at a time
 
 
 def standardize(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 CHUNK = 500  # samples that are looked at together
+Targets = dict[str, np.ndarray]
 
 
 class Rows:
@@ -99,9 +100,6 @@ def chunks(samples) -> Iterator[tuple[slice, np.ndarray]]:
     for start in range(0, len(samples), CHUNK):
         where = slice(start, start + CHUNK)
         yield where, samples[where]
-
-
-Targets = dict[str, np.ndarray]
 
 
 def as_array(where: str, given: Any) -> np.ndarray:

@@ -12,6 +12,8 @@ from zoo.reports.groups import BASELINE, Group, Result, Results
 from zoo.reports.sound import area, has_penalty, loss_column, loss_name, stacked
 
 BAND = "mean over seeds, and a band from the lowest to the highest; a cross is where a run that diverged ended"
+SITES = 9  # drawn at most
+SYMBOLS = dict(zip(("tanh", "sigmoid", "relu"), "XYZ", strict=True))
 
 
 def figure3(results: Results, output: str) -> Iterator[Figure]:
@@ -73,10 +75,6 @@ def lost_by_epoch(
             if curves:
                 found.setdefault(group.title, {})[name] = curves
     return found
-
-
-SITES = 9  # drawn at most
-SYMBOLS = dict(zip(("tanh", "sigmoid", "relu"), "XYZ", strict=True))
 
 
 def classical() -> Iterator[Figure]:

@@ -20,6 +20,14 @@ from zoo.reports.groups import ENDED, Group, Result, Results
 from zoo.sweeps.grid import SHORT
 
 UNKNOWN = "not recorded"
+IGNORED = (
+    "$schema",
+    "notes",
+    "metrics.tensorboard",
+    "training.checkpoint_minutes",
+)  # fields without influence on results
+ORIGIN = {"model", "base", "sweep"}  # labels that aren't fields
+SHARES = ("accuracy", "precision_macro", "precision_weighted")
 
 
 def states(results: Results) -> str:
@@ -118,16 +126,6 @@ RECORDED: dict[str, Callable[[Result], Any]] = {
     ),
     "images": _images,
 }
-
-
-IGNORED = (
-    "$schema",
-    "notes",
-    "metrics.tensorboard",
-    "training.checkpoint_minutes",
-)  # fields without influence on results
-ORIGIN = {"model", "base", "sweep"}  # labels that aren't fields
-SHARES = ("accuracy", "precision_macro", "precision_weighted")
 
 
 def check(results: Results, mixed: bool) -> list[str]:

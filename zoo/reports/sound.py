@@ -1,4 +1,5 @@
-"""The sound measure: accuracy and cost of each activation over seeds, and the verdicts on differences."""
+"""The sound measure: accuracy and cost of each activation over seeds, the verdicts on differences, and all
+networks of a sweep together: the measures of Agarwal et al. (2021) and the ranks of Demsar (2006)."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,13 @@ COSTS = (
 OUTPUT = "sound"
 
 Verdicts = Mapping[str, Sequence[judge.Verdict]]
+TOGETHER = (
+    "Over the {count} networks that aren't void ({names}), of the activations whose runs all finished on each: the "
+    "interquartile mean of test accuracy, the probability that a run is better than one of the baseline on the same "
+    "network, both with a 95 % interval by a bootstrap of the seeds of each network, and the mean rank, 1 the best. "
+    "They describe these networks; what holds of others so few can't say."
+)
+HEADER = ("activation", "interquartile mean, %", "better than the baseline", "mean rank")
 
 
 def sections(results: Results) -> dict[str, judge.Section]:
@@ -243,15 +251,6 @@ def _effort(group: Group) -> Iterator[Table | Figure | Paragraph]:
     )
     caption = f"{group.title}: {what} against {axis}. A dot is a seed, a cross a run that did not finish, at a guess."
     yield Figure(f"rates-{group.slug}", caption, drawing)
-
-
-TOGETHER = (
-    "Over the {count} networks that aren't void ({names}), of the activations whose runs all finished on each: the "
-    "interquartile mean of test accuracy, the probability that a run is better than one of the baseline on the same "
-    "network, both with a 95 % interval by a bootstrap of the seeds of each network, and the mean rank, 1 the best. "
-    "They describe these networks; what holds of others so few can't say."
-)
-HEADER = ("activation", "interquartile mean, %", "better than the baseline", "mean rank")
 
 
 def all_networks(results: Results, found: Verdicts) -> Iterator[Paragraph | Table]:

@@ -1,4 +1,4 @@
-"""Tables 1, 2, 4 and 5 of the report, and the noise of its measure."""
+"""Tables 1 to 5 of the report, with its values beside ours; and the noise of its measure."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -22,6 +22,7 @@ MEASURE = (
     "above what a network does on all test images."
 )
 IN_BRACKETS = "In brackets what the report says."
+BATCHES = 2_000
 
 
 def _reference() -> dict[str, Any]:
@@ -111,9 +112,6 @@ def weights(results: Results, output: str) -> Iterator[Table]:
                 rows.append([f"{name} {symbol}{fixed}", *(_beside(*pair, 3) for pair in zip(own, theirs, strict=True))])
         caption = f"{group.title}, after the last epoch: X of tanh, Y of sigmoid, Z of ReLU. {IN_BRACKETS}"
         yield Table(f"{output}-{group.slug}" if i else output, caption, ["weight", *sites], rows)
-
-
-BATCHES = 2_000
 
 
 def is_taken(results: Results) -> bool:

@@ -10,6 +10,8 @@ from sklearn.metrics import accuracy_score, precision_score
 
 from zoo.data.splits import Form
 
+CROSS_ENTROPY = "cross_entropy"  # of the training batches: the loss without penalty and label smoothing
+
 
 def sound(logits: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], prefix: str) -> dict:
     """Loss, accuracy and precisions over a whole split.
@@ -79,9 +81,6 @@ def report(logits: np.ndarray, labels: np.ndarray) -> float:
     with the report's tables.
     """
     return float(precision_score(labels, logits.argmax(axis=1), average="weighted", zero_division=0))
-
-
-CROSS_ENTROPY = "cross_entropy"  # of the training batches: the loss without penalty and label smoothing
 
 
 class Classification:

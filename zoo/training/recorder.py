@@ -1,4 +1,4 @@
-"""What a run records after each epoch."""
+"""What a run records after each epoch, for TensorBoard too."""
 
 import math
 import statistics
