@@ -5,10 +5,11 @@
     python benchmarks/stability_report.py benchmarks/results/stability-tensorflow.csv --out docs/pictures/stability.svg
 
 A cell is one short training: network, data, optimizer, activation, granularity, training, rate and seed. It has
-trained where its loss is finite and below that of chance, and its test accuracy well above chance. For a plain
-function rates go up or down in factors of 2 until they bracket its limit, the largest rate at which every seed trains;
-an adaptive one gets a ladder of rates around its counterpart's limit. Cells stand in one file, a line each; the same
-command runs what is missing, most telling cells first.
+trained where its loss is finite and below that of chance, and its test accuracy well above chance (with batch norm by
+the statistics of the test images, as its moving averages lag behind activations that move at a constant high rate).
+For a plain function rates go up or down in factors of 2 until they bracket its limit, the largest rate at which every
+seed trains; an adaptive one gets a ladder of rates around its counterpart's limit. Cells stand in one file, a line
+each; the same command runs what is missing, most telling cells first.
 """
 
 import argparse
@@ -302,7 +303,7 @@ class Group:
         loss = fitted.history["loss"][-1]
         accuracy = 0.0
         if np.isfinite(loss):
-            logits = keras.ops.convert_to_numpy(self.model(tx, training=False))
+            logits = keras.ops.convert_to_numpy(self.model(tx, training=True))
             accuracy = float(np.mean(np.argmax(logits, -1) == ty)) if np.all(np.isfinite(logits)) else 0.0
         return Outcome(accuracy, loss, *self.motion(before), time.perf_counter() - began)
 
