@@ -184,6 +184,13 @@ static inline float softplus_of(float x) {
   return (x < 0.0f ? 0.0f : x) + twice_artanh(e / (2.0f + e));
 }
 
+/* The logistic function, by the same exponential. */
+static inline float softplus_slope_of(float x) {
+  const float e = exp_of(-fabsf(x));
+  const float above = 1.0f / (1.0f + e);
+  return x < 0.0f ? e * above : above;
+}
+
 /* x P(x^2) / Q(x^2) up to 1: 9e-10. */
 static inline float arctan_of(float x) {
   const int large = fabsf(x) > 1.0f;

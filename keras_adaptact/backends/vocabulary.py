@@ -31,7 +31,7 @@ def _operation(op: str, inputs: int = 1) -> Callable:
 
 _add, _subtract = _operation("add", 2), _operation("subtract", 2)
 _multiply, _divide = _operation("multiply", 2), _operation("divide", 2)
-_exp, _expm1, _sigmoid, _tanh = map(_operation, ("exp", "expm1", "sigmoid", "tanh"))
+_exp, _expm1, _sigmoid = map(_operation, ("exp", "expm1", "sigmoid"))
 _softplus, _erf, _sqrt, _absolute = map(_operation, ("softplus", "erf", "sqrt", "absolute"))
 _reciprocal = _operation("reciprocal")
 _sin, _cos, _hold = map(_operation, ("sin", "cos", "stop_gradient"))
@@ -39,6 +39,19 @@ _select = _operation("select", 3)
 _greater, _at_least = _operation("greater", 2), _operation("greater_equal", 2)
 _less, _at_most = _operation("less", 2), _operation("less_equal", 2)
 _equal, _differ = _operation("equal", 2), _operation("not_equal", 2)
+
+
+def _tanh_of(z):
+    """tanh; of a softplus, ``tanh(log(1 + e)) = n / (n + 2)`` with ``n = e (e + 2)``, which is 1 from e**20 on"""
+    if not (isinstance(z, Node) and z.op == "softplus"):
+        return _operation("tanh")(z)
+    (x,) = z.inputs
+    e = _exp(_select(_greater(x, 20), 20, x))
+    n = e * (e + 2)
+    return n * _reciprocal(n + 2)
+
+
+_tanh = np.frompyfunc(_tanh_of, 1, 1)
 
 
 def _relu(z, slope=0.0, largest=None):
@@ -56,13 +69,6 @@ def _gelu(z, approximate):
     if approximate:
         return 0.5 * z * (1 + _tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * (z * z * z))))
     return 0.5 * z * (1 + _erf(z * math.sqrt(0.5)))
-
-
-def _mish(z):
-    """``z tanh(softplus(z))``, where ``tanh(log(1 + e)) = n / (n + 2)`` with ``n = e (e + 2)``, 1 from z = 20 on"""
-    e = _exp(_select(_greater(z, 20), 20, z))
-    n = e * (e + 2)
-    return z * (n * _reciprocal(n + 2))
 
 
 def _hard_sigmoid(z):
@@ -132,7 +138,7 @@ ELEMENTWISE: dict[str, Callable] = {
     "HardSilu": lambda z: z * _hard_sigmoid(z),
     "HardTanh": lambda z: _select(_at_most(z, -1), -1, _select(_at_least(z, 1), 1, z)),
     "LogSigmoid": lambda z: -_softplus(-z),
-    "Mish": _mish,
+    "Mish": lambda z: z * _tanh(_softplus(z)),
     "Softplus": _softplus,
     "Softsign": lambda z: z / (1 + _absolute(z)),
     "SparsePlus": _sparse_plus,
