@@ -105,9 +105,11 @@ def _number(path: str, name: str = "", unit: int = 1) -> float | None:
 
 def slow_dtype(backend: str, dtype: str) -> str:
     """What a user should know of a dtype on this CPU; nothing of one that isn't known to be slow, and on a GPU."""
-    fast, times = SLOW.get((backend, dtype), (set(), ""))
+    if (backend, dtype) not in SLOW:
+        return ""
+    fast, times = SLOW[backend, dtype]
     features = _features()
-    if not times or not features or features & fast or _device(backend) != "cpu":
+    if not features or features & fast or _device(backend) != "cpu":
         return ""
     return (
         f"{dtype} is slow with {backend} on this CPU: a step of AlexNet took {times} as long as in float32; "
@@ -117,19 +119,20 @@ def slow_dtype(backend: str, dtype: str) -> str:
 
 def _features() -> set[str]:
     """The processor's features; none where nothing tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return set()
-    return {name for line in lines if line.startswith(("flags", "Features")) for name in line.partition(":")[2].split()}
+    return {name for said in _cpuinfo("flags", "Features") for name in said.split()}
 
 
 def _processor() -> str:
+    return next(iter(_cpuinfo("model name")), "") or platform.processor() or platform.machine()
+
+
+def _cpuinfo(*names: str) -> list[str]:
+    """What Linux says of each processor under some names; nothing elsewhere."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):  # not Linux, or an unnamed processor
-        return platform.processor() or platform.machine()
+    except OSError:
+        return []
+    return [line.partition(":")[2].strip() for line in lines if line.startswith(names)]
 
 
 def _compiler() -> str | None:
