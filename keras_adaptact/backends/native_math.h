@@ -77,64 +77,62 @@ static inline Element stored(float x) {
 #endif
 #endif
 
-/* 2^n, written into the bits of a float from 23 on. */
-static inline float power_of_two(float n) { return of_bits((uint32_t)((int32_t)n + 127) << 23); }
-
 static inline float maximum_of(float a, float b) { return (a > b) | (a != a) ? a : b; }
 static inline float minimum_of(float a, float b) { return (a < b) | (a != a) ? a : b; }
 
-/* exp(r) - 1 for |r| <= ln(2) / 2: 2e-9. */
-static inline float expm1_near_zero(float r) {
-  float p = 0.00138436441f;
-  p = p * r + 0.00837416338f;
-  p = p * r + 0.0416680026f;
-  p = p * r + 0.166664312f;
-  p = p * r + 0.499999942f;
-  p = p * r + 1.00000003f;
+/* 2 (exp(r) - 1) for |r| <= ln(2) / 2: 2e-9. */
+static inline float twice_expm1_near_zero(float r) {
+  float p = 0.00276872882f;
+  p = p * r + 0.0167483267f;
+  p = p * r + 0.0833360053f;
+  p = p * r + 0.333328623f;
+  p = p * r + 0.999999884f;
+  p = p * r + 2.00000005f;
   return p * r;
 }
 
-/* x = n ln(2) + r */
-#define SPLIT(x, n, r)                    \
-  x = x < -87.0f ? -87.0f : x;            \
-  x = x > 89.0f ? 89.0f : x;              \
-  const float n = rintf(x * 1.44269504f); \
+/* x = n ln(2) + r and half = 2^(n-1), from -87 on. A number that large has no fraction: adding it rounds, and the lower
+   bits of the sum are the exponent of half. From 89 on n is 128, and r whatever remains. */
+#define ROUNDER 12583038.0f /* 1.5 * 2^23 + 126 */
+#define SPLIT(x, half, r)                                                           \
+  const int32_t sum = (int32_t)bits_of(x * 1.44269504f + ROUNDER);                  \
+  const uint32_t exponent = (uint32_t)(sum > 0x4b4000fe ? 0x4b4000fe : sum);        \
+  const float half = of_bits(exponent << 23), n = of_bits(exponent) - ROUNDER;      \
   const float r = (x - n * LN2_HIGH) - n * LN2_LOW
 
 static inline float exp_of(float x) {
-  SPLIT(x, n, r);
-  return (expm1_near_zero(r) + 1.0f) * power_of_two(n - 1.0f) * 2.0f; /* 2^128 alone is infinite */
+  SPLIT(x, half, r);
+  const float value = (twice_expm1_near_zero(r) + 2.0f) * half;
+  return x < -87.0f ? 0.0f : value;
 }
 
 static inline float expm1_of(float x) {
-  SPLIT(x, n, r);
-  const float half = power_of_two(n - 1.0f);
-  return (expm1_near_zero(r) * half + (half - 0.5f)) * 2.0f;
+  SPLIT(x, half, r);
+  const float value = (twice_expm1_near_zero(r) * half + (half - 0.5f)) + (half - 0.5f); /* 2^128 alone is infinite */
+  return x < -87.0f ? -1.0f : value;
 }
 
 static inline float sigmoid_of(float x) { return 1.0f / (1.0f + exp_of(-x)); }
 
-/* x P(x^2) / Q(x^2) up to 7.9, where tanh has reached 1 - 3e-7: 6e-9. From 9 on it is 1 to the bit, as its slope
-   1 - tanh^2 is 0 there, however large x. */
+/* x P(x^2) / Q(x^2) up to 9: 2e-8. From there on it is 1 to the bit, as its slope 1 - tanh^2 is 0 there. */
 static inline float tanh_of(float x) {
-  const float near = x < -7.9f ? -7.9f : x > 7.9f ? 7.9f : x;
-  const float square = near * near;
-  float p = 1.54279764e-08f, q = 8.59878306e-07f;
-  p = p * square + 2.20232525e-05f;
-  p = p * square + 0.00357899265f;
-  p = p * square + 0.134506212f;
-  p = p * square + 0.999999994f;
-  q = q * square + 0.000342365145f;
-  q = q * square + 0.0261922405f;
-  q = q * square + 0.467839492f;
+  const float square = x * x;
+  float p = 1.33546624e-08f, q = 7.7765586e-07f;
+  p = p * square + 2.06090826e-05f;
+  p = p * square + 0.00349558812f;
+  p = p * square + 0.133810256f;
+  p = p * square + 0.999999979f;
+  q = q * square + 0.000328563482f;
+  q = q * square + 0.0258769821f;
+  q = q * square + 0.467143412f;
   q = q * square + 1.0f;
-  return fabsf(x) >= 9.0f ? copysignf(1.0f, x) : near * p / q;
+  const float value = x * p / q;
+  return fabsf(x) >= 9.0f ? copysignf(1.0f, x) : value;
 }
 
 /* x P(x^2) / Q(x^2) up to 3.92, where erf has reached 1 - 3e-8: 2e-8. */
 static inline float erf_of(float x) {
-  const float near = x < -3.92f ? -3.92f : x > 3.92f ? 3.92f : x;
-  const float square = near * near;
+  const float square = x * x;
   float p = 2.05008652e-06f, q = 3.80917565e-05f;
   p = p * square + 0.000284883662f;
   p = p * square + 0.00376564479f;
@@ -146,7 +144,8 @@ static inline float erf_of(float x) {
   q = q * square + 0.114109368f;
   q = q * square + 0.502076616f;
   q = q * square + 1.0f;
-  return fabsf(x) >= 3.92f ? copysignf(1.0f, x) : near * p / q;
+  const float value = x * p / q;
+  return fabsf(x) >= 3.92f ? copysignf(1.0f, x) : value;
 }
 
 /* 2 artanh(s) = log((1 + s) / (1 - s)) for |s| <= 1/3: 4e-9. */
