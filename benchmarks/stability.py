@@ -1,23 +1,25 @@
 """The largest learning rate at which each activation trains, beside its plain counterpart's.
 
-    KERAS_BACKEND=tensorflow python benchmarks/stability.py --out benchmarks/results/stability-tensorflow.csv
+    KERAS_BACKEND=tensorflow python benchmarks/stability.py --out benchmarks/results/stability.csv.gz
     KERAS_BACKEND=tensorflow python benchmarks/stability.py --part 1 --out ...     # one network of six
-    python benchmarks/stability_report.py benchmarks/results/stability-tensorflow.csv --out docs/pictures/stability.svg
+    python benchmarks/stability_report.py benchmarks/results/stability.csv.gz --out docs/pictures/stability.svg
 
-A cell is one short training: network, data, optimizer, activation, granularity, training, rate and seed. It has
-trained where its loss is finite and below that of chance, and its test accuracy well above chance (with batch norm by
-the statistics of the test images, as its moving averages lag behind activations that move at a constant high rate).
+A cell is one short training: backend, network, data, optimizer, activation, granularity, training, rate and seed. It
+has trained where its loss is finite and below that of chance, and its test accuracy well above chance (with batch norm
+by the statistics of the test images, as its moving averages lag behind activations that move at a constant high rate).
 For a plain function rates go up or down in factors of 2 until they bracket its limit, the largest rate at which every
-seed trains; an adaptive one gets a ladder of rates around its counterpart's limit. Cells stand in one file, a line
-each; the same command runs what is missing, most telling cells first.
+seed trains; an adaptive one gets a ladder of rates around its counterpart's limit, with `--above 0` none above it,
+which costs a third and tells whether its limit is lower. Cells stand in one file, a line each; the same command runs
+what is missing, most telling cells first.
 """
 
 import argparse
 import csv
+import gzip
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -25,8 +27,9 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
-os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
-os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
+if __name__ == "__main__":
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 from zoo import backend
 
@@ -52,6 +55,7 @@ LOWEST = 6  # steps below the first rate, where the search for a plain limit end
 class Cell(NamedTuple):
     """One training; the rate is 2**step."""
 
+    backend: str
     network: str
     data: str
     optimizer: str
@@ -110,20 +114,30 @@ class Cells:
     def __init__(self, path: Path):
         self.path = path
         self.found: dict[Cell, Outcome] = {}
+        self.steps: dict[Cell, set[int]] = {}  # that were tried, whatever the seed, of each group
+        self.open = gzip.open if path.suffix == ".gz" else open
         if path.exists():
-            for row in csv.reader(path.read_text(encoding="utf-8").splitlines()[1:]):
+            with self.open(path, "rt", encoding="utf-8") as file:
+                rows = list(csv.reader(file))[1:]
+            for row in rows:
                 if len(row) == len(Cell._fields) + len(Outcome._fields):  # not one that was cut off
-                    names, step, seed, *values = row[:6], row[6], row[7], *row[8:]
-                    self.found[Cell(*names, int(step), int(seed))] = Outcome(*map(float, values))
+                    names, step, seed, *values = row[:7], row[7], row[8], *row[9:]
+                    self.keep(Cell(*names, int(step), int(seed)), Outcome(*map(float, values)))
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(",".join((*Cell._fields, *Outcome._fields)) + "\n", encoding="utf-8")
+            self.write((*Cell._fields, *Outcome._fields))
+
+    def keep(self, cell: Cell, outcome: Outcome) -> None:
+        self.found[cell] = outcome
+        self.steps.setdefault(cell._replace(step=0, seed=0), set()).add(cell.step)
 
     def add(self, cell: Cell, outcome: Outcome) -> None:
-        self.found[cell] = outcome
-        line = ",".join([*map(str, cell), *(f"{value:.4g}" for value in outcome)])
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        self.keep(cell, outcome)
+        self.write([*map(str, cell), *(f"{value:.4g}" for value in outcome)])
+
+    def write(self, row: Iterable[str]) -> None:
+        with self.open(self.path, "at", encoding="utf-8") as file:
+            file.write(",".join(row) + "\n")
 
     def passes(self, cell: Cell, seeds: tuple[int, ...] = SEEDS) -> bool | None:
         """Whether all seeds trained; None while that isn't known."""
@@ -133,8 +147,7 @@ class Cells:
         return None if any(outcome is None for _, outcome in outcomes) else True
 
     def tried(self, cell: Cell) -> set[int]:
-        """The steps that were tried, whatever the seed."""
-        return {c.step for c in self.found if c._replace(step=0, seed=0) == cell._replace(step=0, seed=0)}
+        return self.steps.get(cell._replace(step=0, seed=0), set())
 
     def limit(self, cell: Cell, seeds: tuple[int, ...] = SEEDS) -> int | None:
         """The largest step at which all seeds trained, of those that were tried."""
@@ -167,7 +180,7 @@ def bracket(
     return step if cells.passes(group._replace(step=step), seeds) is None else None
 
 
-def plan(cells: Cells, groups: list[tuple[Cell, str]]) -> Iterator[Cell]:
+def plan(cells: Cells, groups: Iterable[tuple[Cell, str]], above: int = max(LADDER)) -> Iterator[Cell]:
     """The cells to run, one by one; a group is a cell without its step and seed, and what is asked of it.
 
     A step that failed with one seed is not run with others, unless the whole ladder is.
@@ -180,20 +193,28 @@ def plan(cells: Cells, groups: list[tuple[Cell, str]]) -> Iterator[Cell]:
         elif asked == "ladder":
             steps = ladder(cells, group)
         else:
-            yield from towards_limit(cells, group, seeds)
+            yield from towards_limit(cells, group, seeds, above)
             continue
         for step in steps:
             yield from missing(cells, group._replace(step=step), seeds)
 
 
-def towards_limit(cells: Cells, group: Cell, seeds: tuple[int, ...]) -> Iterator[Cell]:
+def towards_limit(
+    cells: Cells, group: Cell, seeds: tuple[int, ...] = SEEDS, above: int = max(LADDER)
+) -> Iterator[Cell]:
+    """The cells that the search for a limit needs: an adaptive one up to `above` steps above its counterpart's, a plain
+    one with other seeds up to the limit with the first ones."""
     first = OPTIMIZERS[group.optimizer][1]
     lowest, highest = first - LOWEST, 99
     if group.activation not in PLAIN:
         steps = ladder(cells, group)
         if not steps:
             return
-        first, lowest, highest = steps[0], min(steps), max(steps)
+        first, lowest, highest = steps[0], min(steps), min(max(steps), steps[0] + above)
+    elif seeds is OTHER_SEEDS:
+        if (known := cells.limit(group)) is None:
+            return
+        first, highest = known, known
     while (step := bracket(cells, group, first, lowest, highest, seeds)) is not None:
         yield missing(cells, group._replace(step=step), seeds)[0]
 
@@ -347,7 +368,7 @@ def groups_of(networks, optimizers, data: str, trainings, asked) -> Iterator[tup
     """All groups, most telling first; plain functions before the adaptive ones that are measured by them."""
     for chosen, activations, granularities, what in ROUNDS:
         for optimizer, network in ((o, n) for o in chosen if o in optimizers for n in networks if what in asked):
-            start = Cell(network, data, optimizer, "", "", "", 0, 0)
+            start = Cell(keras.backend.backend(), network, data, optimizer, "", "", "", 0, 0)
             if activations is PLAIN:
                 yield from ((start._replace(activation=name), what) for name in PLAIN)
                 continue
@@ -365,6 +386,9 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--optimizers", nargs="+", choices=OPTIMIZERS, default=list(OPTIMIZERS))
     parser.add_argument("--trainings", nargs="+", choices=TRAININGS, default=list(TRAININGS))
     parser.add_argument("--asked", nargs="+", choices=ASKED, default=list(ASKED), help="what of each group")
+    parser.add_argument(
+        "--above", type=int, metavar="STEPS", default=max(LADDER), help="how far above a counterpart's limit to look"
+    )
     parser.add_argument("--data", choices=CHANCE, default="digits")
     parser.add_argument("--data-dir", type=Path, metavar="DIR", help="folder with CIFAR-10, as for zoo.train")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no further cell after so long")
@@ -375,7 +399,8 @@ def main() -> int:
     chosen = parser().parse_args()
     networks = [list(NETWORKS)[chosen.part - 1]] if chosen.part else chosen.networks
     cells, began, group = Cells(chosen.out), time.monotonic(), None
-    for cell in plan(cells, groups_of(networks, chosen.optimizers, chosen.data, chosen.trainings, chosen.asked)):
+    groups = groups_of(networks, chosen.optimizers, chosen.data, chosen.trainings, chosen.asked)
+    for cell in plan(cells, groups, chosen.above):
         if time.monotonic() - began > chosen.minutes * 60:
             break
         if group is None or group.group != cell._replace(step=0, seed=0):
@@ -383,7 +408,7 @@ def main() -> int:
             group = Group(cell._replace(step=0, seed=0), chosen.data_dir)
         outcome = group.run(cell)
         cells.add(cell, outcome)
-        print(*filter(None, cell[:6]), cell.step, cell.seed, *(f"{value:.3g}" for value in outcome), flush=True)
+        print(*filter(None, cell[1:7]), cell.step, cell.seed, *(f"{value:.3g}" for value in outcome), flush=True)
     return 0
 
 

@@ -1,36 +1,43 @@
 """What the cells of `benchmarks/stability.py` say: a table of stability limits, and a picture.
 
-    python benchmarks/stability_report.py benchmarks/results/stability-tensorflow.csv --out docs/pictures/stability.svg
+    python benchmarks/stability_report.py benchmarks/results/stability.csv.gz --out docs/pictures/stability.svg
 
 A number of the table is the limit of an adaptive activation, in steps of factor 2 from its counterpart's: +1 is twice
-the rate. `>` says that the ladder ended there, `none` that no rate of it trained in every seed, `?` that cells are
-missing.
+the rate. `>=` says that no higher rate was tried, `none` that no rate of the ladder trained in every seed, `?` that
+cells are missing.
 """
 
 import argparse
 import sys
+from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
 import stability as grid
+from scipy import stats
 
 from zoo.reports import document
 
+HELD_OUT = "rmsprop"  # an optimizer that the limit wasn't chosen with
+WORDS = {"bare": "the optimizer as it is", "limited": "with the limit"}
 COLOURS = {"": "black", "bare": "tab:red", "limited": "tab:blue"}
 
 
 def settled(cells: grid.Cells, group: grid.Cell) -> str:
     """The limit against the counterpart's, or what keeps it from being known."""
     steps, limit = grid.ladder(cells, group), grid.counterpart_limit(cells, group)
-    if limit is None or grid.bracket(cells, group, steps[0], min(steps), max(steps)) is not None:
+    if limit is None or next(grid.towards_limit(cells, group, above=0), None) is not None:
         return "?"
     own = cells.limit(group)
     if own is None:
         return "none"
-    return f"{'>' if own == max(steps) else ''}{own - limit:+d}"
+    sought = own < limit or next(grid.towards_limit(cells, group), None) is None
+    return f"{'' if sought and own < max(steps) else '>='}{own - limit:+d}"
 
 
 def groups(cells: grid.Cells) -> dict[grid.Cell, None]:
@@ -38,70 +45,119 @@ def groups(cells: grid.Cells) -> dict[grid.Cell, None]:
 
 
 def table(cells: grid.Cells) -> list[str]:
-    rows = ["| network, data, optimizer | activation | counterpart's limit | bare | limited |", "|---|---|---|---|---|"]
+    rows = [
+        "| backend, network, data, optimizer | activation | counterpart's limit | bare | limited |",
+        "|---|---|---|---|---|",
+    ]
     for group in groups(cells):
         limit = grid.counterpart_limit(cells, group)
         if limit is None:
             continue
         found = [settled(cells, group._replace(training=training)) for training in grid.TRAININGS]
         name = group.activation + (" by channel" if group.granularity == "channel" else "")
-        rows.append(f"| {group.network}, {group.data}, {group.optimizer} | {name} | 2^{limit} | {' | '.join(found)} |")
+        where = ", ".join((group.backend, group.network, group.data, group.optimizer))
+        rows.append(f"| {where} | {name} | 2^{limit} | {' | '.join(found)} |")
     return rows
 
 
-def summary(cells: grid.Cells) -> list[str]:
+class Tally(NamedTuple):
+    """How many limits are known, and lie below the counterpart's; how many above it, of those sought there."""
+
+    known: int
+    below: int
+    far_below: int
+    above: int = 0
+    sought: int = 0
+
+
+def tally(cells: grid.Cells, found: Iterable[grid.Cell], training: str) -> Tally:
+    limits = [text for group in found if (text := settled(cells, group._replace(training=training))) != "?"]
+    below = sum(text == "none" or text.startswith("-") for text in limits)
+    above = sum("+" in text and not text.endswith("+0") for text in limits)
+    return Tally(len(limits), below, below - limits.count("-1"), above, len(limits) - limits.count(">=+0"))
+
+
+def by_chance(cells: grid.Cells, backend: str) -> Tally:
+    """Of plain functions: with other seeds than those that the limit was found with."""
+    apart = []
+    for group in {c._replace(step=0, seed=0): None for c in cells.found if c.seed in grid.OTHER_SEEDS}:
+        if group.backend == backend and next(grid.towards_limit(cells, group, grid.OTHER_SEEDS), None) is None:
+            limits = [cells.limit(group, seeds) for seeds in (grid.SEEDS, grid.OTHER_SEEDS)]
+            if None not in limits:
+                apart.append(limits[1] - limits[0])
+    return Tally(len(apart), sum(s < 0 for s in apart), sum(s < -1 for s in apart))
+
+
+def tallies(cells: grid.Cells) -> list[tuple[str, Tally]]:
+    """By backend, and for the optimizer and the data that were held out until all else was decided."""
+    rows = []
+    for backend in dict.fromkeys(c.backend for c in cells.found):
+        every = [group for group in groups(cells) if group.backend == backend]
+        parts = {
+            backend: [g for g in every if g.data == "digits" and g.optimizer != HELD_OUT],
+            f"{backend}, {HELD_OUT}": [g for g in every if g.data == "digits" and g.optimizer == HELD_OUT],
+            f"{backend}, CIFAR-10": [g for g in every if g.data == "cifar10"],
+        }
+        for (name, found), training in product(parts.items(), grid.TRAININGS):
+            rows.append((f"{name}, {WORDS[training]}", tally(cells, found, training)))
+        rows.append((f"{backend}, plain with other seeds", by_chance(cells, backend)))
+    return [(name, counts) for name, counts in rows if counts.known]
+
+
+def tally_table(cells: grid.Cells) -> list[str]:
+    rows = ["| | limits | below the counterpart's | two steps or more | above it |", "|---|---|---|---|---|"]
+    for name, counts in tallies(cells):
+        above = f"{counts.above} of {counts.sought}" if counts.sought else ""
+        rows.append(f"| {name} | {counts.known} | {counts.below} | {counts.far_below} | {above} |")
+    return rows
+
+
+def motion(cells: grid.Cells) -> list[str]:
     lines = [f"{len(cells.found)} cells"]
     for training in grid.TRAININGS:
-        found = [settled(cells, group._replace(training=training)) for group in groups(cells)]
-        known = [text for text in found if text != "?"]
-        below = sum(text == "none" or text.startswith("-") for text in known)
-        above = sum("+" in text and not text.endswith("+0") for text in known)
-        lines.append(f"{training}: of {len(known)} limits {below} below the counterpart's, {above} above")
         trained = [o for c, o in cells.found.items() if c.training == training and grid.trained(c, o)]
         if trained:
             moved = np.quantile([o.moved for o in trained], [0.5, 0.95])
             bound = np.mean([o.bound for o in trained])
-            lines[-1] += f"; farthest move of a parameter: median {moved[0]:.2f}, 95 % below {moved[1]:.2f}"
-            lines[-1] += f"; on a bound: {bound:.1%} of parameters"
+            lines.append(
+                f"{training}: farthest move of a parameter: median {moved[0]:.2f}, 95 % below {moved[1]:.2f}; "
+                f"on a bound: {bound:.1%} of parameters"
+            )
     return lines
 
 
-def by_chance(cells: grid.Cells) -> str:
-    """How far limits of plain functions lie apart with other seeds."""
-    apart = []
-    for group in {c._replace(step=0, seed=0): None for c in cells.found if c.seed in grid.OTHER_SEEDS}:
-        if next(grid.towards_limit(cells, group, grid.OTHER_SEEDS), None) is None:
-            limits = [cells.limit(group, seeds) for seeds in (grid.SEEDS, grid.OTHER_SEEDS)]
-            if None not in limits:
-                apart.append(limits[1] - limits[0])
-    below, two, above = sum(s < 0 for s in apart), sum(s < -1 for s in apart), sum(s > 0 for s in apart)
-    return f"plain with other seeds: of {len(apart)} limits {below} below, {two} by two or more, {above} above"
-
-
-def at_best_rates(cells: grid.Cells) -> str:
-    """Accuracy at the counterpart's best rate, where the activation trained without the limit."""
+def at_best_rates(cells: grid.Cells) -> list[tuple[float, float]]:
+    """Accuracies, bare and limited, at the counterpart's best rate, where the activation trained without the limit."""
     found = []
     for group in groups(cells):
         best = [step for plain in grid.counterparts(group) if (step := cells.best(plain)) is not None]
         for step in dict.fromkeys(best):
             pair = [group._replace(step=step, training=training) for training in grid.TRAININGS]
-            values = [cells.accuracy(cell) for cell in pair]
-            if None not in values and cells.passes(pair[0]):
-                found.append(values)
-    if not found:
-        return "no pair at a best rate"
-    bare, limited = np.mean(found, axis=0)
+            bare, limited = (cells.accuracy(cell) for cell in pair)
+            if bare is not None and limited is not None and cells.passes(pair[0]):
+                found.append((bare, limited))
+    return found
+
+
+def best_rates(cells: grid.Cells) -> str:
+    found = np.array(at_best_rates(cells))
+    if len(found) < 2:
+        return "no pairs at a best rate"
+    (bare, limited), apart = found.mean(axis=0), found[:, 1] - found[:, 0]
+    low, high = stats.t.interval(0.95, len(apart) - 1, apart.mean(), stats.sem(apart))
     return (
-        f"at the counterpart's best rate, mean accuracy of {len(found)} pairs: bare {bare:.4f}, limited {limited:.4f}"
+        f"at the counterpart's best rate, mean accuracy of {len(found)} pairs: bare {bare:.4f}, limited {limited:.4f}; "
+        f"difference {apart.mean():+.4f}, 95 % interval {low:+.4f} to {high:+.4f}"
     )
 
 
-def draw(cells: grid.Cells, path: Path, optimizer: str) -> None:
+def draw(cells: grid.Cells, path: Path, backend: str, optimizer: str) -> None:
     """Accuracy, the worst seed's, against the rate in steps from the counterpart's limit."""
     from matplotlib import pyplot
 
-    networks = list(dict.fromkeys(c.network for c in cells.found if c.optimizer == optimizer))
-    names = list(dict.fromkeys(c.activation for c in cells.found if c.activation in grid.MAIN))
+    shown = [c for c in cells.found if (c.backend, c.data, c.optimizer) == (backend, "digits", optimizer)]
+    networks = list(dict.fromkeys(c.network for c in shown))
+    names = [name for name in grid.MAIN if any(c.activation == name for c in shown)]
     figure, axes = pyplot.subplots(
         len(networks),
         len(names),
@@ -112,7 +168,7 @@ def draw(cells: grid.Cells, path: Path, optimizer: str) -> None:
     )
     for row, network in zip(axes, networks, strict=True):
         for axis, name in zip(row, names, strict=True):
-            start = grid.Cell(network, "digits", optimizer, name, "layer", "", 0, 0)
+            start = grid.Cell(backend, network, "digits", optimizer, name, "layer", "", 0, 0)
             if (limit := grid.counterpart_limit(cells, start)) is not None:
                 for training in grid.TRAININGS:
                     curve(axis, cells, start._replace(training=training), limit, COLOURS[training], training)
@@ -141,25 +197,26 @@ def draw(cells: grid.Cells, path: Path, optimizer: str) -> None:
 
 
 def curve(axis, cells: grid.Cells, group: grid.Cell, limit: int, colour: str, label: str) -> None:
-    worst: dict[int, float] = {}
-    for cell, outcome in cells.found.items():
-        if cell._replace(step=0, seed=0) == group._replace(step=0, seed=0):
-            value = outcome.accuracy if np.isfinite(outcome.loss) else 0.0
-            worst[cell.step] = min(value, worst.get(cell.step, 1.0))
-    steps = sorted(worst)
-    axis.plot([s - limit for s in steps], [worst[s] for s in steps], "o-", color=colour, markersize=3, label=label)
+    worst = {}
+    for step in sorted(cells.tried(group)):
+        found = [cells.found.get(group._replace(step=step, seed=seed)) for seed in grid.SEEDS]
+        values = [o.accuracy if np.isfinite(o.loss) else 0.0 for o in found if o]
+        if values:
+            worst[step - limit] = min(values)
+    axis.plot(list(worst), list(worst.values()), "o-", color=colour, markersize=3, label=label)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cells", type=Path, help="of benchmarks/stability.py")
     parser.add_argument("--out", type=Path, metavar="FILE", help="picture")
+    parser.add_argument("--backend", default="tensorflow", help="of the picture")
     parser.add_argument("--optimizer", choices=grid.OPTIMIZERS, default="momentum", help="of the picture")
     arguments = parser.parse_args()
     cells = grid.Cells(arguments.cells)
-    print("\n".join([*table(cells), "", *summary(cells), by_chance(cells), at_best_rates(cells)]))
+    print("\n".join([*table(cells), "", *tally_table(cells), "", *motion(cells), best_rates(cells)]))
     if arguments.out:
-        draw(cells, arguments.out, arguments.optimizer)
+        draw(cells, arguments.out, arguments.backend, arguments.optimizer)
     return 0
 
 

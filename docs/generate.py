@@ -1,4 +1,4 @@
-"""Writes docs/gallery.md, docs/results.md and their pictures, and tables in docs/ship-it.md and docs/costs.md.
+"""Writes docs/gallery.md, docs/results.md and pictures, and tables in docs/ship-it, docs/costs and docs/training-well.
 
 Formulas and starts come from the table in docs/layers.md, references from the docstrings, costs and what can be
 exported from benchmarks/results, and results from the packed sweeps and searches in results: python -m docs.generate
@@ -17,7 +17,7 @@ from keras import ops
 from matplotlib.figure import Figure
 
 import keras_adaptact as ka
-from benchmarks import tables
+from benchmarks import stability_report, tables
 from tuner import report as search_report
 from tuner.searches.folder import SearchFolder, SearchResults
 from zoo import pack, report
@@ -27,6 +27,7 @@ from zoo.reports.document import Heading, Paragraph
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
 LEARNED = ROOT / "results" / "cpu", "shapes-lenet-arelu"  # a figure of its report
+STABILITY = tables.RESULTS / "stability.csv.gz"
 BACKENDS = ("jax", "torch", "tensorflow")
 Z = np.linspace(-5, 5, 201, dtype="float32")
 LINES = (("#000000", "-"), ("#0072B2", "--"), ("#D55E00", "-."))  # of Okabe and Ito
@@ -170,6 +171,11 @@ def costs() -> str:
     return "\n".join(lines) + "\n"
 
 
+def stability(cells: stability_report.grid.Cells) -> str:
+    """How many limits of adaptive functions lie below their counterpart's."""
+    return "\n".join(stability_report.tally_table(cells)) + "\n"
+
+
 def exports() -> str:
     """A table of which networks went from which backend into which format, and how far their outputs were off."""
     lines = ["| format, runtime | from TensorFlow | from torch | from JAX |", "|---|---|---|---|"]
@@ -306,7 +312,9 @@ def main() -> None:
     drawings = {layer: document.svg(picture(name)) for layer, name, *_ in rows()}
     (PICTURES / "gallery.svg").write_text(document.sheet(drawings), encoding="utf-8")
     (ROOT / "docs" / "gallery.md").write_text(text(), encoding="utf-8")
-    for name, table in (("ship-it", exports()), ("costs", costs())):
+    cells = stability_report.grid.Cells(STABILITY)
+    stability_report.draw(cells, PICTURES / "stability.svg", "tensorflow", "momentum")
+    for name, table in (("ship-it", exports()), ("costs", costs()), ("training-well", stability(cells))):
         guide = ROOT / "docs" / f"{name}.md"
         guide.write_text(TABLE.sub(lambda _, table=table: table, guide.read_text(encoding="utf-8")), encoding="utf-8")
     (PICTURES / "learned.svg").write_text(learned(), encoding="utf-8")

@@ -1,15 +1,19 @@
 """The guides show what really runs, and the gallery is what its script writes."""
 
+import csv
+import gzip
 import json
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 from test_layout import ROOT
 
 import keras_adaptact as ka
+from benchmarks import stability_report
 from docs import generate
 from zoo.comparisons import costs
 from zoo.training.progress import Cost
@@ -77,6 +81,28 @@ def test_costs_are_those_measured():
     assert (ROOT / "docs" / "costs.md").read_text(encoding="utf-8").count(generate.costs()) == 1
     largest = max(row["times_relu"] for row in in_float32)
     assert re.search(rf"^\| torch \| [\d.]+, {largest:.2f} \|", generate.costs(), re.MULTILINE)
+
+
+def test_limits_are_those_measured():
+    """One of them counted by hand, and the sentence on accuracies."""
+    cells = stability_report.grid.Cells(generate.STABILITY)
+    page = (ROOT / "docs" / "training-well.md").read_text(encoding="utf-8")
+    assert page.count(generate.stability(cells)) == 1
+    start = {"backend": "tensorflow", "data": "digits", "network": "lenet", "optimizer": "momentum"}
+    worst: dict[tuple, float] = {}
+    with gzip.open(generate.STABILITY, "rt", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            if all(row[name] == value for name, value in start.items()) and row["seed"] in "012":
+                key = row["activation"], row["granularity"], row["training"], int(row["step"])
+                worst[key] = min(float(row["accuracy"]), worst.get(key, 1.0))
+    relu, leaky, limited = (
+        max(step for *names, step in worst if names == [*key] and worst[(*key, step)] >= 0.5)
+        for key in (("relu", "", ""), ("leaky_relu", "", ""), ("method1", "layer", "limited"))
+    )
+    (row,) = [row for row in stability_report.table(cells) if "lenet, digits, momentum | method1 |" in row]
+    assert row.endswith(f"| >={limited - min(relu, leaky):+d} |") and limited > min(relu, leaky)
+    bare, limited = np.mean(stability_report.at_best_rates(cells), axis=0)
+    assert f"pairs is {bare:.4f} without and {limited:.4f} with it" in " ".join(page.split())
 
 
 def test_pictures_can_be_drawn():
