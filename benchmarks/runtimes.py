@@ -1,9 +1,25 @@
-"""Other runtimes: the formats that Keras exports, and what runs each of them, without Keras."""
+"""Keras in float64; and other runtimes: the formats that Keras exports, and what runs each of them, without Keras."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from unittest import mock
 
+import keras
 import numpy as np
+from keras.src.backend.common import dtypes
+
+
+@contextmanager
+def computing_in_float64() -> Iterator[None]:
+    """Keeps the float64 of layers and arrays that have it: elsewhere than on TensorFlow, Keras infers float32 of it."""
+    enabled = nullcontext()
+    if keras.config.backend() == "jax":
+        import jax
+
+        enabled = jax.enable_x64(True)
+    with mock.patch.dict(dtypes.BIT64_TO_BIT32_DTYPE, float64="float64"), enabled:
+        yield
 
 
 def saved_model(path: Path, x: np.ndarray) -> np.ndarray:

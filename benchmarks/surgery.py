@@ -28,7 +28,7 @@ BACKEND = backend.choose()  # before Keras is imported
 import keras
 import numpy as np
 import tables
-from float64 import computing_in_float64
+from runtimes import computing_in_float64
 
 import keras_adaptact as ka
 from zoo.environment import describe_environment

@@ -30,8 +30,7 @@ from keras import ops
 from keras.src.initializers import random_initializers
 
 import keras_adaptact as ka
-from benchmarks.float64 import computing_in_float64
-from benchmarks.runtimes import exported
+from benchmarks.runtimes import computing_in_float64, exported
 from keras_adaptact.sites import name_of
 
 NEW = {"relu": "arelu", "tanh": "atanh", "sigmoid": "asigmoid", "silu": "swish", "elu": "pelu"}

@@ -146,6 +146,21 @@ def test_cells(folder):
     assert cells(folder, "table1")["atanh"]["lenet"] == "missing (0.6683)"
 
 
+@pytest.mark.parametrize("epochs, limit", [(9, 2000), (150, None), (150, 2000)])
+def test_a_small_table_says_so(epochs, limit, tmp_path):
+    """One with fewer epochs or images than the report's; one as large says nothing."""
+    labels = {"activation": "relu", "seed": "0"}
+    write_run(tmp_path, "relu-0", labels, 0.6, np.linspace(3, 1, epochs))
+    path = tmp_path / "runs" / "relu-0" / "config.json"
+    dataset = {"dataset": {"name": "cifar10", "limit": limit}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | dataset))
+    write_sweep(tmp_path, [("relu-0", labels)], outputs=("table1",))
+    assert report.main([str(tmp_path)]) == 0
+    text = (tmp_path / "report" / "report.md").read_text()
+    said = f"In small: {epochs} epochs on 2,000 images of cifar10; the report's are 150 on 50,000 of CIFAR-10."
+    assert (said in text) if limit else ("In small" not in text)
+
+
 def test_the_page_needs_no_network(folder):
     report.main([str(folder), "--note", "Said <first>."])
     page = (folder / "report" / "report.html").read_text()

@@ -209,6 +209,19 @@ def test_parts(write):
     assert [run.name for run in grid.only(planned, ["sweep=two"])] == ["two--base--seed-0"]
 
 
+def test_parts_in_small(write):
+    """What a sweep of parts sets holds for each run, and hides no axis of a part."""
+    write({"base": "base.json", "set": {"training.epochs": 7, "training.batch_size": 32}}, "one.json")
+    write({"base": "base.json", "axes": {"seed": [0, 1]}}, "two.json")
+    asked = {"parts": ["one.json", "two.json"], "set": {"training.epochs": 3, "dataset.limit": 99}}
+    _, planned = grid.load(write(asked))
+    found = [(run.config.training.epochs, run.config.training.batch_size, run.config.dataset.limit) for run in planned]
+    usual = planned[1].config.training.batch_size
+    assert found == [(3, 32, 99), (3, usual, 99), (3, usual, 99)] and usual != 32
+    with pytest.raises(ConfigError, match="can't be an axis of a part"):
+        grid.load(write(asked | {"set": {"training.seeds": [0]}}))
+
+
 MISTAKES = {
     "typo": ({"base": "base.json", "axis": {}}, "unknown field 'axis'; did you mean 'axes'?"),
     "nothing to run": ({"notes": "none"}, "either base, or parts"),
@@ -265,6 +278,7 @@ def test_the_sweeps_of_the_project():
     assert counts["honest"] == 5 * 13 * 7 and counts["quick"] == 16
     for name, epochs in {"table1": 150, "table2": 80, "table3": 50, "table5": 80}.items():
         assert {run.config.training.epochs for run in grid.load(SWEEPS / f"{name}.json")[1]} == {epochs}
+    assert {run.config.training.epochs for run in grid.load(SWEEPS / "small.json")[1]} == {10}
     held = Counter(str(run.config.activation.weights) for run in grid.load(SWEEPS / "table5.json")[1])
     assert sorted(held.values()) == [6, 6, 6]
     for name, count in counts.items():

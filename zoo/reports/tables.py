@@ -42,6 +42,18 @@ def _maximum(group: Group, name: str) -> str:
     return ", ".join(filter(None, [spread(values, 1, 4) if values else "", group.absent(name)]))
 
 
+def _in_small(results: Results, output: str) -> str:
+    """In what the runs of a table are less than the report's."""
+    sizes = {}
+    for run in (run for group in results.groups(output) for runs in group.runs.values() for run in runs):
+        data, epochs = run.settings.get("dataset", {}), run.settings["training"]["epochs"]
+        images = f"{data['limit']:,} images" if data.get("limit") else "all images"
+        sizes[epochs, images, data.get("name")] = f"{epochs} epochs on {images} of {data.get('name') or 'own data'}"
+    epochs = _reference()[output]["epochs"]
+    found = [said for size, said in sizes.items() if size != (epochs, "all images", "cifar10")]
+    return f"In small: {', '.join(found)}; the report's are {epochs} on 50,000 of CIFAR-10. " if found else ""
+
+
 def table1(results: Results, output: str) -> Iterator[Table]:
     published, groups = _reference()[output], results.groups(output)
     columns = [published["columns"].index(COLUMN.get(group.network, group.network)) for group in groups]
@@ -50,7 +62,7 @@ def table1(results: Results, output: str) -> Iterator[Table]:
         theirs = published["rows"].get(name)
         places = zip(groups, columns, strict=True)
         rows.append([name, *(_beside(_maximum(group, name), theirs[at] if theirs else None) for group, at in places)])
-    caption = f"Maximum over epochs. {MEASURE} {IN_BRACKETS}"
+    caption = f"{_in_small(results, output)}Maximum over epochs. {MEASURE} {IN_BRACKETS}"
     yield Table(output, caption, ["activation", *(group.title for group in groups)], rows)
 
 
@@ -66,7 +78,7 @@ def _trials(results: Results, output: str, published: Callable[[str], list | Non
                 theirs = (f"{there[0]:.4f} ± {there[1]:.4f}", str(there[2]), f"{there[3]:.4f} ± {there[4]:.4f}")
             pairs = zip(_trial(group, name), theirs, strict=True)
             rows.append([name, _count(group, name, runs), *(cell for pair in pairs for cell in pair)])
-        caption = f"{group.title}. {MEASURE} Beside it what the report says."
+        caption = f"{group.title}. {_in_small(results, output)}{MEASURE} Beside it what the report says."
         yield Table(f"{output}-{group.slug}" if i else output, caption, header, rows)
 
 
@@ -110,7 +122,8 @@ def weights(results: Results, output: str) -> Iterator[Table]:
             for member, (symbol, theirs) in enumerate(published["rows"].get(name, {}).items()):
                 own = [f"{list(learned[site].values())[member]:.3f}" if site in learned else MISSING for site in sites]
                 rows.append([f"{name} {symbol}{fixed}", *(_beside(*pair, 3) for pair in zip(own, theirs, strict=True))])
-        caption = f"{group.title}, after the last epoch: X of tanh, Y of sigmoid, Z of ReLU. {IN_BRACKETS}"
+        caption = f"{group.title}, after the last epoch: X of tanh, Y of sigmoid, Z of ReLU. "
+        caption += _in_small(results, output) + IN_BRACKETS
         yield Table(f"{output}-{group.slug}" if i else output, caption, ["weight", *sites], rows)
 
 

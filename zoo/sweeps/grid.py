@@ -70,7 +70,7 @@ class Sweep(Strict):
     outputs: list[Output] = Field([], description="which of the report's tables and figures it fills")
     parts: list[str] = Field([], description="instead of base and axes: other sweeps to join, relative to this file")
     base: str | list[str] = Field([], description="a config, or one for each network, relative to this file")
-    set: dict[str, Any] = Field({}, description="fields of every run, by dotted path")
+    set: dict[str, Any] = Field({}, description="fields of every run, of parts too, by dotted path")
     axes: dict[str, list[Any]] = Field(
         {},
         description="values by dotted path, the first axis varies slowest; activation takes names, seed a single seed; "
@@ -85,8 +85,8 @@ class Sweep(Strict):
     def _joins_or_makes_runs(self):
         if bool(self.parts) == bool(self.base):
             raise ValueError("a sweep needs either base, or parts")
-        if self.parts and (self.axes or self.exclude or self.set or self.outputs or self.comparisons != Comparisons()):
-            raise ValueError("a sweep of parts can't have axes, set, exclude, outputs or comparisons")
+        if self.parts and (self.axes or self.exclude or self.outputs or self.comparisons != Comparisons()):
+            raise ValueError("a sweep of parts can't have axes, exclude, outputs or comparisons")
         return self
 
 
@@ -100,8 +100,12 @@ class Planned:
     outputs: tuple[str, ...]
 
 
-def load(path: Path) -> tuple[Sweep, list[Planned]]:
+def load(path: Path, fields: dict[str, Any] | None = None) -> tuple[Sweep, list[Planned]]:
     """Reads a sweep and expands it.
+
+    Args:
+        path: of the sweep.
+        fields: of every run by dotted path, in place of the sweep's own.
 
     Raises:
         ConfigError: for a mistake in it, or in one of its configs.
@@ -116,7 +120,10 @@ def load(path: Path) -> tuple[Sweep, list[Planned]]:
         if first["type"] == "extra_forbidden":
             what = unknown_field(dotted, Sweep.model_fields)
         raise ConfigError(f"{path}: {dotted}: {what}" if dotted else f"{path}: {what}") from None
-    every = list(_expand(path, sweep)) if sweep.base else []
+    if axis := next((axis for axis in sweep.axes if SHORT.get(axis, axis) in (fields or {})), None):
+        raise ConfigError(f"{path}: axes.{axis}: can't be an axis of a part where the sweep of parts sets it")
+    fields = sweep.set | (fields or {})
+    every = list(_expand(path, sweep, fields)) if sweep.base else []
     _check_exclude(path, sweep, every)
     _check_comparisons(path, sweep, every)
     planned = [run for run in every if not any(_matches(run, rule) for rule in sweep.exclude)]
@@ -124,7 +131,7 @@ def load(path: Path) -> tuple[Sweep, list[Planned]]:
         inside = path.parent / part
         if config.read_object(inside).get("parts"):
             raise ConfigError(f"{path}: parts: {inside} has parts itself, which can't be nested")
-        for run in load(inside)[1]:
+        for run in load(inside, fields)[1]:
             planned.append(replace(run, name=f"{inside.stem}--{run.name}", labels=run.labels | {"sweep": inside.stem}))
     names = [run.name for run in planned]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -135,7 +142,7 @@ def load(path: Path) -> tuple[Sweep, list[Planned]]:
     return sweep, planned
 
 
-def _expand(path: Path, sweep: Sweep) -> Iterator[Planned]:
+def _expand(path: Path, sweep: Sweep, common: dict[str, Any]) -> Iterator[Planned]:
     axes = {axis: [_choice(path, axis, value) for value in values] for axis, values in sweep.axes.items()}
     bases = [sweep.base] if isinstance(sweep.base, str) else sweep.base
     for axis, choices in axes.items():
@@ -143,8 +150,7 @@ def _expand(path: Path, sweep: Sweep) -> Iterator[Planned]:
             raise ConfigError(f"{path}: axes.{axis}: an axis needs at least one value")
     for chosen in itertools.product(*axes.values()):
         for base in bases:
-            fields = dict(sweep.set)
-            fields |= {SHORT.get(axis, axis): choice.value for axis, choice in zip(axes, chosen, strict=True)}
+            fields = common | {SHORT.get(axis, axis): choice.value for axis, choice in zip(axes, chosen, strict=True)}
             overrides = [f"{field}={json.dumps(value)}" for field, value in fields.items()]
             found = config.load(path.parent / base, overrides, f"{path}:")
             if len(found.training.seeds) > 1:

@@ -1,4 +1,8 @@
-"""On torch: eager steps."""
+"""On torch: eager steps.
+
+`torch.compile` of Keras's `train_step` takes a minute to begin on a CPU, and its steps take 1.3 times as long for LeNet
+with ReLU, 2.3 to 2.4 times for LeNet and AlexNet with method 1, whose kernels it leaves for the formula.
+"""
 
 from typing import Any
 
