@@ -22,6 +22,7 @@ RUNTIMES = ("ai-edge-litert", "flax", "jax2onnx", "onnx", "onnxruntime", "onnxsc
 ONCE = (
     "canaries",
     "committed_results",
+    "compare",
     "comparisons",
     "config",
     "data",
