@@ -1,7 +1,7 @@
-/* The functions of kernels: exact to a relative 1e-6 in float32, or to the least normal number. Polynomials and
-   rational functions are minimax fits (Lawson's iteration), with the relative error that stands beside each.
+/* The functions of kernels: exact to a relative 1e-6 in float32, or to 2e-38. Polynomials and rational functions are
+   minimax fits (Lawson's iteration), with the relative error that stands beside each.
 
-   NaN passes every clamp here, as each comparison with it is false. */
+   NaN passes every selection here, as each comparison with it is false. */
 
 #define LN2_HIGH 0.693359375f /* ln(2) in two parts, of which the first times an integer is exact */
 #define LN2_LOW -2.12194440e-4f
