@@ -107,7 +107,7 @@ def tallies(cells: grid.Cells) -> list[tuple[str, Tally]]:
 def tally_table(cells: grid.Cells) -> list[str]:
     rows = ["| | limits | below the counterpart's | two steps or more | above it |", "|---|---|---|---|---|"]
     for name, counts in tallies(cells):
-        above = f"{counts.above} of {counts.sought}" if counts.sought else ""
+        above = f"{counts.above} of {counts.sought}" if counts.sought > counts.below else ""  # the rest wasn't sought
         rows.append(f"| {name} | {counts.known} | {counts.below} | {counts.far_below} | {above} |")
     return rows
 
