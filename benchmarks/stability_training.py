@@ -125,7 +125,7 @@ def images(name: str, data_dir: Path | None) -> tuple[np.ndarray, ...]:
         order = np.random.default_rng(0).permutation(len(x))
         x, y = (x[order] - x.mean()) / x.std(), digits.target[order].astype("int32")
         return x[:1440], y[:1440], x[1440:], y[1440:]
-    found = datasets.load("cifar10", data_dir)
+    found = datasets.load("cifar10", data_dir=data_dir)
     x, y = found.train.images[:2016], found.train.labels[:2016].astype("int32")
     tx, ty = found.test.images[:1000], found.test.labels[:1000].astype("int32")
     mean, std = x.mean((0, 1, 2)), x.std((0, 1, 2))

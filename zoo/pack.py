@@ -1,9 +1,9 @@
-"""Packs a results folder into a few files: `python -m zoo.pack results/quick packed/quick`.
+"""Packs a results folder into one or two files: `python -m zoo.pack results/quick packed/quick`.
 
 They hold what `zoo.report` and `tuner.report` need of the runs of a sweep or a search, small enough to be committed:
-`runs.jsonl.gz` has a line for each file of theirs, with its content if it is JSON, its columns and rows if it is a
-table, and its text else; `predictions.npz` has their predictions. Weights, checkpoints and logs are left out, and
-absolute paths are cut to their last part. The report of a packed folder is that of the original.
+`runs.jsonl.gz` has a line for each file, with its content if it is JSON, its columns and rows if it is a table, and its
+text else; `predictions.npz` has the predictions. Weights, checkpoints and logs are left out, and absolute paths are cut
+to their last part. The report of a packed folder is that of the original.
 """
 
 import argparse
@@ -45,10 +45,10 @@ def pack(folder: Path, out: Path) -> tuple[int, int]:
     """
     from zoo import manifest
 
-    if not any((folder / name).exists() for name in PLANS):
-        raise UserError(f"{folder}: expected a folder of zoo.sweep or tuner.search, with sweep.json or search.json")
     if _stored(folder, RUNS).exists():
         raise UserError(f"{folder}: this is packed already")
+    if not any((folder / name).exists() for name in PLANS):
+        raise UserError(f"{folder}: expected a folder of zoo.sweep or tuner.search, with sweep.json or search.json")
     inside = sorted(path for path in folder.rglob("*") if path.is_file() and path.parent != folder)
     inside = [path for path in inside if path.relative_to(folder).parts[0] != REPORT]
     lines: list[dict[str, Any]] = []
@@ -69,9 +69,7 @@ def pack(folder: Path, out: Path) -> tuple[int, int]:
             left += 1
     files.new_folder(out)
     for path in sorted(folder.iterdir()):
-        if path.name in PLANS:
-            files.write_json(out / path.name, _without_paths(files.read_json(path)))
-        elif path.is_file() and path.suffix == ".json":
+        if path.is_file() and path.suffix == ".json":
             lines.append({"file": path.name, "content": _without_paths(files.read_json(path))})
         elif path.is_file() and path.name not in (RUNS, manifest.MANIFEST) and path.suffix in (".jsonl", ".txt"):
             lines.append({"file": path.name, "text": files.read_text(path)})
@@ -163,7 +161,9 @@ def _without_paths(content: Any) -> Any:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m zoo.pack", description="Pack a results folder into a few files.")
+    parser = argparse.ArgumentParser(
+        prog="python -m zoo.pack", description="Pack a results folder into one or two files."
+    )
     parser.add_argument("results", type=Path, help="folder of a sweep or a search")
     parser.add_argument("out", type=Path, help="a new folder")
     return parser
