@@ -28,16 +28,26 @@ WORDS = {"bare": "the optimizer as it is", "limited": "with the limit"}
 COLOURS = {"": "black", "bare": "tab:red", "limited": "tab:blue"}
 
 
-def settled(cells: grid.Cells, group: grid.Cell) -> str:
-    """The limit against the counterpart's, or what keeps it from being known."""
+class Standing(NamedTuple):
+    """Where a limit lies."""
+
+    apart: int | None  # steps above the counterpart's; None: no rate of the ladder trained in every seed
+    is_least: bool  # higher rates weren't tried
+
+    def __str__(self):
+        return "none" if self.apart is None else f"{'>=' if self.is_least else ''}{self.apart:+d}"
+
+
+def standing(cells: grid.Cells, group: grid.Cell) -> Standing | None:
+    """Where a limit lies; None while cells are missing."""
     steps, limit = grid.ladder(cells, group), grid.counterpart_limit(cells, group)
     if limit is None or next(grid.towards_limit(cells, group, above=0), None) is not None:
-        return "?"
+        return None
     own = cells.limit(group)
     if own is None:
-        return "none"
+        return Standing(None, False)
     sought = own < limit or next(grid.towards_limit(cells, group), None) is None
-    return f"{'' if sought and own < max(steps) else '>='}{own - limit:+d}"
+    return Standing(own - limit, not sought or own == max(steps))
 
 
 def groups(cells: grid.Cells) -> dict[grid.Cell, None]:
@@ -53,7 +63,7 @@ def table(cells: grid.Cells) -> list[str]:
         limit = grid.counterpart_limit(cells, group)
         if limit is None:
             continue
-        found = [settled(cells, group._replace(training=training)) for training in grid.TRAININGS]
+        found = [str(standing(cells, group._replace(training=training)) or "?") for training in grid.TRAININGS]
         name = group.activation + (" by channel" if group.granularity == "channel" else "")
         where = ", ".join((group.backend, group.network, group.data, group.optimizer))
         rows.append(f"| {where} | {name} | 2^{limit} | {' | '.join(found)} |")
@@ -71,10 +81,16 @@ class Tally(NamedTuple):
 
 
 def tally(cells: grid.Cells, found: Iterable[grid.Cell], training: str) -> Tally:
-    limits = [text for group in found if (text := settled(cells, group._replace(training=training))) != "?"]
-    below = sum(text == "none" or text.startswith("-") for text in limits)
-    above = sum("+" in text and not text.endswith("+0") for text in limits)
-    return Tally(len(limits), below, below - limits.count("-1"), above, len(limits) - limits.count(">=+0"))
+    limits = [limit for group in found if (limit := standing(cells, group._replace(training=training)))]
+    apart = [-np.inf if limit.apart is None else limit.apart for limit in limits]
+    unsought = sum(limit == Standing(0, True) for limit in limits)
+    return Tally(
+        len(limits),
+        sum(steps < 0 for steps in apart),
+        sum(steps < -1 for steps in apart),
+        sum(steps > 0 for steps in apart),
+        len(limits) - unsought,
+    )
 
 
 def by_chance(cells: grid.Cells, backend: str) -> Tally:

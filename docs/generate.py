@@ -176,6 +176,18 @@ def stability(cells: stability_report.grid.Cells) -> str:
     return "\n".join(stability_report.tally_table(cells)) + "\n"
 
 
+def recipes() -> str:
+    """The loss that a short run of each recipe ends with, by activation."""
+    found = tables.part(tables.RESULTS / "recipes.json", "rows")
+    names = list(dict.fromkeys(row["activation"] for row in found))
+    lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for network, recipe in dict.fromkeys((row["network"], row["recipe"]) for row in found):
+        ends = {row["activation"]: row for row in found if (row["network"], row["recipe"]) == (network, recipe)}
+        cells = [f"{ends[name]['last_loss']:.2f}" if ends[name]["status"] == "finished" else "NaN" for name in names]
+        lines.append(" | ".join([f"| {network}, {recipe}", *cells]) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def exports() -> str:
     """A table of which networks went from which backend into which format, and how far their outputs were off."""
     lines = ["| format, runtime | from TensorFlow | from torch | from JAX |", "|---|---|---|---|"]
@@ -314,7 +326,8 @@ def main() -> None:
     (ROOT / "docs" / "gallery.md").write_text(text(), encoding="utf-8")
     cells = stability_report.grid.Cells(STABILITY)
     stability_report.draw(cells, PICTURES / "stability.svg", "tensorflow", "momentum")
-    for name, table in (("ship-it", exports()), ("costs", costs()), ("training-well", stability(cells))):
+    made = {"ship-it": exports(), "costs": costs(), "training-well": stability(cells), "zoo": recipes()}
+    for name, table in made.items():
         guide = ROOT / "docs" / f"{name}.md"
         guide.write_text(TABLE.sub(lambda _, table=table: table, guide.read_text(encoding="utf-8")), encoding="utf-8")
     (PICTURES / "learned.svg").write_text(learned(), encoding="utf-8")

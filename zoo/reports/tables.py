@@ -43,15 +43,20 @@ def _maximum(group: Group, name: str) -> str:
 
 
 def _in_small(results: Results, output: str) -> str:
-    """In what the runs of a table are less than the report's."""
-    sizes = {}
+    """In what the runs of a table are less than the report's, or more."""
+    epochs, every = _reference()[output]["epochs"], 50_000
+    unlike, is_less = {}, False
     for run in (run for group in results.groups(output) for runs in group.runs.values() for run in runs):
-        data, epochs = run.settings.get("dataset", {}), run.settings["training"]["epochs"]
-        images = f"{data['limit']:,} images" if data.get("limit") else "all images"
-        sizes[epochs, images, data.get("name")] = f"{epochs} epochs on {images} of {data.get('name') or 'own data'}"
-    epochs = _reference()[output]["epochs"]
-    found = [said for size, said in sizes.items() if size != (epochs, "all images", "cifar10")]
-    return f"In small: {', '.join(found)}; the report's are {epochs} on 50,000 of CIFAR-10. " if found else ""
+        data, own_epochs = run.settings.get("dataset", {}), run.settings["training"]["epochs"]
+        images, name = min(data.get("limit") or every, every), data.get("name") or "own data"
+        if (own_epochs, images, name) != (epochs, every, "cifar10"):
+            shown = f"{images:,} images" if images < every else "all images"
+            unlike[own_epochs, images, name] = f"{own_epochs} epochs on {shown} of {name}"
+            is_less |= own_epochs < epochs or images < every
+    if not unlike:
+        return ""
+    said = "In small" if is_less else "Not as in the report"
+    return f"{said}: {', '.join(unlike.values())}; the report's are {epochs} on {every:,} of CIFAR-10. "
 
 
 def table1(results: Results, output: str) -> Iterator[Table]:
