@@ -117,3 +117,13 @@ def test_exports_are_those_measured():
     rows = json.loads((ROOT / "benchmarks/results/models.json").read_text())["export"]["torch"]["rows"]
     off = [float(row["result"]) for row in rows if row["format"] == "openvino"]  # fails where one failed
     assert f"| all, {max(off):.1e} |" in generate.exports().splitlines()[4]
+
+
+def test_recipes_train_as_measured():
+    """No run diverged, and where a loss rose the page says so."""
+    page = (ROOT / "docs" / "zoo.md").read_text(encoding="utf-8")
+    assert page.count(generate.recipes()) == 1
+    rows = json.loads((ROOT / "benchmarks/results/recipes.json").read_text())["rows"]
+    assert len(rows) == 5 * 2 * 8 and {row["status"] for row in rows} == {"finished"}
+    rose = {(r["network"], r["recipe"], r["activation"]) for r in rows if r["last_loss"] > max(r["first_loss"], 2.303)}
+    assert rose == {("resnet50", "modern", name) for name in ("relu", "tanh")}

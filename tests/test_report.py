@@ -463,8 +463,30 @@ def test_each_activation_is_judged_at_its_own_best_rate(tmp_path):
     found, text = told(ladder(tmp_path, {"relu": relu, "tanh": tanh}))
     assert found["tanh minus relu"].status == "below" and found["tanh minus relu"].found.mean == pytest.approx(-0.05)
     effort = cells(tmp_path, "effort-lenet")
-    assert effort["relu"] == {"activation": "relu", "tried": "2 values (0.1, 0.2), 12 runs", "learning rate": "0.2"}
-    assert effort["tanh"]["learning rate"] == "0.1" and "test accuracy against learning rate" in text
+    assert effort["relu"]["tuned over"] == "2 values (0.1, 0.2), 12 runs"
+    own, baselines = "at its own learning rate", "at relu's"
+    assert effort["relu"][own] == effort["relu"][baselines] and effort["relu"][own].startswith("0.2: 60.25 ± ")
+    assert effort["tanh"][own].startswith("0.1: 55.25 ± ") and effort["tanh"][baselines].startswith("0.2: 80.20 ± ")
+    assert "test accuracy against learning rate" in text
+
+
+def test_a_head_start_is_told_from_a_better_end(tmp_path):
+    """Seven epochs: at the fifth tanh is 0.1 ahead, at the last 0.02."""
+    runs = []
+    for name, values in {"relu": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7], "tanh": [0.2] * 4 + [0.6, 0.7, 0.72]}.items():
+        for seed in range(2):
+            labels = {"activation": name, "seed": str(seed)}
+            runs.append((f"{name}-{seed}", labels))
+            write_run(tmp_path, f"{name}-{seed}", labels, values[-1], [1.0] * 7)
+            history = tmp_path / "runs" / f"{name}-{seed}" / "history.csv"
+            head, *rows = history.read_text().split()
+            rows = [f"{row},{value + seed / 50}" for row, value in zip(rows, values, strict=True)]
+            history.write_text("\n".join([f"{head},val_accuracy", *rows]) + "\n")
+    write_sweep(tmp_path, runs)
+    assert report.main([str(tmp_path)]) == 0
+    tanh = cells(tmp_path, "head-start-lenet")["tanh"]
+    assert tanh["epoch 5"].startswith("61.00 ± ") and tanh["epoch 7"].startswith("73.00 ± ")
+    assert (tanh["5 minus relu"], tanh["7 minus relu"]) == ("+10.00", "+2.00")
 
 
 def test_unequal_effort_is_confounded(tmp_path):

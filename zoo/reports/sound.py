@@ -25,6 +25,7 @@ MEASURED = {
     "accuracy": ("accuracy", "macro precision", "cross-entropy"),
     "r2": ("R²", "mean absolute error", "root mean square error"),
 }
+EARLY = (5, 20)  # epochs
 COSTS = (
     *("area under loss", "epochs to the baseline's loss", "ms a step", "times the baseline's", "peak MB"),
     "runs lost [95 %]",
@@ -62,6 +63,7 @@ def blocks(results: Results, found: Verdicts) -> Iterator[Heading | Paragraph | 
         times = provenance.same_machine([run for runs in group.runs.values() for run in runs])
         yield _table(group, times)
         yield Paragraph(_in_words(group, times, all(verdict.status == "void" for verdict in decided)))
+        yield from _head_start(group)
         yield from _effort(group)
 
 
@@ -219,6 +221,34 @@ def _cost(others: dict[str, list[Result]], base: list[Result], times: bool) -> s
     return f"A step takes from {low:.2f} ({cheapest}) to {high:.2f} ({dearest}) times as long as the baseline's"
 
 
+def _head_start(group: Group) -> Iterator[Table]:
+    """Validation scores after some epochs: how much of a difference is only a faster start."""
+    base, scale = group.runs.get(group.baseline), group.score.scale
+    scores = {name: stacked(runs, group.score.of("val")) for name, runs in group.runs.items()}
+    last = scores[group.baseline].shape[1] if base else 0
+    early = [epoch for epoch in EARLY if epoch < last]
+    if not early:
+        return
+    rows = []
+    for name, found in scores.items():
+        if found.shape[1] != last:  # a mixed report
+            continue
+        row = [name]
+        for epoch in (*early, last):
+            now, then = (each[:, epoch - 1] for each in (found, scores[group.baseline]))
+            row += [_scaled(group, list(now)), "" if name == group.baseline else scale(now.mean() - then.mean())]
+        rows.append(row)
+    columns = [text for epoch in (*early, last) for text in (f"epoch {epoch}", f"{epoch} minus {group.baseline}")]
+    caption = (
+        f"{group.title}: validation {group.score.title} after some epochs, to tell a faster start from a better end"
+    )
+    yield Table(f"head-start-{group.slug}", caption, ("activation", *columns), rows)
+
+
+def _scaled(group: Group, values: list[float]) -> str:
+    return spread(values, group.score.scale.factor, 4 if group.is_regression else 2)
+
+
 def _effort(group: Group) -> Iterator[Table | Figure | Paragraph]:
     """What each activation was tuned over, and its results there."""
     asked = group.comparisons
@@ -229,9 +259,13 @@ def _effort(group: Group) -> Iterator[Table | Figure | Paragraph]:
     if asked.effort:
         yield Paragraph(f"Effort, {group.title}: {asked.effort}.")
     axis = str(asked.tuned).rpartition(".")[2].replace("_", " ")
-    rows = [[name, group.budget(name), group.chosen(name)] for name in group.planned]
-    caption = f"{group.title}: what each activation was tuned over; its {axis}, chosen on validation images"
-    yield Table(f"effort-{group.slug}", caption, ("activation", "tried", axis), rows)
+    values = {name: (group.chosen(name), group.chosen(group.baseline)) for name in group.planned}
+    rows = [[name, group.budget(name), *(_at(group, name, value) for value in values[name])] for name in group.planned]
+    caption = (
+        f"{group.title}: test {group.score.title} at the {axis} chosen on validation images, and at {group.baseline}'s"
+    )
+    header = ("activation", "tuned over", f"at its own {axis}", f"at {group.baseline}'s")
+    yield Table(f"effort-{group.slug}", caption, header, rows)
     score, factor = group.score, group.score.scale.factor
     try:
         arms = {
@@ -251,6 +285,15 @@ def _effort(group: Group) -> Iterator[Table | Figure | Paragraph]:
     )
     caption = f"{group.title}: {what} against {axis}. A dot is a seed, a cross a run that did not finish, at a guess."
     yield Figure(f"rates-{group.slug}", caption, drawing)
+
+
+def _at(group: Group, name: str, value: str) -> str:
+    """The score of an activation at a value that it was tuned over."""
+    runs = group.ladder.get(name, {}).get(value, [])
+    finished = [run.metric(group.score.of("test")) for run in runs if run.state == "finished"]
+    if not runs:
+        return ""
+    return f"{value}: {_scaled(group, finished) if finished else 'none finished'}"
 
 
 def all_networks(results: Results, found: Verdicts) -> Iterator[Paragraph | Table]:
