@@ -106,8 +106,9 @@ FILES = ("config.json", "metrics.json", "history.csv", "timing.csv", "mixing_wei
 @pytest.fixture
 def sweep(tmp_path):
     shutil.copytree(OLD / "sweep", tmp_path / "sweep")
-    for run in (tmp_path / "sweep" / "runs").glob("[!.]*"):
-        files.write_predictions(run / "predictions.npz", {"test": np.arange(10), "test_labels": np.arange(10) % 3})
+    for i, run in enumerate((tmp_path / "sweep" / "runs").glob("[!.]*")):
+        found = {"test": (np.arange(10) + i) % 4, "test_labels": np.arange(10) % 3, "validation": np.arange(5 + i)}
+        files.write_predictions(run / "predictions.npz", found)
     return tmp_path / "sweep"
 
 
@@ -198,6 +199,8 @@ DAMAGES = (
     "{",
     '{"file": "runs/a/config.json"}',
     '{"file": "a.csv", "columns": [], "rows": 1}',
+    '{"file": "predictions.npz", "runs": 1}',
+    '{"file": "predictions.npz", "runs": {"test": ["a"]}}',
 )
 
 

@@ -2,8 +2,8 @@
 
 They hold what `zoo.report` and `tuner.report` need of the runs of a sweep or a search, small enough to be committed:
 `runs.jsonl.gz` has a line for each file, with its content if it is JSON, its columns and rows if it is a table, and its
-text else; `predictions.npz` has the predictions. Weights, checkpoints and logs are left out, and absolute paths are cut
-to their last part. The report of a packed folder is that of the original.
+text else; `predictions.npz` has the predictions, those of all runs side by side. Weights, checkpoints and logs are left
+out, and absolute paths are cut to their last part. The report of a packed folder is that of the original.
 """
 
 import argparse
@@ -16,6 +16,8 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from zoo import files, folders, signals
 from zoo.command import run_command
@@ -52,7 +54,7 @@ def pack(folder: Path, out: Path) -> tuple[int, int]:
     inside = sorted(path for path in folder.rglob("*") if path.is_file() and path.parent != folder)
     inside = [path for path in inside if path.relative_to(folder).parts[0] != REPORT]
     lines: list[dict[str, Any]] = []
-    predictions, left = dict[str, Any](), 0
+    predictions, left = dict[str, dict[str, Any]](), 0
     for path in inside:
         place = str(path.relative_to(folder))
         if path.suffix == ".json":
@@ -61,10 +63,7 @@ def pack(folder: Path, out: Path) -> tuple[int, int]:
             columns, rows = files.read_rows(path)
             lines.append({"file": place, "columns": columns, "rows": rows})
         elif path.name == PREDICTIONS:
-            predictions |= {
-                f"{path.parent.relative_to(folder)}/{name}": found
-                for name, found in files.read_predictions(path).items()
-            }
+            predictions[str(path.parent.relative_to(folder))] = files.read_predictions(path)
         else:
             left += 1
     files.new_folder(out)
@@ -74,7 +73,9 @@ def pack(folder: Path, out: Path) -> tuple[int, int]:
         elif path.is_file() and path.name not in (RUNS, manifest.MANIFEST) and path.suffix in (".jsonl", ".txt"):
             lines.append({"file": path.name, "text": files.read_text(path)})
     if predictions:
-        files.write_predictions(out / PREDICTIONS, predictions)
+        arrays, runs = _side_by_side(predictions)
+        files.write_predictions(out / PREDICTIONS, arrays)
+        lines.append({"file": PREDICTIONS, "runs": runs})
     files.write_text(out / f"{RUNS}.gz", "".join(json.dumps(line) + "\n" for line in lines))
     return len(inside) - left, left
 
@@ -93,6 +94,7 @@ def unpack(folder: Path, out: Path) -> Path:
         return path
 
     narrower: dict[str, list[str]] = {}
+    stacked: dict[str, list[str]] = {}
     runs = _stored(folder, RUNS)
     for number, line in enumerate(files.read_text(runs).splitlines(), start=1):
         try:
@@ -103,14 +105,16 @@ def unpack(folder: Path, out: Path) -> Path:
                 files.write_text(place(entry["file"]), str(entry["text"]))
             elif "rows" in entry:
                 files.write_csv(place(entry["file"]), entry["columns"], entry["rows"])
+            elif "runs" in entry:
+                stacked = {kind: [str(run) for run in found] for kind, found in entry["runs"].items()}
             else:
                 narrower[entry["file"]] = [str(name) for name in entry["columns"]]
-        except (ValueError, TypeError, KeyError, RecursionError, csv.Error) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, csv.Error) as error:
             raise UserError(f"{runs}, line {number}: not what zoo.pack writes ({error!r})"[:400]) from None
     for name in TABLES:
         for run, rows in _by_run(folder / name, narrower).items():
             files.write_csv(place(f"{run}/{name}"), rows[0], rows[1:])
-    for run, arrays in _predictions(folder / PREDICTIONS).items():
+    for run, arrays in _predictions(folder / PREDICTIONS, stacked).items():
         files.write_predictions(place(f"{run}/{PREDICTIONS}"), arrays)
     for path in folder.iterdir():
         if path.is_file() and path.name not in (runs.name, PREDICTIONS, *TABLES):
@@ -143,11 +147,44 @@ def _by_run(path: Path, narrower: Mapping[str, list[str]]) -> dict[str, list[lis
     return found
 
 
-def _predictions(path: Path) -> dict[str, dict[str, Any]]:
+def _side_by_side(predictions: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """Arrays of all runs by their kind, such as "test", and the runs of each kind: the last axis is that of runs.
+
+    What all runs predict of an image lies together, which compresses best. What is the same in all runs, such as
+    labels, is there once. Where shapes differ each run keeps an array of its own, RUN/KIND.
+    """
+    arrays, runs = dict[str, Any](), dict[str, list[str]]()
+    for kind in dict.fromkeys(kind for found in predictions.values() for kind in found):
+        each = {run: found[kind] for run, found in predictions.items() if kind in found}
+        first = next(iter(each.values()))
+        if any(found.shape != first.shape or found.dtype.kind != first.dtype.kind for found in each.values()):
+            arrays |= {f"{run}/{kind}": found for run, found in each.items()}
+            continue
+        same = all(np.array_equal(found, first) for found in each.values())
+        arrays[kind] = first[..., None] if same else np.stack(list(each.values()), axis=-1)
+        runs[kind] = list(each)
+    return arrays, runs
+
+
+def _predictions(path: Path, stacked: Mapping[str, list[str]]) -> dict[str, dict[str, Any]]:
+    """The arrays of each run by their kind.
+
+    Raises:
+        UserError: if they aren't as `_side_by_side` made them.
+    """
     found: dict[str, dict[str, Any]] = {}
     for name, array in (files.read_predictions(path) if path.exists() else {}).items():
         run, _, kind = name.rpartition("/")
-        found.setdefault(run, {})[kind] = array
+        if run:
+            found.setdefault(run, {})[kind] = array
+            continue
+        runs = stacked.get(kind, [])
+        if not array.ndim or array.shape[-1] not in (1, len(runs)):
+            raise UserError(f"{path}: {kind}: expected one array, or one for each of {len(runs)} runs")
+        for run, one in zip(
+            runs, np.moveaxis(np.broadcast_to(array, (*array.shape[:-1], len(runs))), -1, 0), strict=True
+        ):
+            found.setdefault(run, {})[kind] = one
     return found
 
 
