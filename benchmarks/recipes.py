@@ -1,11 +1,11 @@
 """Whether each recipe of `configs/` trains with each activation: the loss after a few hundred steps, beside ReLU's.
 
-    KERAS_BACKEND=tensorflow python benchmarks/recipes.py --data-dir DIR --out benchmarks/results/recipes.json
+    KERAS_BACKEND=tensorflow python benchmarks/recipes.py --data-dir DIR --out benchmarks/results/models.json
 
 Five networks, two recipes each (`NAME.json` and the report's `NAME-reference.json`), eight activations. A run takes
 three epochs on 1,600 images of CIFAR-10, in batches of 16, with the reference stem: its rate, its schedule (squeezed
 into three epochs) and all else are the recipe's. It has collapsed where its loss ends above chance and doesn't fall,
-and ReLU's does; the losses are means over an epoch. The file is written anew after each run, and `--resume` keeps the
+and ReLU's does; the losses are means over an epoch. The file is written after each run, and `--resume` keeps the
 rows that are in it.
 """
 
@@ -21,6 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from zoo import backend
 
 backend.choose()  # before Keras is imported
+
+import tables
 
 from zoo import config, files, train
 from zoo.environment import describe_environment
@@ -75,7 +77,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, metavar="FILE", required=True)
     chosen = parser.parse_args()
     about = describe_environment("CIFAR-10", ["python", "benchmarks/recipes.py", *sys.argv[1:]])
-    rows = files.read_json(chosen.out)["rows"] if chosen.resume and chosen.out.exists() else []
+    rows = tables.part(chosen.out, "recipes").get("rows", []) if chosen.resume else []
     done = {(row["network"], row["recipe"], row["activation"]) for row in rows}
     for network in chosen.only:
         for recipe in chosen.recipes:
@@ -83,7 +85,7 @@ def main() -> int:
                 if (network, recipe, activation) not in done:
                     rows.append(measure(network, recipe, activation, chosen.data_dir))
                     print(rows[-1], flush=True)
-                    files.write_json(chosen.out, {"environment": about, "rows": rows})
+                    tables.write_part(chosen.out, {"environment": about, "rows": rows}, "recipes")
     bad = [row for row in rows if collapsed(row, rows)]
     print(f"{len(rows)} runs, {len(bad)} diverged or collapsed where ReLU didn't")
     return bool(bad)

@@ -178,7 +178,7 @@ def stability(cells: stability_report.grid.Cells) -> str:
 
 def recipes() -> str:
     """The loss that a short run of each recipe ends with, by activation."""
-    found = tables.part(tables.RESULTS / "recipes.json", "rows")
+    found = tables.part(tables.RESULTS / "models.json", "recipes", "rows")
     names = list(dict.fromkeys(row["activation"] for row in found))
     lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for network, recipe in dict.fromkeys((row["network"], row["recipe"]) for row in found):

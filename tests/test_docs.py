@@ -123,7 +123,7 @@ def test_recipes_train_as_measured():
     """No run diverged, and where a loss rose the page says so."""
     page = (ROOT / "docs" / "zoo.md").read_text(encoding="utf-8")
     assert page.count(generate.recipes()) == 1
-    rows = json.loads((ROOT / "benchmarks/results/recipes.json").read_text())["rows"]
+    rows = json.loads((ROOT / "benchmarks/results/models.json").read_text())["recipes"]["rows"]
     assert len(rows) == 5 * 2 * 8 and {row["status"] for row in rows} == {"finished"}
     rose = {(r["network"], r["recipe"], r["activation"]) for r in rows if r["last_loss"] > max(r["first_loss"], 2.303)}
     assert rose == {("resnet50", "modern", name) for name in ("relu", "tanh")}
