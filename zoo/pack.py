@@ -179,12 +179,11 @@ def _predictions(path: Path, stacked: Mapping[str, list[str]]) -> dict[str, dict
             found.setdefault(run, {})[kind] = array
             continue
         runs = stacked.get(kind, [])
-        if not array.ndim or array.shape[-1] not in (1, len(runs)):
+        if not runs or not array.ndim or array.shape[-1] not in (1, len(runs)):
             raise UserError(f"{path}: {kind}: expected one array, or one for each of {len(runs)} runs")
-        for run, one in zip(
-            runs, np.moveaxis(np.broadcast_to(array, (*array.shape[:-1], len(runs))), -1, 0), strict=True
-        ):
-            found.setdefault(run, {})[kind] = one
+        each = np.broadcast_to(array, (*array.shape[:-1], len(runs)))
+        for i, run in enumerate(runs):
+            found.setdefault(run, {})[kind] = each[..., i]
     return found
 
 

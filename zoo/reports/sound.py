@@ -196,7 +196,9 @@ def _in_words(group: Group, times: bool, void: bool) -> str:
 def score_of(group: Group, runs: list[Result]) -> str:
     """What runs reach on test samples, over seeds."""
     values = [run.metric(group.score.of("test")) for run in runs]
-    return f"a test R² of {spread(values, 1, 4)}" if group.is_regression else f"{spread(values)} % test accuracy"
+    return (
+        f"a test R² of {_scaled(group, values)}" if group.is_regression else f"{_scaled(group, values)} % test accuracy"
+    )
 
 
 def _convergence(group: Group, others: dict[str, list[Result]], base: list[Result]) -> str:
@@ -246,7 +248,8 @@ def _head_start(group: Group) -> Iterator[Table]:
 
 
 def _scaled(group: Group, values: list[float]) -> str:
-    return spread(values, group.score.scale.factor, 4 if group.is_regression else 2)
+    """The spread of scores, with the digits that scores are written with."""
+    return spread(values, group.score.scale.factor, group.score.scale.digits)
 
 
 def _effort(group: Group) -> Iterator[Table | Figure | Paragraph]:
@@ -259,8 +262,11 @@ def _effort(group: Group) -> Iterator[Table | Figure | Paragraph]:
     if asked.effort:
         yield Paragraph(f"Effort, {group.title}: {asked.effort}.")
     axis = str(asked.tuned).rpartition(".")[2].replace("_", " ")
-    values = {name: (group.chosen(name), group.chosen(group.baseline)) for name in group.planned}
-    rows = [[name, group.budget(name), *(_at(group, name, value) for value in values[name])] for name in group.planned]
+    baselines = group.chosen(group.baseline)
+    rows = [
+        [name, group.budget(name), _at(group, name, group.chosen(name)), _at(group, name, baselines)]
+        for name in group.planned
+    ]
     caption = (
         f"{group.title}: test {group.score.title} at the {axis} chosen on validation images, and at {group.baseline}'s"
     )
