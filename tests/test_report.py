@@ -50,6 +50,7 @@ def write_run(
             "test_accuracy": accuracy,
             "test_loss": 1.0,
             "test_precision_macro": 0.5,
+            "test_precision_weighted": 0.45,
             "images_per_second": 5000.0 if labels["activation"] == "relu" else 4000.0,
             "peak_memory_mb": 100.0,
             "report_precision_max": 0.8,
@@ -144,6 +145,19 @@ def test_cells(folder):
     assert found["atanh"]["accuracy"] == "missing"
     assert cells(folder, "table1")["relu"]["lenet"] == "0.8500 ± 0.0707 (0.5872)"
     assert cells(folder, "table1")["atanh"]["lenet"] == "missing (0.6683)"
+    sound = cells(folder, "table1-sound")
+    assert (sound["relu"]["lenet"], sound["arelu"]["lenet"]) == ("0.4500 ± 0.0000", "2 diverged")
+
+
+def test_what_has_not_begun_is_named_not_tabulated(folder):
+    asked = [("a-0", {"model": "alexnet", "activation": "relu"}), ("l-0", {"activation": "relu"})]
+    write_sweep(folder, asked, outputs=("table1", "figure3"))
+    assert report.main([str(folder)]) == 0
+    assert list(cells(folder, "table1")["relu"]) == ["activation", "alexnet", "lenet"]  # no run at all: the plan
+    write_run(folder, "l-0", asked[1][1], 0.6)
+    assert report.main([str(folder)]) == 0
+    text = (folder / "report" / "report.md").read_text()
+    assert list(cells(folder, "table1")["relu"]) == ["activation", "lenet"] and "No run yet of: alexnet." in text
 
 
 @pytest.mark.parametrize("epochs, limit", [(9, 2000), (150, None), (150, 2000)])

@@ -41,7 +41,7 @@ def blocks(results: "Results", banners: list[str], note: str = "", data_dir: Pat
         ("figure4", "Figure 4: both methods against epoch", curves.figure4),
     ]
     for output, title, make in outputs:
-        if output in asked:
+        if output in asked and results.groups(output):
             yield Heading(title)
             yield from make(results, output)
     yield Heading("Figures 1 and 2: shapes")

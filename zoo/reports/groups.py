@@ -156,6 +156,10 @@ class Group:
         return f"{self.network}, {self.rest}" if self.rest else self.network
 
     @property
+    def has_begun(self) -> bool:
+        return any(run.state != MISSING for runs in self.planned.values() for run in runs)
+
+    @property
     def slug(self) -> str:
         return re.sub(r"[^A-Za-z0-9._-]+", "-", self.title)
 
@@ -286,12 +290,24 @@ class Results:
             raise UserError(f"{path}: not what zoo.sweep writes ({error!r})") from None
         self.folder, self.shown = folder, shown or folder
         self.finished = [run for run in self.every if run.state == "finished"]
+        self.begun = [run for run in self.every if run.state != MISSING]
 
     def outputs(self) -> set[str]:
         return {output for run in self.every for output in run.outputs}
 
     def groups(self, output: str | None = None) -> list[Group]:
-        """The groups of runs for one of the report's tables or figures, or of all, in the order of the sweep."""
+        """The groups of runs for one of the report's tables or figures, or of all, in the order of the sweep.
+
+        Once any run has begun, groups of which none has are left out.
+        """
+        planned = self._planned(output)
+        return [group for group in planned if group.has_begun] if self.begun else planned
+
+    def idle(self) -> list[str]:
+        """The titles of the groups that `groups` leaves out."""
+        return [group.title for group in self._planned(None) if self.begun and not group.has_begun]
+
+    def _planned(self, output: str | None) -> list[Group]:
         found: dict[tuple, dict[str, list[Result]]] = {}
         plans: dict[tuple, Comparisons] = {}
         for run in self.every:

@@ -32,7 +32,9 @@ SHARES = ("accuracy", "precision_macro", "precision_weighted")
 
 def states(results: Results) -> str:
     counted = Counter(run.state for run in results.every)
-    return f"Of its {len(results.every)} runs: {', '.join(f'{counted[state]} {state}' for state in sorted(counted))}."
+    idle = f" No run yet of: {'; '.join(results.idle())}." if results.idle() else ""
+    states = ", ".join(f"{counted[state]} {state}" for state in sorted(counted))
+    return f"Of its {len(results.every)} runs: {states}.{idle}"
 
 
 def blocks(results: Results) -> Iterator[Paragraph | Table]:

@@ -37,8 +37,8 @@ def _measured(group: Group, name: str, key: str) -> list[float]:
     return [run.metric(key) for run in group.runs.get(name, [])]
 
 
-def _maximum(group: Group, name: str) -> str:
-    values = _measured(group, name, "report_precision_max")
+def _cell(group: Group, name: str, key: str) -> str:
+    values = _measured(group, name, key)
     return ", ".join(filter(None, [spread(values, 1, 4) if values else "", group.absent(name)]))
 
 
@@ -62,13 +62,18 @@ def _in_small(results: Results, output: str) -> str:
 def table1(results: Results, output: str) -> Iterator[Table]:
     published, groups = _reference()[output], results.groups(output)
     columns = [published["columns"].index(COLUMN.get(group.network, group.network)) for group in groups]
-    rows = []
+    rows, sound = [], []
     for name in dict.fromkeys(name for group in groups for name in group.planned):
         theirs = published["rows"].get(name)
-        places = zip(groups, columns, strict=True)
-        rows.append([name, *(_beside(_maximum(group, name), theirs[at] if theirs else None) for group, at in places)])
-    caption = f"{_in_small(results, output)}Maximum over epochs. {MEASURE} {IN_BRACKETS}"
-    yield Table(output, caption, ["activation", *(group.title for group in groups)], rows)
+        maxima = [_cell(group, name, "report_precision_max") for group in groups]
+        places = zip(maxima, columns, strict=True)
+        rows.append([name, *(_beside(own, theirs[at] if theirs else None) for own, at in places)])
+        sound.append([name, *(_cell(group, name, "test_precision_weighted") for group in groups)])
+    header = ["activation", *(group.title for group in groups)]
+    in_small = _in_small(results, output)
+    yield Table(output, f"{in_small}Maximum over epochs. {MEASURE} {IN_BRACKETS}", header, rows)
+    caption = f"{in_small}The same runs by the sound measure: weighted precision on all test images, after the last."
+    yield Table(f"{output}-sound", caption, header, sound)
 
 
 def _trials(results: Results, output: str, published: Callable[[str], list | None]) -> Iterator[Table]:
