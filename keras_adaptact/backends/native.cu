@@ -80,24 +80,27 @@ INLINE int64_t address(const Pass *pass, int64_t channel, int64_t unit) {
 }
 
 #if VECTOR == 1
-INLINE void read(const Element *from, Element *to) { *to = *from; }
-INLINE void write(const Element *from, Element *to) { *to = *from; }
-#else
-#if VECTOR > 2
-typedef uint4 Words;
-#else
+typedef Element Words;
+#elif VECTOR == 2
 typedef uint32_t Words;
+#else
+typedef uint4 Words;
 #endif
-INLINE void read(const Element *from, Element *to) {
+INLINE void read(const Element *from, float *to) {
   const Words words = *(const Words *)from;
-  memcpy(to, &words, sizeof words);
+  Element elements[VECTOR];
+  memcpy(elements, &words, sizeof words);
+  PRAGMA(unroll)
+  for (int i = 0; i < VECTOR; i++) to[i] = load(elements[i]);
 }
-INLINE void write(const Element *from, Element *to) {
+INLINE void write(const float *from, Element *to) {
+  Element elements[VECTOR];
+  PRAGMA(unroll)
+  for (int i = 0; i < VECTOR; i++) elements[i] = stored(from[i]);
   Words words;
-  memcpy(&words, from, sizeof words);
+  memcpy(&words, elements, sizeof words);
   *(Words *)to = words;
 }
-#endif
 
 INLINE void fix_all(const Pass *pass, int64_t channel, float *fixed) {
   PRAGMA(unroll)
@@ -111,7 +114,7 @@ KERNEL forward(const Pass pass) {
   fix_all(&pass, place.channel, fixed);
   for (int64_t turn = 0, unit = place.first; turn < pass.turns && unit < pass.units; turn++, unit += place.rows) {
     const int64_t at = address(&pass, place.channel, unit);
-    Element z[VECTOR], result[VECTOR];
+    float z[VECTOR], result[VECTOR];
     read(pass.z + at, z);
     forward_of(is_far_of(fixed, z, VECTOR), fixed, z, result, VECTOR);
     write(result, pass.result + at);
@@ -150,7 +153,7 @@ KERNEL backward(const Pass pass) {
   const int64_t turns = place.is_used ? pass.turns : 0;
   for (int64_t turn = 0, unit = place.first; turn < turns && unit < pass.units; turn++, unit += place.rows) {
     const int64_t at = address(&pass, place.channel, unit);
-    Element z[VECTOR], gradient[VECTOR], result[VECTOR];
+    float z[VECTOR], gradient[VECTOR], result[VECTOR];
     float found[(SUMS + 1) * LANES] = {0};
     read(pass.z + at, z);
     read(pass.gradient + at, gradient);

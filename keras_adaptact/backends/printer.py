@@ -117,19 +117,19 @@ class _Loops:
 
     def forward(self, way: str, y: Node) -> list[str]:
         return [
-            f"INLINE void forward_{way}(const int exact, const float *fixed, const Element *restrict z,",
-            "    Element *restrict result, int64_t size) {",
-            *self._loop(way, [y], ["result[i] = stored({});"]),
+            f"INLINE void forward_{way}(const int exact, const float *fixed, const float *restrict z,",
+            "    float *restrict result, int64_t size) {",
+            *self._loop(way, [y], ["result[i] = {};"]),
             "}",
         ]
 
     def backward(self, way: str, by_z: Node, terms: Sequence[Node]) -> list[str]:
         place = {"segment": "sum{}", "lanes": "sums[{} * LANES + i]"}[way]
-        uses = ["result[i] = stored({});", *(f"{place.format(i)} += {{}};" for i in range(len(terms)))]
+        uses = ["result[i] = {};", *(f"{place.format(i)} += {{}};" for i in range(len(terms)))]
         names = [f"sum{i}" for i in range(len(terms))] if way == "segment" else []
         return [
-            f"INLINE void backward_{way}(const int exact, const float *fixed, const Element *restrict z,",
-            "    const Element *restrict gradient, Element *restrict result, float *restrict sums, int64_t size) {",
+            f"INLINE void backward_{way}(const int exact, const float *fixed, const float *restrict z,",
+            "    const float *restrict gradient, float *restrict result, float *restrict sums, int64_t size) {",
             *(f"float {name} = 0;" for name in names),
             *self._loop(way, [by_z, *terms], uses, f"reduction(+ : {', '.join(names)})" if names else ""),
             *(f"sums[{i}] = {name};" for i, name in enumerate(names)),
@@ -144,7 +144,7 @@ class _Loops:
             return [f"#define is_far_{way}(fixed, z, size) 0"]
         uses = [f"far |= {OPERATIONS[node.op].is_far};" for node in far]
         return [
-            f"INLINE int is_far_{way}(const float *fixed, const Element *restrict z, int64_t size) {{",
+            f"INLINE int is_far_{way}(const float *fixed, const float *restrict z, int64_t size) {{",
             "int far = 0;",
             *self._loop(way, [node.inputs[0] for node in far], uses, "reduction(| : far)"),
             "return far;",
@@ -165,7 +165,7 @@ class _Loops:
             f"VECTORIZED({reduction})",
             "for (int64_t i = 0; i < size; i++) {",
             *(values if way == "lanes" else ()),
-            *(f"const float {name}_i = load({name}[i]);" for name in tensors.values()),
+            *(f"const float {name}_i = {name}[i];" for name in tensors.values()),
             *inside,
             *(use.format(name) for use, name in zip(uses, found, strict=True)),
             "}",

@@ -72,7 +72,7 @@ def table1(results: Results, output: str) -> Iterator[Table]:
     header = ["activation", *(group.title for group in groups)]
     in_small = _in_small(results, output)
     yield Table(output, f"{in_small}Maximum over epochs. {MEASURE} {IN_BRACKETS}", header, rows)
-    caption = f"{in_small}The same runs by the sound measure: weighted precision on all test images, after the last."
+    caption = f"{in_small}By the sound measure: weighted precision on all test images after the last epoch."
     yield Table(f"{output}-sound", caption, header, sound)
 
 
