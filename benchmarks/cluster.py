@@ -1,6 +1,6 @@
 """What a chief carries: simulated workers, killed at random with the chief, that report at once.
 
-    KERAS_BACKEND=jax python benchmarks/cluster.py --out benchmarks/results/cluster.json
+    KERAS_BACKEND=jax python benchmarks/cluster.py --out benchmarks/results/robustness.json
 
 The chief is `python -m tuner.search` as it is; a worker is a gRPC client that imports no Keras, writes its trial's
 outcome and reports it, as fast as the chief answers. Kills are SIGKILL, and who was killed is started again. At the end
@@ -216,7 +216,10 @@ def main() -> None:
         found["with_kills"] = survive(given.tree, given.trials, given.workers, given.kills, given.chief_kills)
         print(found["with_kills"], flush=True)
     if given.out:
-        given.out.write_text(json.dumps(found, indent=2) + "\n")
+        sys.path.insert(0, str(ROOT))
+        import tables
+
+        tables.write_part(given.out, found, "cluster")
 
 
 if __name__ == "__main__":

@@ -277,19 +277,18 @@ def main() -> int:
 
 
 def _add(path: Path, name: str, count: int, found: Counter) -> None:
-    from zoo import files
+    import tables
+
     from zoo.environment import code
 
-    rows = json.loads(path.read_text()) if path.exists() else {}
-    backend = os.environ.get("KERAS_BACKEND", "")
-    rows[f"{name} on {backend}"] = {
+    row = {
         "asked": count,
         "tried": found.total(),
         "failed": sum(n for kind, n in found.items() if kind.startswith("failed")),
         "outcomes": dict(sorted(found.items())),
         "code": {package: code(package) for package in ("zoo", "tuner")},
     }
-    files.write_json(path, rows)
+    tables.write_part(path, row, f"{name} on {os.environ.get('KERAS_BACKEND', '')}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """Files of what benchmarks measured: in each a part for a benchmark, and in that one for each backend or variant."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from zoo import files
 
+INNERMOST = re.compile(r"[\[{][^\[\]{}]*[\]}]")  # lists and objects without others inside: a line for each
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -25,3 +27,5 @@ def write_part(path: Path, content: dict[str, Any], *keys: str) -> None:
         found = found.setdefault(key, {})
     found[last] = content
     files.write_json(path, whole)
+    text = path.read_text(encoding="utf-8")
+    files.write_text(path, INNERMOST.sub(lambda found: " ".join(found[0].split()), text))

@@ -80,6 +80,8 @@ def test_costs_are_those_measured():
     assert page.split("## Mixture\n")[1].split("## ")[0].count("not measured") == 3
     assert (ROOT / "docs" / "costs.md").read_text(encoding="utf-8").count(generate.costs()) == 1
     largest = max(row["times_relu"] for row in in_float32)
+    over = len([row for row in measured if row["times_relu"] > row["goal"]])
+    assert re.search(rf"^\| torch \|.*\| {over} of {len(measured)} \|$", generate.costs(), re.MULTILINE)
     assert re.search(rf"^\| torch \| [\d.]+, {largest:.2f} \|", generate.costs(), re.MULTILINE)
 
 
