@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 from test_layout import ROOT
 
-from zoo import sweep
+from zoo import pack, sweep
 from zoo.errors import ConfigError, UserError
 from zoo.reports import judge
 from zoo.sweeps import display, grid
@@ -55,6 +55,14 @@ def test_missing_runs_are_trained_and_a_failure_harms_no_other(described, tmp_pa
     assert sweep.main([*command, "--only", "activation=relu,atanh"]) == 0
     assert "2 of 2 runs are done" in capsys.readouterr().out
     assert files == {path: path.stat().st_mtime_ns for path in (out / "runs").glob("*/*")}
+
+    again = tmp_path / "again"  # packed, unpacked, and gone on with
+    assert pack.main([str(out), str(tmp_path / "packed")]) == 0
+    assert pack.main([str(tmp_path / "packed"), str(again), "--unpack"]) == 0
+    assert sweep.main([str(described), "--out", str(again), "--only", "activation=relu,atanh"]) == 0
+    assert "2 of 2 runs are done" in capsys.readouterr().out
+    assert pack.main([str(out), str(tmp_path / "other"), "--unpack"]) == 2
+    assert "not a folder of zoo.pack" in capsys.readouterr().err and not (tmp_path / "other").exists()
 
     changed = json.loads(described.read_text()) | {"set": {"training.epochs": 3}}
     described.write_text(json.dumps(changed))

@@ -4,6 +4,7 @@ They hold what `zoo.report` and `tuner.report` need of the runs of a sweep or a 
 `runs.jsonl.gz` has a line for each file, with its content if it is JSON, its columns and rows if it is a table, and its
 text else; `predictions.npz` has the predictions, those of all runs side by side. Weights, checkpoints and logs are left
 out, and absolute paths are cut to their last part. The report of a packed folder is that of the original.
+`--unpack` makes a folder of it again, in which `zoo.sweep` trains what is missing.
 """
 
 import argparse
@@ -81,11 +82,13 @@ def pack(folder: Path, out: Path) -> tuple[int, int]:
 
 
 def unpack(folder: Path, out: Path) -> Path:
-    """Unpacks a folder into a new one, and returns that.
+    """Unpacks a folder into a new one, and returns that; a sweep goes on there.
 
     Raises:
         UserError: if a file isn't one that `pack` writes.
     """
+    from zoo import manifest
+
     out.mkdir(parents=True)
 
     def place(name: str) -> Path:
@@ -119,6 +122,8 @@ def unpack(folder: Path, out: Path) -> Path:
     for path in folder.iterdir():
         if path.is_file() and path.name not in (runs.name, PREDICTIONS, *TABLES):
             shutil.copyfile(path, out / path.name)
+    for inside in [out, *(path for path in out.rglob("*") if path.is_dir())]:
+        manifest.note(inside, [path.name for path in inside.iterdir() if path.is_file()])
     return out
 
 
@@ -202,10 +207,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("results", type=Path, help="folder of a sweep or a search")
     parser.add_argument("out", type=Path, help="a new folder")
+    parser.add_argument("--unpack", action="store_true", help="make a folder of packed results")
     return parser
 
 
 def _main(arguments: argparse.Namespace) -> int:
+    if arguments.unpack:
+        if not _stored(arguments.results, RUNS).exists():
+            raise UserError(f"{arguments.results}: not a folder of zoo.pack, which has {RUNS}.gz")
+        files.new_folder(arguments.out)
+        with tempfile.TemporaryDirectory(dir=arguments.out.parent) as place:  # all of it, or nothing
+            unpack(arguments.results, Path(place) / "whole").replace(arguments.out)
+        print(f"unpacked into {arguments.out}, without the weights, checkpoints and logs")
+        return 0
     packed, left = pack(arguments.results, arguments.out)
     print(f"packed {packed} files into {arguments.out}; left out {left} with weights, checkpoints and logs")
     return 0
