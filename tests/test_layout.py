@@ -148,6 +148,10 @@ def test_its_numbers_are_those_measured():
     for name in ("method1", "arelu"):
         row = re.search(rf"^\| {name} minus relu \| (\S+) \| (\[.+?\]) \|.*\| beyond chance above \|$", results, re.M)
         assert row and f"{row[1]} {row[2]}" in README
+    sound = results.split("By the sound measure")[1]
+    for name, said in (("relu", "ReLU"), ("method1", "method 1"), ("arelu", "AReLU")):
+        row = re.search(rf"^\| {name} \| (\S+) \|$", sound, re.M)
+        assert row and f"{row[1]} with {said}" in README.replace("\n", " ")
 
 
 def test_every_layer_has_a_row():
