@@ -49,7 +49,7 @@ static inline void set_shape(Pass *pass, const int64_t *dims, int64_t rank) {
   pass->inner = inner;
 }
 
-/* Loops are over floats. Elements of 16 bits become such a strip at a time, which stays in the first-level cache. */
+/* Loops are over floats. Elements of 16 bits become floats a strip at a time, which stays in the first-level cache. */
 #if ELEMENT == FLOAT32
 #define STRIP CHUNK
 #define TEMPORARY(name) float *const name = NULL

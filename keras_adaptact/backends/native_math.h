@@ -22,7 +22,7 @@ static inline uint32_t bits_of(float value) {
 #define LAST 1
 #define INSIDE 2
 
-/* Elements of 16 bits are read and written by the instructions of a GPU, where it has them, or by integers. */
+/* Elements of 16 bits become floats, and are made of them, by the instructions of a GPU, or by integers. */
 #define FLOAT32 0
 #define BFLOAT16 1
 #define FLOAT16 2
