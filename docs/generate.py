@@ -288,7 +288,8 @@ def results() -> tuple[str, dict[str, str]]:
             summaries.append(f"* [{title}](#{name}): {body.pop(0).text.removeprefix('Summary. ')}")
         drawings = {}
         bodies.append(Heading(f"{title} {{ #{name} }}"))
-        for block in body:
+        found, made = apart(body)
+        for block in found:
             if isinstance(block, document.Figure):
                 if not any(fnmatchcase(block.name, pattern) for pattern in shown):
                     continue
@@ -297,9 +298,19 @@ def results() -> tuple[str, dict[str, str]]:
         if drawings:
             pictures[f"results-{name}.svg"] = document.sheet(drawings)
             bodies.append(Paragraph(f"![{', '.join(drawings)}](pictures/results-{name}.svg)"))
+        bodies += made
     short = [Heading("In short"), Paragraph(answer(tables_of)), Paragraph("\n".join(summaries))]
     every = [*blocks, *short, *without_empty(bodies)]
     return "\n\n".join(map(document.markdown, every)) + "\n", pictures
+
+
+def apart(body: list[Any]) -> tuple[list[Any], list[Any]]:
+    """The blocks of a report without those on how its runs were made, and those, for its end."""
+    table = next((i for i, block in enumerate(body) if getattr(block, "name", "") == "provenance"), None)
+    if table is None:
+        return body, []
+    end = next(i for i, block in enumerate(body) if i > table and isinstance(block, Heading))
+    return body[: table - 1] + body[end:], [Heading("How it was made", 3), *body[table - 1 : end]]
 
 
 def answer(tables_of: dict[str, dict[str, document.Table]]) -> str:
