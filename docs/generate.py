@@ -284,8 +284,9 @@ def results() -> tuple[str, dict[str, str]]:
     for name, (title, command, shown) in EVIDENCE.items():
         body = reported(name, command)
         tables_of[name] = {block.name: block for block in body if isinstance(block, document.Table)}
-        if body[0].text.startswith("Summary. "):
-            summaries.append(f"* [{title}](#{name}): {body.pop(0).text.removeprefix('Summary. ')}")
+        judged = body[0].text.startswith("Summary. ")
+        said = body.pop(0).text.removeprefix("Summary. ") if judged else "no comparison is planned."
+        summaries.append(f"* [{title}](#{name}): {said}")
         drawings = {}
         bodies.append(Heading(f"{title} {{ #{name} }}"))
         found, made = apart(body)
