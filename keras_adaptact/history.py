@@ -3,12 +3,14 @@
 import csv
 import io
 import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_adaptact.files import write_whole
 from keras_adaptact.inspection import Record, activation_table, trainable_activations
 
 Logs = dict[str, Any] | None
@@ -128,3 +130,15 @@ def _tensorboard(log_dir: str | os.PathLike) -> Any:
     except ImportError as error:
         raise ImportError("`log_dir` needs TensorBoard: pip install tensorboard") from error
     return Writer(os.fspath(log_dir))
+
+
+def write_whole(path: str | os.PathLike, write: Callable[[Path], Any]) -> None:
+    """Has `write` fill a file beside `path`, then renames it: a reader sees the old file or the new one."""
+    path = Path(path)
+    unfinished = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        write(unfinished)
+        unfinished.replace(path)
+    finally:
+        with suppress(OSError):  # a file system that became read-only: the error above says it
+            unfinished.unlink(missing_ok=True)

@@ -9,8 +9,7 @@ import keras
 import numpy as np
 
 from keras_adaptact.base import TrainableActivation
-from keras_adaptact.files import write_whole
-from keras_adaptact.history import ActivationHistory
+from keras_adaptact.history import ActivationHistory, write_whole
 from keras_adaptact.inspection import observe, trainable_activations
 
 CURVE, SLOPE, START, INPUTS = "#0072B2", "#D55E00", "#666666", "#56B4E9"
