@@ -344,8 +344,8 @@ def answer(tables_of: dict[str, dict[str, document.Table]]) -> str:
         f"method 1 {best['method1']}, of one seed each. By the report's whole protocol, 150 epochs at one rate, ReLU "
         f"has {full['relu']} % (weighted precision, one seed), AReLU {full['arelu']} and method 1 {full['method1']}; "
         f"sigmoid gains most by being adaptive, from {full['sigmoid']} to {full['asigmoid']} %. A training step of "
-        f"LeNet takes {cost['arelu']} times as long with AReLU as with ReLU, {cost['method1']} times with method 1. Not "
-        "tested yet: the best rates and AlexNet with more than one seed, GoogLeNet, ResNet50 and DenseNet, and any GPU."
+        f"LeNet takes {cost['arelu']} times as long with AReLU as with ReLU, {cost['method1']} times with method 1. "
+        "Not tested yet: the best rates and AlexNet with more than one seed, GoogLeNet, ResNet50, DenseNet, and any GPU."
     )
 
 
