@@ -345,7 +345,7 @@ def answer(tables_of: dict[str, dict[str, document.Table]]) -> str:
         f"has {full['relu']} % (weighted precision, one seed), AReLU {full['arelu']} and method 1 {full['method1']}; "
         f"sigmoid gains most by being adaptive, from {full['sigmoid']} to {full['asigmoid']} %. A training step of "
         f"LeNet takes {cost['arelu']} times as long with AReLU as with ReLU, {cost['method1']} times with method 1. "
-        "Not tested yet: the best rates and AlexNet with more than one seed, GoogLeNet, ResNet50, DenseNet, and any GPU."
+        "Not tested yet: the best rates and AlexNet with more than one seed, GoogLeNet, ResNet50, DenseNet, any GPU."
     )
 
 
