@@ -257,7 +257,6 @@ def picture(name: str) -> Figure:
     return figure
 
 
-COMPARED = ("difference", "simultaneous 95 %")  # columns
 EVIDENCE: dict[str, tuple[str, str, tuple[str, ...]]] = {  # in results/: title, report, and figures shown of it
     "report": (
         "Tables 1 and 4 of the report, LeNet in full",
@@ -324,8 +323,8 @@ def answer(tables_of: dict[str, dict[str, document.Table]]) -> str:
         return cells[list(found.header).index(column)]
 
     def over_relu(activation: str) -> str:
-        found = (cell("cpu", "comparisons-lenet", f"{activation} minus relu", name) for name in COMPARED)
-        return " ".join(found)
+        columns = ("difference", "simultaneous 95 %")
+        return " ".join(cell("cpu", "comparisons-lenet", f"{activation} minus relu", column) for column in columns)
 
     def in_full(activation: str) -> str:
         return f"{100 * float(cell('report', 'table1-sound', activation, 'lenet')):.1f}"

@@ -56,7 +56,7 @@ def test_missing_runs_are_trained_and_a_failure_harms_no_other(described, tmp_pa
     assert "2 of 2 runs are done" in capsys.readouterr().out
     assert files == {path: path.stat().st_mtime_ns for path in (out / "runs").glob("*/*")}
 
-    again = tmp_path / "again"  # packed, unpacked, and gone on with
+    again = tmp_path / "again"  # packed, unpacked, and resumed
     assert pack.main([str(out), str(tmp_path / "packed")]) == 0
     assert pack.main([str(tmp_path / "packed"), str(again), "--unpack"]) == 0
     assert sweep.main([str(described), "--out", str(again), "--only", "activation=relu,atanh"]) == 0

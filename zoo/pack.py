@@ -82,13 +82,11 @@ def pack(folder: Path, out: Path) -> tuple[int, int]:
 
 
 def unpack(folder: Path, out: Path) -> Path:
-    """Unpacks a folder into a new one, and returns that; a sweep goes on there.
+    """Unpacks a folder into a new one, and returns that.
 
     Raises:
         UserError: if a file isn't one that `pack` writes.
     """
-    from zoo import manifest
-
     out.mkdir(parents=True)
 
     def place(name: str) -> Path:
@@ -122,8 +120,6 @@ def unpack(folder: Path, out: Path) -> Path:
     for path in folder.iterdir():
         if path.is_file() and path.name not in (runs.name, PREDICTIONS, *TABLES):
             shutil.copyfile(path, out / path.name)
-    for inside in [out, *(path for path in out.rglob("*") if path.is_dir())]:
-        manifest.note(inside, [path.name for path in inside.iterdir() if path.is_file()])
     return out
 
 
@@ -211,13 +207,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _restore(packed: Path, out: Path) -> None:
+    """Unpacks a folder, all of it or nothing, and lists its files as ours, so that a sweep resumes there."""
+    from zoo import manifest
+
+    if not _stored(packed, RUNS).exists():
+        raise UserError(f"{packed}: not a folder of zoo.pack, which has {RUNS}.gz")
+    files.new_folder(out)
+    with tempfile.TemporaryDirectory(dir=out.parent) as place:
+        whole = unpack(packed, Path(place) / "whole")
+        for inside in [whole, *(path for path in whole.rglob("*") if path.is_dir())]:
+            manifest.note(inside, [path.name for path in inside.iterdir() if path.is_file()])
+        whole.replace(out)
+
+
 def _main(arguments: argparse.Namespace) -> int:
     if arguments.unpack:
-        if not _stored(arguments.results, RUNS).exists():
-            raise UserError(f"{arguments.results}: not a folder of zoo.pack, which has {RUNS}.gz")
-        files.new_folder(arguments.out)
-        with tempfile.TemporaryDirectory(dir=arguments.out.parent) as place:  # all of it, or nothing
-            unpack(arguments.results, Path(place) / "whole").replace(arguments.out)
+        _restore(arguments.results, arguments.out)
         print(f"unpacked into {arguments.out}, without the weights, checkpoints and logs")
         return 0
     packed, left = pack(arguments.results, arguments.out)

@@ -28,7 +28,6 @@ def blocks(results: "Results", banners: list[str], note: str = "", data_dir: Pat
         yield Paragraph(f"Note: {banner}")
     yield Paragraph(f"{note} {results.notes} {provenance.states(results)}".strip())
     yield from provenance.blocks(results)
-    asked = results.outputs()
     outputs: list[tuple[str, str, Callable]] = [
         ("sound", "What an activation brings, and what it costs", lambda results, _: sound.blocks(results, found)),
         ("sound", "All networks together", lambda results, _: sound.all_networks(results, found)),
@@ -41,7 +40,7 @@ def blocks(results: "Results", banners: list[str], note: str = "", data_dir: Pat
         ("figure4", "Figure 4: both methods against epoch", curves.figure4),
     ]
     for output, title, make in outputs:
-        if output in asked and results.groups(output):
+        if results.groups(output):
             yield Heading(title)
             yield from make(results, output)
     yield Heading("Figures 1 and 2: shapes")

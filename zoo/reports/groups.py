@@ -292,9 +292,6 @@ class Results:
         self.finished = [run for run in self.every if run.state == "finished"]
         self.begun = [run for run in self.every if run.state != MISSING]
 
-    def outputs(self) -> set[str]:
-        return {output for run in self.every for output in run.outputs}
-
     def groups(self, output: str | None = None) -> list[Group]:
         """The groups of runs for one of the report's tables or figures, or of all, in the order of the sweep.
 
