@@ -1,14 +1,10 @@
-"""Writes docs/gallery.md, docs/results.md and pictures, and tables in docs/ship-it, docs/costs and docs/training-well.
+"""Writes docs/gallery.md, docs/results.md and pictures, results/summary.json, and tables in guides.
 
 Formulas and starts come from the table in docs/layers.md, references from the docstrings, costs and what can be
-exported from benchmarks/results, and results from the packed sweeps and searches in results: python -m docs.generate
+exported from benchmarks/results, and the page of results from docs/evidence.py: python -m docs.generate
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import replace
-from fnmatch import fnmatchcase
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +14,12 @@ from matplotlib.figure import Figure
 
 import keras_adaptact as ka
 from benchmarks import stability_report, tables
-from tuner import report as search_report
-from tuner.searches.folder import SearchFolder, SearchResults
-from zoo import pack, report
-from zoo.reports import curves, document, groups, provenance
-from zoo.reports.document import Heading, Paragraph
+from docs import evidence
+from zoo import files
+from zoo.reports import document
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
-LEARNED = ROOT / "results" / "cpu", "shapes-lenet-arelu"  # a figure of its report
 STABILITY = tables.RESULTS / "stability.csv.gz"
 BACKENDS = ("jax", "torch", "tensorflow")
 Z = np.linspace(-5, 5, 201, dtype="float32")
@@ -257,125 +250,6 @@ def picture(name: str) -> Figure:
     return figure
 
 
-EVIDENCE: dict[str, tuple[str, str, tuple[str, ...]]] = {  # in results/: title, report, and figures shown of it
-    "report": (
-        "Tables 1 and 4 of the report, LeNet in full",
-        "zoo",
-        ("figure3", "figure4-*"),
-    ),
-    "lenet-rates": ("Which learning rate suits which activation, LeNet", "zoo", ()),
-    "cpu": ("LeNet and AlexNet, few images and epochs", "zoo", ()),
-    "mixing": ("Fixed or learned mixing weights, LeNet", "tuner", ("forest-*", "slices", "simplex-*")),
-}
-
-
-def results() -> tuple[str, dict[str, str]]:
-    """The page of results, and its pictures by the names of their files; called in the folder of the project."""
-    blocks: list[Any] = [
-        Heading("Results", 1),
-        Paragraph("<!-- Written by `python -m docs.generate` from results/; edit that. -->"),
-        Paragraph(
-            "What was measured, with the command that makes each table again. Every number and figure of this page "
-            "comes from `results/`, and a test fails where they disagree."
-        ),
-    ]
-    summaries, bodies, pictures = [], [], {}
-    tables_of: dict[str, dict[str, document.Table]] = {}
-    for name, (title, command, shown) in EVIDENCE.items():
-        body = reported(name, command)
-        tables_of[name] = {block.name: block for block in body if isinstance(block, document.Table)}
-        judged = body[0].text.startswith("Summary. ")
-        said = body.pop(0).text.removeprefix("Summary. ") if judged else "no comparison is planned."
-        summaries.append(f"* [{title}](#{name}): {said}")
-        drawings = {}
-        bodies.append(Heading(f"{title} {{ #{name} }}"))
-        found, made = apart(body)
-        for block in found:
-            if isinstance(block, document.Figure):
-                if not any(fnmatchcase(block.name, pattern) for pattern in shown):
-                    continue
-                drawings[block.name] = document.svg(block.drawing)
-            bodies.append(replace(block, level=block.level + 1) if isinstance(block, Heading) else block)
-        if drawings:
-            pictures[f"results-{name}.svg"] = document.sheet(drawings)
-            bodies.append(Paragraph(f"![{', '.join(drawings)}](pictures/results-{name}.svg)"))
-        bodies += made
-    short = [Heading("In short"), Paragraph(answer(tables_of)), Paragraph("\n".join(summaries))]
-    every = [*blocks, *short, *without_empty(bodies)]
-    return "\n\n".join(map(document.markdown, every)) + "\n", pictures
-
-
-def apart(body: list[Any]) -> tuple[list[Any], list[Any]]:
-    """The blocks of a report without those on how its runs were made, and those, for its end."""
-    table = next((i for i, block in enumerate(body) if getattr(block, "name", "") == "provenance"), None)
-    if table is None:
-        return body, []
-    end = next(i for i, block in enumerate(body) if i > table and isinstance(block, Heading))
-    return body[: table - 1] + body[end:], [Heading("How it was made", 3), *body[table - 1 : end]]
-
-
-def answer(tables_of: dict[str, dict[str, document.Table]]) -> str:
-    """What helps, by how much, at what cost, and what was not tested."""
-
-    def cell(evidence: str, name: str, row: str, column: str) -> str:
-        found = tables_of[evidence][name]
-        (cells,) = [cells for cells in found.rows if cells[0] == row]
-        return cells[list(found.header).index(column)]
-
-    def over_relu(activation: str) -> str:
-        columns = ("difference", "simultaneous 95 %")
-        return " ".join(cell("cpu", "comparisons-lenet", f"{activation} minus relu", column) for column in columns)
-
-    def in_full(activation: str) -> str:
-        return f"{100 * float(cell('report', 'table1-sound', activation, 'lenet')):.1f}"
-
-    def at_best(activation: str) -> str:
-        return cell("lenet-rates", "sound-lenet", activation, "accuracy")
-
-    start = {name: over_relu(name) for name in ("arelu", "method1")}
-    best = {name: at_best(name) for name in ("relu", "arelu", "method1")}
-    full = {name: in_full(name) for name in ("relu", "arelu", "method1", "sigmoid", "asigmoid")}
-    cost = {name: cell("cpu", "sound-lenet", name, "times the baseline's") for name in ("arelu", "method1")}
-    return (
-        f"On LeNet AReLU brings {start['arelu']} and method 1 {start['method1']} points of test accuracy over ReLU "
-        "(six seeds, simultaneous 95 % intervals), after 10 epochs on 10,000 images, all at one learning rate. On all "
-        f"images, each at the best of six rates, ReLU has {best['relu']} % after 10 epochs, AReLU {best['arelu']} and "
-        f"method 1 {best['method1']}, of one seed each. By the report's whole protocol, 150 epochs at one rate, ReLU "
-        f"has {full['relu']} % (weighted precision, one seed), AReLU {full['arelu']} and method 1 {full['method1']}; "
-        f"sigmoid gains most by being adaptive, from {full['sigmoid']} to {full['asigmoid']} %. A training step of "
-        f"LeNet takes {cost['arelu']} times as long with AReLU as with ReLU, {cost['method1']} times with method 1. "
-        "Not tested yet: the best rates and AlexNet with more than one seed, GoogLeNet, ResNet50, DenseNet, any GPU."
-    )
-
-
-def reported(name: str, command: str) -> list[Any]:
-    """The blocks of a report, but for its last section, which needs weights."""
-    folder = Path("results", name)
-    with pack.opened(folder) as place:
-        note = document.note(place, None)
-        if command == "tuner":
-            return list(search_report.blocks(SearchResults(SearchFolder(place), folder), note))
-        found = groups.Results(place, folder)
-        every = report.blocks(found, provenance.check(found, False), note)
-        return list(takewhile(lambda block: block != Heading("The report's measure"), every))
-
-
-def without_empty(blocks: list[Any]) -> Iterator[Any]:
-    """Without headings that nothing stands under."""
-    for block, following in zip(blocks, [*blocks[1:], None], strict=True):
-        is_heading, is_next = isinstance(block, Heading), isinstance(following, Heading)
-        if not (is_heading and (following is None or (is_next and following.level <= block.level))):
-            yield block
-
-
-def learned() -> str:
-    """What AReLU learned in LeNet."""
-    folder, name = LEARNED
-    with pack.opened(folder) as place:
-        (figure,) = [f for f in curves.learned(groups.Results(place)) if getattr(f, "name", "") == name]
-    return document.svg(figure.drawing)
-
-
 def main() -> None:
     PICTURES.mkdir(exist_ok=True)
     drawings = {layer: document.svg(picture(name)) for layer, name, *_ in rows()}
@@ -387,8 +261,9 @@ def main() -> None:
     for name, table in made.items():
         guide = ROOT / "docs" / f"{name}.md"
         guide.write_text(TABLE.sub(lambda _, table=table: table, guide.read_text(encoding="utf-8")), encoding="utf-8")
-    (PICTURES / "learned.svg").write_text(learned(), encoding="utf-8")
-    page, drawings = results()
+    (PICTURES / "learned.svg").write_text(evidence.learned(), encoding="utf-8")
+    files.write_json(ROOT / "results" / "summary.json", evidence.summary())
+    page, drawings = evidence.page()
     for name, drawing in drawings.items():
         (PICTURES / name).write_text(drawing, encoding="utf-8")
     (ROOT / "docs" / "results.md").write_text(page, encoding="utf-8")

@@ -14,7 +14,7 @@ from old import OLD
 from scipy import stats
 from test_layout import ROOT
 
-from docs import generate
+from docs import evidence, generate
 from tuner import report as search_report
 from zoo import files, pack, report
 from zoo.reports import groups, judge, sound
@@ -33,13 +33,22 @@ def cpu(tmp_path_factory):
 
 def test_the_page_of_results_is_made_of_what_is_tracked(monkeypatch):
     monkeypatch.chdir(ROOT)
-    page, pictures = generate.results()
+    page, pictures = evidence.page()
     assert page == (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     assert {path.name for path in generate.PICTURES.glob("results-*")} == pictures.keys()
     for name, picture in pictures.items():
         (text, drawn), (expected, tracked) = map(shape, (picture, (generate.PICTURES / name).read_text()))
         assert text == expected
         np.testing.assert_allclose(drawn, tracked, atol=0.2)  # another processor rounds another way
+
+
+def test_the_summary_for_programs_says_the_same(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    tracked = json.loads((ROOT / "results" / "summary.json").read_text(encoding="utf-8"))
+    assert tracked == evidence.summary()
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    for name, found in tracked["activations"].items():
+        assert re.search(rf"^\| {name} \| {found['seeds']}\b.* \| {100 * found['mean']:.2f}\b", page, re.MULTILINE)
 
 
 def shape(drawing):
@@ -228,6 +237,6 @@ def test_a_truncated_file_is_one_line(sweep, tmp_path, capsys):
 def test_what_holds_no_results_is_refused(tmp_path, capsys):
     assert pack.main([str(tmp_path), str(tmp_path / "out")]) == 2
     assert "with sweep.json or search.json" in capsys.readouterr().err
-    assert pack.main([str(ROOT / "results" / "cpu"), str(tmp_path / "out")]) == 2
+    assert pack.main([str(ROOT / "results" / "report"), str(tmp_path / "out")]) == 2
     assert "packed already" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

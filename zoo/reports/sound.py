@@ -261,6 +261,8 @@ def _effort(group: Group) -> Iterator[Table | Figure | Paragraph]:
         return
     if asked.effort:
         yield Paragraph(f"Effort, {group.title}: {asked.effort}.")
+    if all(len(values) == 1 for values in group.ladder.values()):
+        return
     axis = str(asked.tuned).rpartition(".")[2].replace("_", " ")
     baselines = group.chosen(group.baseline)
     rows = [

@@ -1,0 +1,181 @@
+"""The page of results, docs/results.md: the reports of what is packed in results/, after a plain answer.
+
+Numbers of the answer are read from the tables of those reports, and of benchmarks/results.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from benchmarks import tables
+from tuner import report as search_report
+from tuner.searches.folder import SearchFolder, SearchResults
+from zoo import pack, report
+from zoo.reports import curves, document, groups, judge, provenance, sound
+from zoo.reports.document import Heading, Paragraph
+
+RESULTS = Path("results")
+EVIDENCE: dict[str, tuple[str, str, tuple[str, ...]]] = {  # in results/: title, report, and figures shown of it
+    "lenet": ("LeNet in full, each activation at its best rate", "zoo", ("forest-lenet", "figure3")),
+    "lenet-rates": ("Which learning rate suits which activation, LeNet", "zoo", ()),
+    "report": ("Tables 1 and 4 of the report, LeNet in full", "zoo", ("figure3", "figure4-*")),
+    "mixing": ("Fixed or learned mixing weights, LeNet", "tuner", ("forest-*", "simplex-*")),
+}
+LEARNED = "lenet", "shapes-lenet-arelu"  # a figure of its report
+
+
+def page() -> tuple[str, dict[str, str]]:
+    """The page, and its pictures by the names of their files; called in the folder of the project."""
+    blocks: list[Any] = [
+        Heading("Results", 1),
+        Paragraph("<!-- Written by `python -m docs.generate` from results/; edit that. -->"),
+        Paragraph(
+            "What was measured, with the command that makes each table again. Every number and figure of this page "
+            "comes from `results/`, and a test fails where they disagree."
+        ),
+    ]
+    summaries, bodies, pictures = [], [], {}
+    tables_of: dict[str, dict[str, document.Table]] = {}
+    for name, (title, command, shown) in EVIDENCE.items():
+        body = reported(name, command)
+        tables_of[name] = {block.name: block for block in body if isinstance(block, document.Table)}
+        judged = body[0].text.startswith("Summary. ")
+        said = body.pop(0).text.removeprefix("Summary. ") if judged else "no comparison is planned."
+        summaries.append(f"* [{title}](#{name}): {said}")
+        drawings = {}
+        bodies.append(Heading(f"{title} {{ #{name} }}"))
+        found, made = apart(body)
+        for block in found:
+            if isinstance(block, document.Figure):
+                if not any(fnmatchcase(block.name, pattern) for pattern in shown):
+                    continue
+                drawings[block.name] = document.svg(block.drawing)
+            bodies.append(replace(block, level=block.level + 1) if isinstance(block, Heading) else block)
+        if drawings:
+            pictures[f"results-{name}.svg"] = document.sheet(drawings)
+            bodies.append(Paragraph(f"![{', '.join(drawings)}](pictures/results-{name}.svg)"))
+        bodies += made
+    short = [Heading("In short"), Paragraph(answer(tables_of)), Paragraph("\n".join(summaries))]
+    every = [*blocks, *short, *without_empty(bodies)]
+    return "\n\n".join(map(document.markdown, every)) + "\n", pictures
+
+
+def apart(body: list[Any]) -> tuple[list[Any], list[Any]]:
+    """The blocks of a report without those on how its runs were made, and those, for its end."""
+    table = next((i for i, block in enumerate(body) if getattr(block, "name", "") == "provenance"), None)
+    if table is None:
+        return body, []
+    end = next(i for i, block in enumerate(body) if i > table and isinstance(block, Heading))
+    return body[: table - 1] + body[end:], [Heading("How it was made", 3), *body[table - 1 : end]]
+
+
+def answer(tables_of: dict[str, dict[str, document.Table]]) -> str:
+    """What helps, by how much, at what cost, and what was not tested."""
+
+    def cell(evidence: str, name: str, row: str, column: str) -> str:
+        found = tables_of[evidence][name]
+        (cells,) = [cells for cells in found.rows if cells[0] == row]
+        return cells[list(found.header).index(column)]
+
+    def over_relu(row: str) -> str:
+        brought, interval, p, verdict = (
+            cell("lenet", "comparisons-lenet", row, column)
+            for column in ("difference", "simultaneous 95 %", "p (Holm)", "verdict")
+        )
+        return f"{brought} points {interval} ({verdict}, p = {p} by Holm's method)"
+
+    def ahead(epoch: int) -> str:
+        return cell("lenet", "head-start-lenet", "method1", f"{epoch} minus relu")
+
+    reached = {name: cell("lenet", "sound-lenet", name, "accuracy") for name in ("relu", "arelu", "method1")}
+    seeds = cell("lenet", "sound-lenet", "method1", "seeds")
+    slow = {name: cell("lenet-rates", "effort-lenet", name, "at relu's").split(": ")[1] for name in reached}
+    names = (*reached, "sigmoid", "asigmoid")
+    full = {name: f"{100 * float(cell('report', 'table1-sound', name, 'lenet')):.1f}" for name in names}
+    return (
+        "On LeNet, with 40 epochs on all images and each activation at the best of six learning rates, ReLU reaches "
+        f"{reached['relu']} % test accuracy, AReLU {reached['arelu']} and method 1 {reached['method1']}, of {seeds} "
+        f"seeds each. Over ReLU method 1 brings {over_relu('method1 minus relu (primary)')} in the primary comparison, "
+        f"AReLU {over_relu('arelu minus relu')}. On validation images method 1 is {ahead(5)} points over "
+        f"ReLU after 5 epochs, {ahead(20)} after 20 and {ahead(40)} after the last; where it trains at ReLU's rate (10 "
+        f"epochs, one seed) it has {slow['method1']} %, AReLU {slow['arelu']} and ReLU {slow['relu']}. By the report's "
+        f"own protocol, 150 epochs at one rate and one seed, ReLU has a weighted precision of {full['relu']} %, AReLU "
+        f"{full['arelu']} and method 1 {full['method1']}; sigmoid gains most by being adaptive, from {full['sigmoid']} "
+        f"to {full['asigmoid']} %. A training step of LeNet takes {cost()} times as long with method 1 as with ReLU; "
+        "AlexNet with more than one seed, GoogLeNet, ResNet50, DenseNet and GPUs are not tested yet."
+    )
+
+
+def summary() -> dict[str, Any]:
+    """What the planned comparison of LeNet's activations found, for programs; accuracies are shares of test images."""
+    with pack.opened(RESULTS / "lenet") as place:
+        found = groups.Results(place)
+        (group,) = found.groups(sound.OUTPUT)
+        verdicts = judge.judge(sound.sections(found))[group.title]
+    scores = {name: arm.values for name, arm in group.section.arms.items() if arm.scores}
+    return {
+        "source": "results/lenet, by docs/evidence.py",
+        "notes": found.notes,
+        "dataset": "CIFAR-10, a JPEG copy",
+        "network": group.network,
+        "metric": "accuracy on all test images after the last epoch",
+        "activations": {
+            name: {
+                "learning_rate": float(group.chosen(name)),
+                "seeds": len(values),
+                "mean": round(values.mean(), 6),
+                "std": round(values.std(ddof=1), 6) if len(values) > 1 else None,
+            }
+            for name, values in scores.items()
+        },
+        "comparisons": [
+            {"activation": each.comparison.arm, "reference": each.comparison.reference}
+            | {"primary": each.comparison.primary, "verdict": each.status, "p_holm": round(each.p, 6)}
+            | {key: round(getattr(each.found, key), 6) for key in ("mean", "low", "high")}
+            for each in verdicts
+            if each.found and not each.reason
+        ],
+    }
+
+
+def cost() -> str:
+    """From the smallest to the largest ratio over backends, of method 1's step to ReLU's in LeNet."""
+    every = tables.part(tables.RESULTS / "speed.json", "networks").values()
+    ratios = [
+        row["times_relu"]
+        for part in every
+        for row in part["rows"]
+        if (row["network"], row["activation"]) == ("lenet", "method1")
+    ]
+    return f"{min(ratios):.2f} to {max(ratios):.2f}"
+
+
+def reported(name: str, command: str) -> list[Any]:
+    """The blocks of a report, but for its last section, which needs weights."""
+    folder = RESULTS / name
+    with pack.opened(folder) as place:
+        note = document.note(place, None)
+        if command == "tuner":
+            return list(search_report.blocks(SearchResults(SearchFolder(place), folder), note))
+        found = groups.Results(place, folder)
+        every = report.blocks(found, provenance.check(found, False), note)
+        return list(takewhile(lambda block: block != Heading("The report's measure"), every))
+
+
+def without_empty(blocks: list[Any]) -> Iterator[Any]:
+    """Without headings that nothing stands under."""
+    for block, following in zip(blocks, [*blocks[1:], None], strict=True):
+        is_heading, is_next = isinstance(block, Heading), isinstance(following, Heading)
+        if not (is_heading and (following is None or (is_next and following.level <= block.level))):
+            yield block
+
+
+def learned() -> str:
+    """What AReLU learned in LeNet."""
+    name, figure = LEARNED
+    with pack.opened(RESULTS / name) as place:
+        (found,) = [each for each in curves.learned(groups.Results(place)) if getattr(each, "name", "") == figure]
+    return document.svg(found.drawing)
