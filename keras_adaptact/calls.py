@@ -41,6 +41,10 @@ class Calls:
         for _, layer, _ in walk(model) if self.graphs else ():
             for variable in {id(v): v for v in getattr(layer, "variables", ())}:
                 self._owners[variable] = self._owners.get(variable, 0) + 1
+        for node in self.nodes:  # of calls that take a variable itself, as tied weights are
+            for value in keras.tree.flatten((node.arguments.args, node.arguments.kwargs)):
+                if isinstance(value, keras.Variable):
+                    self._owners[id(value)] = self._owners.get(id(value), 0) + 1
 
     def _add(self, model) -> None:
         if any(model is graph for graph in self.graphs):

@@ -125,6 +125,8 @@ class _Copier:
             self.carried.append((source, target))
             target.name = source.name
             build(source, target)
+            if getattr(source, "lora_enabled", False):  # Keras's `build` enables it with the rank as alpha
+                target.lora_alpha = source.lora_alpha
             carry_saved(source, target)
             for before, after in variables_of_both(source, target):
                 first = self.variables.setdefault(id(before), after)

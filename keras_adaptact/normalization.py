@@ -163,6 +163,8 @@ def _kept(layer, outer) -> str | None:
             return why
     if type(layer) not in _REPLACED:
         return "a subclass, which may compute something else"
+    if layer.activity_regularizer is not None:
+        return "it has an activity regularizer"
     axes = [int(axis) for axis in np.ravel(layer.axis)]
     shape = _input_shape(layer)
     if axes != [-1] and (shape is None or axes != [len(shape) - 1]):

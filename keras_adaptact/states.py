@@ -35,17 +35,21 @@ def build(old, new) -> None:
         new.built = True
 
 
-def paired(old, new, changed: bool, seen: set | None = None) -> Iterator[tuple[Any, Any]]:
-    """A layer and its copy, and those in them; but for activations, and what became one, where they were changed."""
-    seen = set() if seen is None else seen
-    if (id(old), id(new)) in seen or (changed and (is_activation(old) or is_activation(new))):
+def paired(old, new, changed: bool) -> Iterator[tuple[Any, Any]]:
+    """A layer and its copy, and those in them; but for the activation, where it was changed, and what became one."""
+    if changed and (is_activation(old) or is_activation(new)):
+        return
+    yield from _paired(old, new, [getattr(layer, "activation", None) for layer in (old, new)] if changed else [], set())
+
+
+def _paired(old, new, but: list, seen: set) -> Iterator[tuple[Any, Any]]:
+    if (id(old), id(new)) in seen:
         return
     seen.add((id(old), id(new)))
     yield old, new
     build(old, new)
     before, after = (
-        [inner for inner in tracked_layers(layer) if not (changed and inner is getattr(layer, "activation", None))]
-        for layer in (old, new)
+        [inner for inner in tracked_layers(layer) if not any(inner is other for other in but)] for layer in (old, new)
     )
     if [type(layer) for layer in before] != [type(layer) for layer in after]:
         raise ValueError(
@@ -53,7 +57,7 @@ def paired(old, new, changed: bool, seen: set | None = None) -> Iterator[tuple[A
             f"Received: {[layer.name for layer in before]} and {[layer.name for layer in after]}"
         )
     for pair in zip(before, after, strict=True):
-        yield from paired(*pair, changed, seen)
+        yield from _paired(*pair, but, seen)
 
 
 def carry_saved(old, new) -> None:

@@ -182,13 +182,39 @@ def test_a_variable_in_a_call_is_that_of_the_copy():
     np.testing.assert_array_equal(call(model, X[:, 0]), 0)
 
 
+def test_weights_that_an_operation_takes_too_are_not_folded_into():
+    inputs = keras.Input((5,))
+    dense = layers.Dense(5)
+    plan = folds(keras.Model(inputs, ops.matmul(strong()(dense(inputs)), dense.kernel)), X[:, 0])
+    assert "used elsewhere" in plan[0].why
+
+
+@pytest.mark.parametrize("make", [layers.LSTM, layers.GRU])
+def test_what_another_activation_of_the_layer_learned_is_copied(make):
+    inputs = keras.Input((6, 5))
+    model = keras.Model(inputs, make(3, activation="tanh", recurrent_activation=strong())(inputs))
+    new = ka.replace_activations(model, "tanh", "atanh")
+    np.testing.assert_array_equal(call(new), call(model))
+    assert len(ka.trainable_activations(new)) == 2
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_what_has_an_activity_regularizer_stays(in_place):
+    model = model_of((6, 5), layers.Activation("relu", activity_regularizer="l2"), layers.Activation("relu"))
+    plan = ka.plan_replacement(model, "relu", "arelu", in_place=in_place)
+    assert [site.replaced for site in plan] == [False, True]
+    assert plan[0].why == "it has an activity regularizer"
+    normalized = model_of((6, 5), layers.LayerNormalization(activity_regularizer="l2"))
+    assert ka.plan_normalization(normalized)[0].why == "it has an activity regularizer"
+
+
 @pytest.mark.parametrize("change", ["int8", "lora", "lora and int8", "int4"])
 def test_quantized_layers_and_lora(change):
     if change == "int4" and keras.config.backend() == "tensorflow":
         pytest.skip("slow")
     model = model_of((6, 4), layers.Dense(4, activation="relu"), layers.Dense(4, activation="relu"), layers.Dense(2))
     if "lora" in change:
-        model.layers[0].enable_lora(2)
+        model.layers[0].enable_lora(2, lora_alpha=8)
         model.layers[0].lora_kernel_b.assign(RNG.normal(size=(2, 4)))
     for layer in model.layers if "int" in change else ():
         layer.quantize(change.split()[-1])
