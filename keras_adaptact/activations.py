@@ -130,10 +130,10 @@ class AReLU(TrainableActivation):
         super().__init__(granularity, channels, data_format, **kwargs)
         shape = () if granularity == "layer" else (channels or 1,)
         a, b = (ops.convert_to_numpy(slot.initializer(shape, dtype="float32")) for slot in self._slots[:2])
-        if np.any(a == b):
+        if np.any(same := a == b):
             raise ValueError(
                 "AReLU must not start with a = b, as a straight line: `a_initializer` and `b_initializer` need "
-                f"different values. Received: {a[a == b].flat[0]:g} for both"
+                f"different values. Received: {np.broadcast_to(a, same.shape)[same].flat[0]:g} for both"
             )
 
     formula = Maximum()

@@ -12,7 +12,7 @@ from keras_adaptact.base import TrainableActivation, channel_axis
 from keras_adaptact.calls import takes_one_tensor
 from keras_adaptact.copies import copy_model, rebuilt
 from keras_adaptact.forms import Form, form_of, frozen, layer_of_form
-from keras_adaptact.graphs import function_at, require_graph
+from keras_adaptact.graphs import activations_of, function_at, require_graph
 from keras_adaptact.sites import Site, Sites, Survey, name_of
 
 # Exact classes: what a subclass computes is its own affair.
@@ -96,7 +96,11 @@ def fold_activations(model: keras.Model) -> keras.Model:
             return None
         return rebuilt(layer, activation=site.fresh) if site.attribute else site.fresh
 
-    return copy_model(model, make, plan.values)
+    copied = copy_model(model, make, plan.values)
+    for activation in activations_of(copied):  # in layers' own code and in wrappers, too
+        if isinstance(activation, TrainableActivation):
+            activation.trainable = False
+    return copied
 
 
 def plan_folding(model: keras.Model) -> Foldings:

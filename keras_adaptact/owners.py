@@ -40,7 +40,10 @@ def _seen_by_activations(owner: keras.layers.Layer, name: str) -> tuple[int | No
         return None if is_traced(owner) else shape_given(owner, name)
     if hasattr(owner, "state_size") and hasattr(owner, "units"):  # a cell of a recurrent layer, or such a layer
         return None, owner.units
-    return output_shape_of(owner)
+    shape: Any = output_shape_of(owner)
+    return (
+        shape[0] if shape and not isinstance(shape[-1], int) else shape
+    )  # of a convolutional recurrent cell: its output, and states
 
 
 after_build(_build_activations)

@@ -282,6 +282,11 @@ def _fresh(site: Site, spec: Spec, **changes) -> keras.layers.Layer:
         if policy.quantization_mode is not None:
             policy = policy.get_config()["source_name"]  # an activation has nothing to quantize
         changes = {"dtype": policy, "trainable": layer.trainable} | changes
+    else:  # an operation, which computes in the dtype of what it is given
+        dtype = layer.output.dtype
+        if not keras.backend.is_float_dtype(dtype):
+            raise _Unknown(f"it computes in {dtype}")
+        changes = {"dtype": f"mixed_{dtype}" if dtype in ("bfloat16", "float16") else dtype} | changes
     shape = _shape(site)
     if getattr(made, "granularity", None) == "channel":
         data_format = _data_format(site, made, spec)

@@ -198,6 +198,23 @@ def test_what_another_activation_of_the_layer_learned_is_copied(make):
     assert len(ka.trainable_activations(new)) == 2
 
 
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "float64"])
+def test_what_an_operation_computes_in_is_what_its_activation_does(dtype):
+    if (dtype, keras.config.backend()) == ("float64", "jax"):
+        pytest.skip("JAX has no float64 unless it is told so")
+    inputs = keras.Input((5,), dtype="float64" if dtype == "float64" else None)
+    model = keras.Model(inputs, ops.relu(layers.Dense(4, dtype=dtype)(inputs)) * 1.01)
+    x = ops.convert_to_tensor(X[:, 0], dtype=inputs.dtype)
+    old, new = model(x), ka.replace_activations(model, "relu", "arelu")(x)
+    assert old.dtype == new.dtype
+    np.testing.assert_array_equal(*(ops.convert_to_numpy(y).astype("float64") for y in (old, new)))
+
+
+def test_operations_on_whole_numbers_stay():
+    inputs = keras.Input((5,), dtype="int32")
+    assert ka.plan_replacement(keras.Model(inputs, ops.relu(inputs)), "relu", "arelu")[0].why == "it computes in int32"
+
+
 @pytest.mark.parametrize("in_place", [False, True])
 def test_what_has_an_activity_regularizer_stays(in_place):
     model = model_of((6, 5), layers.Activation("relu", activity_regularizer="l2"), layers.Activation("relu"))

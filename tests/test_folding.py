@@ -169,3 +169,10 @@ def test_a_slope_keeps_all_digits_of_float64():
     expected, found = call(model, x), call(ka.fold_activations(model), x)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
     assert found.dtype == "float64"
+
+
+def test_what_stays_in_a_wrapper_is_frozen_too():
+    model = keras.Sequential([layers.Input((8, 3)), layers.TimeDistributed(layers.Dense(4, activation=ka.AReLU()))])
+    folded = ka.fold_activations(model)
+    assert [layer.trainable for layer in ka.trainable_activations(folded).values()] == [False]
+    assert [layer.trainable for layer in ka.trainable_activations(model).values()] == [True]

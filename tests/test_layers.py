@@ -340,6 +340,7 @@ RECURRENT = pytest.mark.xfail(
         pytest.param(lambda **on: layers.SimpleRNN(5, **on), (6, 3), 5, marks=RECURRENT),
         pytest.param(lambda **on: layers.Bidirectional(layers.LSTM(5, **on)), (6, 3), 5, marks=RECURRENT),
         pytest.param(lambda **on: layers.GRU(5, **on), (6, 3), 5, marks=RECURRENT),
+        pytest.param(lambda **on: layers.ConvLSTM2D(5, 2, **on), (4, 6, 6, 3), 5, marks=RECURRENT),
         (lambda **on: layers.TimeDistributed(layers.Dense(5, **on)), (6, 3), 5),
     ],
 )
