@@ -21,7 +21,7 @@ RESULTS = Path("results")
 EVIDENCE: dict[str, tuple[str, str, tuple[str, ...]]] = {  # in results/: title, report, and figures shown of it
     "lenet": ("LeNet in full, each activation at its best rate", "zoo", ("forest-lenet", "figure3")),
     "lenet-rates": ("Which learning rate suits which activation, LeNet", "zoo", ()),
-    "report": ("Tables 1 and 4 of the report, LeNet in full", "zoo", ("figure3", "figure4-*")),
+    "report": ("Tables 1 and 4 of the report, LeNet in full", "zoo", ("figure3", "figure4-cross_entropy")),
     "mixing": ("Fixed or learned mixing weights, LeNet", "tuner", ("forest-*", "simplex-*")),
 }
 LEARNED = "lenet", "shapes-lenet-arelu"  # a figure of its report
