@@ -41,9 +41,9 @@ def _seen_by_activations(owner: keras.layers.Layer, name: str) -> tuple[int | No
     if hasattr(owner, "state_size") and hasattr(owner, "units"):  # a cell of a recurrent layer, or such a layer
         return None, owner.units
     shape: Any = output_shape_of(owner)
-    return (
-        shape[0] if shape and not isinstance(shape[-1], int) else shape
-    )  # of a convolutional recurrent cell: its output, and states
+    if shape and isinstance(shape[0], list | tuple):  # of a convolutional recurrent cell: its output's, and its states'
+        return tuple(shape[0])
+    return shape
 
 
 after_build(_build_activations)

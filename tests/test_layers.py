@@ -334,6 +334,12 @@ RECURRENT = pytest.mark.xfail(
         pytest.param(
             lambda **on: layers.Conv2D(5, 2, data_format="channels_first", **on), (3, 6, 7), 5, marks=CHANNELS_FIRST
         ),
+        pytest.param(
+            lambda **on: layers.Conv2D(5, 2, data_format="channels_first", **on),
+            (3, None, None),
+            5,
+            marks=CHANNELS_FIRST,
+        ),
         (lambda **on: layers.DepthwiseConv2D(2, depth_multiplier=2, **on), (6, 6, 3), 6),
         (lambda **on: layers.SeparableConv1D(5, 2, **on), (6, 3), 5),
         (lambda **on: layers.EinsumDense("abc,cd->abd", (6, 5), **on), (6, 3), 5),
