@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 import keras_adaptact as ka
 from benchmarks import stability_report, tables
 from docs import evidence
+from docs.evidence import in_networks
 from zoo import files
 from zoo.reports import document
 
@@ -95,13 +96,6 @@ def text() -> str:
 
 def table(measurement: str, backend: str) -> dict[str, Any]:
     return tables.part(tables.RESULTS / "speed.json", measurement, backend)
-
-
-def in_networks(name: str) -> str:
-    """From the smallest to the largest ratio, over networks and backends."""
-    every = [row for backend in BACKENDS for row in table("networks", backend)["rows"]]
-    ratios = [row["times_relu"] for row in every if row["activation"] == name]
-    return f"{min(ratios):.2f} to {max(ratios):.2f} times"
 
 
 def rows() -> list[tuple[str, str, str, str]]:

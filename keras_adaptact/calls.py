@@ -1,5 +1,6 @@
 """Who calls whom in a graph of layers, over all models nested in it; and on which axis channels are."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,14 +38,12 @@ class Calls:
         self._leaving: set[int] = set()
         if is_graph(model):
             self._add(model)
-        self._owners: dict[int, int] = {}
+        self._owners: Counter[int] = Counter()
         for _, layer, _ in walk(model) if self.graphs else ():
-            for variable in {id(v): v for v in getattr(layer, "variables", ())}:
-                self._owners[variable] = self._owners.get(variable, 0) + 1
+            self._owners.update({id(v) for v in getattr(layer, "variables", ())})
         for node in self.nodes:  # of calls that take a variable itself, as tied weights are
-            for value in keras.tree.flatten((node.arguments.args, node.arguments.kwargs)):
-                if isinstance(value, keras.Variable):
-                    self._owners[id(value)] = self._owners.get(id(value), 0) + 1
+            taken = keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
+            self._owners.update(id(value) for value in taken if isinstance(value, keras.Variable))
 
     def _add(self, model) -> None:
         if any(model is graph for graph in self.graphs):
@@ -100,7 +99,7 @@ class Calls:
 
     def is_shared(self, layer) -> bool:
         """Whether anything else uses its variables, or it is called more than once."""
-        return len(self.of(layer)) != 1 or any(self._owners.get(id(v), 0) > 1 for v in layer.variables)
+        return len(self.of(layer)) != 1 or any(self._owners[id(v)] > 1 for v in layer.variables)
 
 
 def takes_one_tensor(node) -> bool:
