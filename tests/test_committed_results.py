@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import lzma
 import math
 import re
 import shutil
@@ -144,8 +145,8 @@ def test_each_file_comes_out_as_it_went_in(sweep, tmp_path):
 
 def test_the_same_folder_is_packed_to_the_same_bytes(sweep, tmp_path):
     once, again = packed(sweep, tmp_path / "once"), packed(sweep, tmp_path / "again")
-    assert {path.suffix for path in once.iterdir()} == {".gz", ".npz"}
-    assert all(path.read_bytes() == (again / path.name).read_bytes() for path in once.glob("*.gz"))
+    assert {path.suffix for path in once.iterdir()} == {".xz", ".npz"}
+    assert all(path.read_bytes() == (again / path.name).read_bytes() for path in once.glob("*.xz"))
 
 
 def test_folders_of_the_first_format_open(tmp_path):
@@ -164,6 +165,31 @@ def test_folders_of_the_first_format_open(tmp_path):
     assert json.loads((new / "runs/a/config.json").read_text()) == {"x": 1} and (new / "sweep.json").exists()
     tables = {run: (new / "runs" / run / "history.csv").read_text() for run in "abc"}
     assert tables == {"a": "epoch,loss\n1,0.5\n2,0.25\n", "b": "epoch\n1\n", "c": "epoch,loss\n"}
+
+
+def test_folders_with_rows_open(tmp_path):
+    """Those of the second format, compressed by gzip."""
+    line = {"file": "runs/a/history.csv", "columns": ["epoch", "loss"], "rows": [["1", "0.5"], ["2", "0.25"]]}
+    (tmp_path / "runs.jsonl.gz").write_bytes(gzip.compress(json.dumps(line).encode()))
+    new = pack.unpack(tmp_path, tmp_path / "new")
+    assert (new / "runs/a/history.csv").read_text() == "epoch,loss\n1,0.5\n2,0.25\n"
+
+
+CELLS = (
+    (["1.9883276224136353", "", "nan", "inf"], ["1.9883276", "", "nan", "inf"]),
+    (["1.9883276224136353", "0.3"], None),  # 0.3 is none of single precision
+    (["1e+300", "0.5"], None),
+    (["convolution", "0.5"], None),
+    (["0.5", "2.0"], None),  # as short already
+    (["-0.10000000149011612", "1.0000000200408773e+20"], ["-0.1", "1e+20"]),
+)
+
+
+@pytest.mark.parametrize("cells, short", CELLS)
+def test_numbers_of_single_precision_are_packed_with_its_digits(cells, short):
+    entry = pack._by_column(["x"], [[cell] for cell in cells])
+    assert entry == {"columns": {"x": short or cells}, "float32": ["x"] if short else []}
+    assert pack._rows(entry) == [(cell,) for cell in cells]
 
 
 @pytest.mark.parametrize("name, reporter", [("sweep", report), ("search", search_report)])
@@ -208,6 +234,8 @@ DAMAGES = (
     "{",
     '{"file": "runs/a/config.json"}',
     '{"file": "a.csv", "columns": [], "rows": 1}',
+    '{"file": "a.csv", "columns": {"a": ["1"], "b": []}, "float32": []}',
+    '{"file": "a.csv", "columns": {"a": ["b"]}, "float32": ["a"]}',
     '{"file": "predictions.npz", "runs": 1}',
     '{"file": "predictions.npz", "runs": {"test": ["a"]}}',
 )
@@ -216,7 +244,7 @@ DAMAGES = (
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_one_line(damage, sweep, tmp_path, capsys):
     out = packed(sweep, tmp_path / "packed")
-    with gzip.open(out / "runs.jsonl.gz", "at") as file:
+    with lzma.open(out / "runs.jsonl.xz", "at") as file:
         file.write(damage + "\n")
     capsys.readouterr()
     assert report.main([str(out)]) == 2
@@ -226,7 +254,7 @@ def test_a_damaged_file_is_one_line(damage, sweep, tmp_path, capsys):
 
 def test_a_truncated_file_is_one_line(sweep, tmp_path, capsys):
     out = packed(sweep, tmp_path / "packed")
-    path = out / "runs.jsonl.gz"
+    path = out / "runs.jsonl.xz"
     path.write_bytes(path.read_bytes()[:-20])
     capsys.readouterr()
     assert report.main([str(out)]) == 2

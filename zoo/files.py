@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import json
+import lzma
 import math
 import os
 import secrets
@@ -44,15 +45,15 @@ def read_json(path: Path, *keys: str) -> Any:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, which is compressed if its name ends in .gz.
+    """The text of a file, which is compressed if its name ends in .xz or .gz.
 
     Raises:
         UserError: if the file can't be read.
     """
     try:
         content = path.read_bytes()
-        return (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
-    except (OSError, ValueError, EOFError, zlib.error) as error:
+        return DECOMPRESS.get(path.suffix, bytes)(content).decode()
+    except (OSError, ValueError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise UserError(f"{path}: can't be read: {error}") from None
 
 
@@ -133,6 +134,7 @@ def new_folder(path: Path) -> Path:
 
 
 Claim = Callable[[Path, Path], None]  # called with a path and its temporary file before it is written
+DECOMPRESS = {".xz": lzma.decompress, ".gz": gzip.decompress}
 
 
 def write_whole(path: Path, write: Callable[[Path], Any], claim: Claim | None = None) -> None:
@@ -162,11 +164,9 @@ def write_whole(path: Path, write: Callable[[Path], Any], claim: Claim | None = 
 
 
 def write_text(path: Path, text: str, claim: Claim | None = None) -> None:
-    """Writes text, compressed if the name ends in .gz; the same text gives the same bytes."""
+    """Writes text, compressed if the name ends in .xz; the same text gives the same bytes."""
     content = text.encode()
-    if path.suffix == ".gz":
-        content = gzip.compress(content, mtime=0)
-    write_bytes(path, content, claim)
+    write_bytes(path, lzma.compress(content, preset=9) if path.suffix == ".xz" else content, claim)
 
 
 def write_bytes(path: Path, content: bytes, claim: Claim | None = None) -> None:

@@ -1,9 +1,10 @@
 """Packs a results folder into one or two files: `python -m zoo.pack results/quick packed/quick`.
 
 They hold what `zoo.report` and `tuner.report` need of the runs of a sweep or a search, small enough to be committed:
-`runs.jsonl.gz` has a line for each file, with its content if it is JSON, its columns and rows if it is a table, and its
-text else; `predictions.npz` has the predictions, those of all runs side by side. Weights, checkpoints and logs are left
-out, and absolute paths are cut to their last part. The report of a packed folder is that of the original.
+`runs.jsonl.xz` has a line for each file, with its content if it is JSON, its columns if it is a table, and its text
+else; columns of numbers in single precision have its digits only. `predictions.npz` has the predictions, those of all
+runs side by side. Weights, checkpoints and logs are left out, and absolute paths are cut to their last part. The report
+of a packed folder is that of the original.
 `--unpack` makes a folder of it again, in which `zoo.sweep` trains what is missing.
 """
 
@@ -14,7 +15,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,9 @@ def pack(folder: Path, out: Path) -> tuple[int, int]:
             lines.append({"file": place, "content": _without_paths(files.read_json(path))})
         elif path.name in TABLES:
             columns, rows = files.read_rows(path)
-            lines.append({"file": place, "columns": columns, "rows": rows})
+            if len(set(columns)) < len(columns):
+                raise UserError(f"{path}: not what zoo.train writes: two of its columns have one name")
+            lines.append({"file": place} | _by_column(columns, rows))
         elif path.name == PREDICTIONS:
             predictions[str(path.parent.relative_to(folder))] = files.read_predictions(path)
         else:
@@ -77,7 +80,7 @@ def pack(folder: Path, out: Path) -> tuple[int, int]:
         arrays, runs = _side_by_side(predictions)
         files.write_predictions(out / PREDICTIONS, arrays)
         lines.append({"file": PREDICTIONS, "runs": runs})
-    files.write_text(out / f"{RUNS}.gz", "".join(json.dumps(line) + "\n" for line in lines))
+    files.write_text(out / f"{RUNS}.xz", "".join(json.dumps(line) + "\n" for line in lines))
     return len(inside) - left, left
 
 
@@ -104,8 +107,8 @@ def unpack(folder: Path, out: Path) -> Path:
                 files.write_json(place(entry["file"]), entry["content"])
             elif "text" in entry:
                 files.write_text(place(entry["file"]), str(entry["text"]))
-            elif "rows" in entry:
-                files.write_csv(place(entry["file"]), entry["columns"], entry["rows"])
+            elif "rows" in entry or "float32" in entry:
+                files.write_csv(place(entry["file"]), list(entry["columns"]), _rows(entry))
             elif "runs" in entry:
                 stacked = {kind: [str(run) for run in found] for kind, found in entry["runs"].items()}
             else:
@@ -124,9 +127,38 @@ def unpack(folder: Path, out: Path) -> Path:
 
 
 def _stored(folder: Path, name: str) -> Path:
-    """Where a file of a packed folder lies: compressed, or as it was before `pack` compressed anything."""
-    compressed = folder / f"{name}.gz"
-    return compressed if compressed.exists() else folder / name
+    """Where a file of a packed folder lies: compressed, as `pack` does it today or did it once, or not at all."""
+    compressed = (folder / f"{name}{suffix}" for suffix in (".xz", ".gz"))
+    return next((path for path in compressed if path.exists()), folder / name)
+
+
+def _by_column(header: Sequence[str], rows: Sequence[Sequence[str]]) -> dict[str, Any]:
+    columns = {name: [row[i] for row in rows] for i, name in enumerate(header)}
+    shorter = {name: short for name, cells in columns.items() if (short := _in_single_precision(cells))}
+    return {"columns": columns | shorter, "float32": list(shorter)}
+
+
+def _rows(entry: Mapping[str, Any]) -> list[Any]:
+    """The rows of a table of `_by_column`, or of a pack that has rows."""
+    if "rows" in entry:
+        return entry["rows"]
+    single = entry["float32"]
+    columns = [_in_double_precision(cells) if name in single else cells for name, cells in entry["columns"].items()]
+    return list(zip(*columns, strict=True))
+
+
+def _in_single_precision(cells: Sequence[str]) -> list[str] | None:
+    """Numbers with as many digits as tell them apart in single precision, or None where some would be others."""
+    try:
+        with np.errstate(over="ignore"):
+            short = [cell and str(np.float32(cell)) for cell in cells]
+    except ValueError:  # no numbers
+        return None
+    return short if short != cells and _in_double_precision(short) == cells else None
+
+
+def _in_double_precision(cells: Sequence[str]) -> list[str]:
+    return [cell and repr(float(np.float32(cell))) for cell in cells]
 
 
 def _by_run(path: Path, narrower: Mapping[str, list[str]]) -> dict[str, list[list[str]]]:
@@ -212,7 +244,7 @@ def _restore(packed: Path, out: Path) -> None:
     from zoo import manifest
 
     if not _stored(packed, RUNS).exists():
-        raise UserError(f"{packed}: not a folder of zoo.pack, which has {RUNS}.gz")
+        raise UserError(f"{packed}: not a folder of zoo.pack, which has {RUNS}.xz")
     files.new_folder(out)
     with tempfile.TemporaryDirectory(dir=out.parent) as place:
         whole = unpack(packed, Path(place) / "whole")
