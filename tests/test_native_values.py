@@ -21,6 +21,11 @@ RNG = np.random.default_rng(0)
 pytestmark = pytest.mark.usefixtures("by_kernels")
 
 
+def squareplus_slope(x):
+    below = 2 / (np.hypot(x, 2) * (np.hypot(x, 2) + np.abs(x)))
+    return np.where(x < 0, below, 1 - below)
+
+
 @pytest.mark.parametrize(
     "name, function",
     [
@@ -33,6 +38,8 @@ pytestmark = pytest.mark.usefixtures("by_kernels")
         ("softplus_of", softplus),
         ("erf_of", erf),
         ("arctan_of", np.arctan),
+        ("squareplus_of", lambda x: np.where(x < 0, 2 / (np.hypot(x, 2) - x), (x + np.hypot(x, 2)) / 2)),
+        ("squareplus_slope_of", squareplus_slope),
         ("near_sin", np.sin),
         ("near_cos", np.cos),
         ("far_sin", np.sin),
@@ -42,7 +49,8 @@ pytestmark = pytest.mark.usefixtures("by_kernels")
 def test_the_arithmetic_is_exact(name, function, tmp_path):
     """To a relative 1e-6, or to 2e-38, against NumPy's and SciPy's in float64; far out, too."""
     way, _, kind = name.partition("_")
-    call = f"{kind}_of(x[i], {int(way == 'far')})" if way in ("near", "far") else f"{name}(x[i])"
+    options = f", {int(way == 'far')}" if way in ("near", "far") else ", 4.0f" if way == "squareplus" else ""
+    call = f"{f'{kind}_of' if way in ('near', 'far') else name}(x[i]{options})"
     code = (files("keras_adaptact.backends") / "native_math.h").read_text()
     loop = f"void run(const float *x, float *y, int64_t n) {{ for (int64_t i = 0; i < n; i++) y[i] = {call}; }}"
     heads = "".join(f"#include <{name}.h>\n" for name in ("math", "stdint", "string"))

@@ -17,6 +17,7 @@
 #include <string.h>
 
 #define CHUNK 16384 /* elements: z, gradient and result together stay in the second-level cache */
+#define AHEAD 8     /* rows or strips: how early memory is asked for those to come */
 #define LANES 128   /* channels side by side: their parameters and sums stay in the first-level cache */
 #define ROWS 128    /* rows that are summed in single precision, at most */
 
@@ -51,7 +52,7 @@ static inline void set_shape(Pass *pass, const int64_t *dims, int64_t rank) {
 
 /* Loops are over floats. Elements of 16 bits become floats a strip at a time, which stays in the first-level cache. */
 #if ELEMENT == FLOAT32
-#define STRIP CHUNK
+#define STRIP 128
 #define TEMPORARY(name) float *const name = NULL
 static inline const float *floats_of(const Element *from, float *to, int64_t size) { return from; }
 static inline float *floats_for(Element *result, float *to) { return result; }
@@ -97,6 +98,15 @@ static inline void store_all(const float *from, Element *to, int64_t size) {
 /* A loop whose functions are exact far out, or the faster one. */
 #define EITHER(is_far, loop, ...) ((is_far) ? loop(1, __VA_ARGS__) : loop(0, __VA_ARGS__))
 
+/* Elements on their way into the cache, while others are computed. */
+static inline void fetch(const Pass *pass, int64_t at, int64_t size) {
+  for (int64_t i = at; i < at + size; i += 64 / sizeof(Element)) {
+    __builtin_prefetch(pass->z + i);
+    if (pass->gradient) __builtin_prefetch(pass->gradient + i);
+    __builtin_prefetch(pass->result + i, 1);
+  }
+}
+
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t parts(int64_t size, int64_t part) { return (size + part - 1) / part; }
@@ -122,6 +132,7 @@ static void run_lanes(const Pass *pass, const float *fixed, int64_t at, int64_t 
   TEMPORARY(of_gradient);
   TEMPORARY(of_result);
   for (int64_t row = 0; row < rows; row++, at += stride) {
+    fetch(pass, at + AHEAD * stride, size);
     const float *z = floats_of(pass->z + at, of_z, size);
     float *result = floats_for(pass->result + at, of_result);
     if (pass->gradient) {
@@ -140,12 +151,16 @@ static void run_rows(const Pass *pass, int64_t first, int64_t rows, double *sums
   for (int64_t channel = 0; channel < channels; channel += LANES) {
     const int64_t width = smaller(LANES, channels - channel), size = width * copies;
     const int64_t at = first * channels + channel, whole = rows / copies, stride = larger(channels, size);
-    for (int64_t i = 0; i < size; i++) fix(pass->variables, channels, channel + i % width, fixed + i);
+    VECTORIZED()
+    for (int64_t i = 0; i < width; i++) fix(pass->variables, channels, channel + i, fixed + i);
+    for (int value = 0; value < FIXED; value++)
+      for (int64_t i = width; i < size; i++) fixed[value * LANES + i] = fixed[value * LANES + i - width];
     memset(found, 0, sizeof found);
     run_lanes(pass, fixed, at, size, stride, whole, found);
     if (rows % copies) run_lanes(pass, fixed, at + whole * stride, rows % copies * width, stride, 1, found);
     for (int sum = 0; pass->gradient && sum < SUMS; sum++)
-      for (int64_t i = 0; i < size; i++) sums[(channel + i % width) * SUMS + sum] += found[sum * LANES + i];
+      for (int64_t copy = 0; copy < size; copy += width)
+        for (int64_t i = 0; i < width; i++) sums[(channel + i) * SUMS + sum] += found[sum * LANES + copy + i];
   }
 }
 
@@ -158,6 +173,9 @@ static void run_segment(const Pass *pass, const float *fixed, int64_t at, int64_
   TEMPORARY(of_result);
   for (int64_t end = at + size; at < end; at += STRIP) {
     const int64_t part = smaller(STRIP, end - at);
+#if ELEMENT == FLOAT32 /* longer strips, of 16 bits, the processor foresees by itself */
+    fetch(pass, at + AHEAD * STRIP, part);
+#endif
     const float *z = floats_of(pass->z + at, of_z, part);
     float *result = floats_for(pass->result + at, of_result);
     if (pass->gradient) {

@@ -199,6 +199,24 @@ static inline float softplus_slope_of(float x) {
   return x < 0.0f ? e * above : above;
 }
 
+/* (x + sqrt(x^2 + b)) / 2, below 0 without a difference of like numbers, and its slope, which is it by the root: one
+   division serves both. Far out, where x^2 is too large, the root is |x|. */
+#define SQUAREPLUS(x, b)                                                            \
+  const int far = fabsf(x) > 1e19f;                                                 \
+  const float root = sqrtf(x * x + b), sum = root + fabsf(x);                       \
+  const float divided = 1.0f / (far ? fabsf(x) : root * sum);                       \
+  const float value = 0.5f * (x < 0.0f ? b * ((far ? 0.5f : root) * divided) : sum)
+
+static inline float squareplus_of(float x, float b) {
+  SQUAREPLUS(x, b);
+  return x > 1e19f ? x : value;
+}
+
+static inline float squareplus_slope_of(float x, float b) {
+  SQUAREPLUS(x, b);
+  return far ? (float)(x > 0.0f) : value * (sum * divided);
+}
+
 /* 1 / y for y from 1 to 2, by two of Newton's steps: 1e-8. Loops that divide for something else don't wait for it. */
 static inline float reciprocal_from_1_to_2(float y) {
   float r = (0.323232353f * y + -1.45454574f) * y + 2.12121248f;

@@ -211,10 +211,7 @@ def _threshold(operation, z):
 
 
 def _squareplus(operation, z):
-    """``(z + sqrt(z^2 + b)) / 2``, or below 0 the same without a difference of like numbers"""
-    (b,) = _numbers(operation, "b")
-    root = _sqrt(z * z + b)
-    return _select(_less(z, 0), 0.5 * b / (root - z), 0.5 * (z + root))
+    return _operation("squareplus", 2)(z, *_numbers(operation, "b"))
 
 
 def _of_cast(x):
