@@ -52,16 +52,27 @@ def read(path: Path, size: tuple[int, int], mode: str) -> np.ndarray:
     """A picture as uint8 (height, width, colours), scaled to a size whatever its proportions.
 
     Raises:
-        UserError: for a file that is missing, or no picture.
+        UserError: for a file that is missing, no picture, or one of numbers without a known white.
     """
     from PIL import Image
 
     with _picture(path) as image:
         try:
-            found = np.asarray(image.convert(mode).resize(size[::-1], Image.Resampling.BILINEAR))
+            found = np.asarray(_of_bytes(path, image).convert(mode).resize(size[::-1], Image.Resampling.BILINEAR))
         except (OSError, ValueError, SyntaxError) as error:  # one that was cut off is decoded only now
             raise DataError(f"{path}: can't be read as a picture: {error}") from None
     return found.reshape(*size, len(mode))
+
+
+def _of_bytes(path: Path, image):
+    """A picture of 8 bits a colour: of 16 the upper ones, as Pillow reads coloured pictures."""
+    from PIL import Image
+
+    if image.mode[0] not in "IF":
+        return image
+    if not image.mode.startswith("I;16") and (image.mode, image.format) not in (("I", "PNG"), ("I", "PPM")):
+        raise DataError(f"{path}: its numbers, of 32 bits, have no known white; save it with 8 or 16 bits a colour")
+    return Image.fromarray((np.asarray(image) >> 8).astype("uint8"))
 
 
 def mode_of(shape: tuple[int, ...]) -> str | None:
