@@ -12,6 +12,7 @@ from scipy import stats
 from zoo import report
 from zoo.reports import judge, provenance, sound
 from zoo.reports.groups import Results
+from zoo.sweeps.folder import SweepFolder
 
 ENVIRONMENT = {
     "backend": "jax",
@@ -380,10 +381,24 @@ def test_times_of_two_machines_are_not_compared(tmp_path):
     assert cells(tmp_path, "sound-lenet")["tanh"]["times the baseline's"] == ""
 
 
+def test_a_run_that_diverges_on_test_samples_alone_is_lost_there(tmp_path):
+    made(tmp_path, relu=around(0.5), tanh=around(0.6))
+    metrics = tmp_path / "runs" / "tanh-0" / "metrics.json"
+    said = {"status": "diverged", "test_loss": None, "test_r2": None}
+    metrics.write_text(json.dumps({"epochs": 3, "validation_accuracy": 0.6} | said))
+    found, text = told(tmp_path)
+    assert (
+        found["tanh minus relu"].reason == "tanh lost 1 of 6"
+        and SweepFolder(tmp_path, [], None).result(Results(tmp_path).every[6]) == ""
+    )
+    assert "Note: tanh-0: diverged on test samples alone, where the loss is NaN or infinite." in text
+
+
 WRONG = {
+    "r2": ({"test_r2": None}, (), "test_r2 is None; R² is 1 at most"),
     "share": ({"test_accuracy": 10.0281}, (), "test_accuracy is 10.0281; a share lies between 0 and 1"),
     "percent": ({"test_accuracy": 57.3}, (), "test_accuracy is 57.3; a share"),
-    "loss": ({"test_loss": -0.1}, (), "test_loss is -0.1; a cross-entropy is 0 or more"),
+    "loss": ({"test_loss": -0.1}, (), "test_loss is -0.1; it is 0 or more"),
     "seed": ({"seed": 7}, (), "the sweep says seed 5, and the run has seed 7"),
     "cut": ({"epochs": 9}, (), "history.csv: it has 3 rows, and metrics.json says 9 epochs"),
     "config seed": ({}, {"seeds": [8]}, "the sweep says seed 5, and the run has seed 8"),

@@ -84,7 +84,7 @@ def _trained(folder, search, data_dir, trial, point, is_enough, began) -> Outcom
     curves = [[row[search.objective] for row in files.read_history(path / "history.csv")] for path in runs]
     for metrics in found:
         if metrics["status"] == "diverged":
-            reason = f"seed {metrics['seed']}: NaN loss in epoch {metrics['epochs']}"
+            reason = f"seed {metrics['seed']}: {train.lost(metrics)}"
             return Outcome("diverged", curve=curves[0], reason=reason, seconds=seconds)
     values = [curve[-1] for curve in curves]
     if not all(map(math.isfinite, values)):
@@ -158,7 +158,7 @@ def _proved(folder: SearchFolder, search: Search, trial: str, point: Mapping[str
     metrics = files.read_json(run / "metrics.json")
     if metrics["status"] == "finished":
         return Outcome("finished", metrics[search.objective.replace("val_", "validation_")], seconds=metrics["seconds"])
-    return Outcome("diverged", reason=f"NaN loss in epoch {metrics['epochs']}", seconds=metrics["seconds"])
+    return Outcome("diverged", reason=train.lost(metrics), seconds=metrics["seconds"])
 
 
 def _said(log: str) -> Iterator[str]:

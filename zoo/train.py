@@ -301,7 +301,7 @@ def _report(found: list[dict[str, Any]], out: Path) -> int:
 
     for metrics in found:
         if metrics["status"] == "diverged":
-            print(f"seed {metrics['seed']}: NaN loss in epoch {metrics['epochs']}{_why(metrics)}")
+            print(f"seed {metrics['seed']}: {lost(metrics)}{_why(metrics)}")
             continue
         split = "test" if "test_loss" in metrics else "validation"
         print(
@@ -310,6 +310,13 @@ def _report(found: list[dict[str, Any]], out: Path) -> int:
         )
     print(f"results are in {out}")
     return DIVERGED if any(metrics["status"] == "diverged" for metrics in found) else 0
+
+
+def lost(metrics: dict[str, Any]) -> str:
+    """Where a run diverged; only one that did not in training is measured on test samples."""
+    return (
+        "NaN or infinite loss on test samples" if "test_loss" in metrics else f"NaN loss in epoch {metrics['epochs']}"
+    )
 
 
 def _why(metrics: dict[str, Any]) -> str:

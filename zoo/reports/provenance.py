@@ -27,6 +27,7 @@ IGNORED = (
     "training.checkpoint_minutes",
 )  # fields without influence on results
 ORIGIN = {"model", "base", "sweep"}  # labels that aren't fields
+ERRORS = ("_loss", "_mae", "_rmse")
 SHARES = ("accuracy", "precision_macro", "precision_weighted")
 
 
@@ -158,6 +159,8 @@ def check(results: Results, mixed: bool) -> list[str]:
                 said.append(f"{sentence}.")
             if known and UNKNOWN in values:
                 said.append(f"{group.title}: {_counted(values[UNKNOWN])} did not record {what}.")
+    if lost := [run for run in results.every if run.state == "diverged" and "test_loss" in run.metrics]:
+        said.append(f"{_counted(lost)}: diverged on test samples alone, where the loss is NaN or infinite.")
     return said + _unrecorded(groups)
 
 
@@ -235,10 +238,14 @@ def same_machine(runs: list[Result]) -> bool:
 def _check_run(run: Result, results: Results) -> None:
     metrics, path = run.metrics, run.folder / "metrics.json"
     for name, value in metrics.items():
+        if value is None and run.state == "diverged":  # NaN or infinite
+            continue
         if name.endswith(SHARES) or name in ("report_precision_max", "report_precision_last"):
             _require(_is_number(value) and 0 <= value <= 1, path, f"{name} is {value}; a share lies between 0 and 1")
-        elif name.endswith("_loss"):
-            _require(_is_number(value) and value >= 0, path, f"{name} is {value}; a cross-entropy is 0 or more")
+        elif name.endswith(ERRORS):
+            _require(_is_number(value) and value >= 0, path, f"{name} is {value}; it is 0 or more")
+        elif name.endswith("_r2"):
+            _require(_is_number(value) and value <= 1, path, f"{name} is {value}; R² is 1 at most")
     _check_labels(run, path)
     _check_history(run, path)
     _check_planned(run, results)

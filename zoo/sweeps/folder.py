@@ -62,7 +62,7 @@ class SweepFolder:
         path = self.folder(run) / "metrics.json"
         found = files.read_json(path) if path.exists() else {}
         named = (("test_accuracy", "test accuracy"), ("test_r2", "test R²"))
-        return next((f", {words} {found[key]:.4f}" for key, words in named if key in found), "")
+        return next((f", {words} {found[key]:.4f}" for key, words in named if found.get(key) is not None), "")
 
     def is_done(self, run: "Planned") -> bool:
         return self.state(run) in ("finished", "diverged")
