@@ -1,6 +1,7 @@
 """The judge against SciPy, hand-computed cases and the formulas of rliable."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -166,11 +167,14 @@ def test_runs_that_are_not_there_give_no_verdict():
     {
         "few": (arm([0.5, 0.51]), "2 seeds of relu, too few for 2 planned comparisons; 5 would do"),
         "chance": (arm([0.1025] * 6), "relu reaches 10.25 %, near the 10.00 % of a guess"),
+        "no skill": (arm([0.0312] * 6), "relu reaches R² 0.0312, near the 0 of a guess"),
         "nats": (arm([0.5] * 6, None, 0, 2.45), "cross-entropy on test images is 2.45, above the ln 10 = 2.303 of"),
     }.values(),
 )  # fmt: skip
 def test_gates(relu, reason):
     made = sections(relu=relu)
+    if "R²" in reason:
+        made["net"] = replace(made["net"], classes=None, r2=True)
     assert set(statuses(made).values()) == {"void"}
     assert reason in judge.judge(made)["net"][0].reason and any(reason in why for why in judge.void(made["net"], 2))
 

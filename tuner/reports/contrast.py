@@ -67,7 +67,8 @@ def judged(found: "SearchResults") -> Judged:
     plan = [Comparison(label, first) for label in others]
     confounded = {each: why for each in plan if (why := _confounded(found, each, bool(sound)))}
     classes = _classes(found) if score in (TEST, "val_accuracy") else None
-    return Judged(Section(arms, plan, first, classes, confounded=confounded), score, runs)
+    r2 = score in (TEST_R2, "val_r2")
+    return Judged(Section(arms, plan, first, classes, confounded=confounded, r2=r2), score, runs)
 
 
 def _metrics(found: "SearchResults", trial: "Trial") -> dict[str, Any]:

@@ -205,7 +205,8 @@ class Group:
         """Its scores on test images, for the judge."""
         arms = {name: self._arm(name) for name in self.planned}
         confounded = {each: why for each in self.plan if (why := self._unequal(*each[:2]))}
-        return judge.Section(arms, self.plan, self.baseline, self.classes, self.comparisons.paired, confounded)
+        paired, r2 = self.comparisons.paired, self.is_regression
+        return judge.Section(arms, self.plan, self.baseline, self.classes, paired, confounded, r2)
 
     @property
     def is_regression(self) -> bool:

@@ -22,8 +22,8 @@ An *arm* is a treatment with one score for each of its seeds, a *section* the ar
   an arm lost a run no verdict is given: survivors are a selection. Beside the survivors' difference stands the one in
   which a lost run scores as a guess. A run that isn't there yet leaves the verdict open as well.
 * **Gates**: fewer than 5 seeds an arm, or so few that the smallest possible p times the size of the plan is above
-  0.05; a reference near chance (less than a tenth of the way from a guess to a perfect score); or one whose
-  cross-entropy is above that of a guess, ln K.
+  0.05; a reference near chance (less than a tenth of the way from a guess, which has an accuracy of 1 / K or an R² of
+  0, to a perfect score); or one whose cross-entropy is above that of a guess, ln K.
 * **Confounded** comparisons, of arms that had unequal effort or differ in more than the treatment, get no verdict.
 * **Over several networks**: the interquartile mean with a stratified bootstrap and the probability of improvement
   (Agarwal et al. 2021, as their library rliable has them), and average ranks (Demsar, JMLR 2006). They describe; with
@@ -84,6 +84,7 @@ class Section:
         plan: the comparisons, the primary one first.
         baseline: the arm whose failure makes all of the section void.
         classes: number of classes; None if scores aren't accuracies.
+        r2: whether they are R².
         paired: whether seeds pair the runs of two arms by design.
         confounded: why the arms of a comparison differ in more than the treatment.
     """
@@ -94,6 +95,12 @@ class Section:
     classes: int | None = None
     paired: bool = False
     confounded: Mapping[Comparison, str] = field(default_factory=dict)
+    r2: bool = False
+
+    @property
+    def guess(self) -> float | None:
+        """The score of a guess, where it is known."""
+        return 1 / self.classes if self.classes else 0.0 if self.r2 else None
 
 
 @dataclass(frozen=True)
@@ -133,8 +140,7 @@ def _raw(section: Section, comparison: Comparison, family: int, level: float):
     """Why a comparison has no verdict ("" if it has one), its difference, and the one with lost runs as guesses."""
     arm, reference = section.arms[comparison.arm], section.arms[comparison.reference]
     found, guessed = compare(arm, reference, level, section.paired), None
-    if section.classes and (arm.lost or reference.lost):
-        guess = 1 / section.classes
+    if (guess := section.guess) is not None and (arm.lost or reference.lost):
         guessed = compare(arm.scored_as(guess), reference.scored_as(guess), level, paired=False)
     pair = {name: section.arms[name] for name in (comparison.arm, comparison.reference)}
     few = gates(section, comparison.reference, family) + _few(section, comparison.arm, family)
@@ -163,11 +169,11 @@ def gates(section: Section, name: str, family: int) -> list[str]:
     if arm is None:
         return [f"there is no arm {name}"]
     reasons = _few(section, name, family)
-    if section.classes and len(arm.scores):
-        guess, accuracy = 1 / section.classes, float(arm.values.mean())
-        if accuracy < guess + SKILL * (1 - guess):
-            reasons.append(f"{name} reaches {100 * accuracy:.2f} %, near the {100 * guess:.2f} % of a guess")
-        if arm.cross_entropy is not None and arm.cross_entropy > math.log(section.classes):
+    if (guess := section.guess) is not None and len(arm.scores):
+        if (mean := float(arm.values.mean())) < guess + SKILL * (1 - guess):
+            near = f"R² {mean:.4f}, near the 0" if section.r2 else f"{100 * mean:.2f} %, near the {100 * guess:.2f} %"
+            reasons.append(f"{name} reaches {near} of a guess")
+        if section.classes and arm.cross_entropy is not None and arm.cross_entropy > math.log(section.classes):
             reasons.append(
                 f"{name}'s cross-entropy on test images is {arm.cross_entropy:.2f}, above the ln {section.classes} = "
                 f"{math.log(section.classes):.3f} of a guess"

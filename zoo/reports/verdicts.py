@@ -151,7 +151,7 @@ def _panel(verdict: Verdict, section: Section, scale: Scale) -> figures.Row:
     found = verdict.found
     assert found
     center = float(reference.values.mean())
-    guess = 1 / section.classes if section.classes else math.nan
+    guess = math.nan if section.guess is None else section.guess
     whole = verdict.status in ("above", "below", "open")
     return figures.Row(
         said(verdict),
