@@ -313,8 +313,11 @@ def test_what_cannot_be_resumed_is_reported(tmp_path, capsys):
     (out / checkpoint.NAME).unlink()
     recorded = {"history": [], "timing": [], "mixing": [], "parameters": []}
     checkpoint.save(out, trainer()._variables(), {"epoch": 0, "step": 0, "seconds": 0.0, "recorded": recorded})
-    assert "is of another network" in refusal("--resume", str(out))
+    assert "config.json: it has changed since this run began" in refusal("--resume", str(out))
     environment = files.read_json(out / "environment.json")
+    del environment["config_digest"]  # as version 0.2.0, which had none, wrote it
+    files.write_json(out / "environment.json", environment)
+    assert "is of another network" in refusal("--resume", str(out))
     files.write_json(out / "environment.json", environment | {"data_digest": "0"})
     assert "with other images" in refusal("--resume", str(out))
     others = {"jax": "torch", "torch": "tensorflow", "tensorflow": "jax"}

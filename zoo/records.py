@@ -41,6 +41,7 @@ class EnvironmentFile(Record):
     data: str | None = None
     data_dir: str | None = None
     data_digest: str | None = None
+    config_digest: str | None = None  # not in 0.2.0
     own_code: list[OwnCode] = []
 
 

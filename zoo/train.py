@@ -69,8 +69,7 @@ def run(
         environment["own_code"] = found
     with folders.locked(out):
         files.check_free(out)  # again: another run may have begun here meanwhile
-        files.write_json(out / "config.json", config.resolved(out))
-        files.write_json(out / "environment.json", environment)
+        _begin(out, config, environment)
         return _train(trainer, dataset, out, environment, is_over, is_enough)
 
 
@@ -104,7 +103,7 @@ def resume(
         is_over, is_enough: as for `run`.
 
     Raises:
-        UserError: if this isn't the folder of a run, or its images or the backend have changed.
+        UserError: if this isn't the folder of a run, or its config, its images or the backend have changed.
     """
     import keras
 
@@ -119,13 +118,27 @@ def resume(
             f"KERAS_BACKEND={keras.config.backend()}"
         )
     with folders.locked(folder):
-        files.read_json(folder / "config.json", *runs.SECTIONS)
+        written = files.read_json(folder / "config.json", *runs.SECTIONS)
+        if environment.get("config_digest") not in (None, config.digest(written)):
+            raise UserError(
+                f"{folder / 'config.json'}: it has changed since this run began; undo that, or begin another"
+            )
         settings = runs.with_own_code(config.load(folder / "config.json"), folder, environment)
         place = data_dir or recorded_path(folder, environment.get("data_dir"))
         dataset = datasets.load_for(settings.dataset, place)
         if dataset.digest() != environment.get("data_digest"):
             raise UserError(f"{folder}: this run was begun with other images than these: {dataset.provenance}")
         return _train(_trainer(settings, dataset), dataset, folder, environment, is_over, is_enough)
+
+
+def _begin(folder: Path, config: "Config", environment: dict[str, Any]) -> None:
+    """Writes what a run asks for and where it is made; with the second file it has begun."""
+    from zoo import files
+    from zoo.config import digest
+
+    written = config.resolved(folder)
+    files.write_json(folder / "config.json", written)
+    files.write_json(folder / "environment.json", environment | {"config_digest": digest(written)})
 
 
 def _trainer(config: "Config", dataset: "Dataset") -> "Trainer":
@@ -168,10 +181,9 @@ def _train(trainer, dataset, out: Path, environment: dict[str, Any], is_over, is
             if not (folders.check_inside(folder, out) / "environment.json").exists():
                 folders.clear_unbegun(folder)
             folder.mkdir(exist_ok=True)
-            files.write_json(folder / "config.json", trainer.config.with_seed(seed).resolved(folder))
             place = from_folder(recorded_path(out, environment.get("data_dir")), folder)
             own = {"own_code": owncode.moved(recorded, out, folder)} if recorded else {}
-            files.write_json(folder / "environment.json", environment | {"data_dir": place} | own)
+            _begin(folder, trainer.config.with_seed(seed), environment | {"data_dir": place} | own)
             owncode.keep(own.get("own_code", []), folder)
         with folders.locked(folder) if folder != out else contextlib.nullcontext():
             folders.remove_unfinished(folder)

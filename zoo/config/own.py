@@ -226,6 +226,11 @@ def relative(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     return _changed(content, lambda path: os.path.relpath(path, folder.resolve()) if path.startswith("/") else path)
 
 
+def nowhere(content: dict[str, Any]) -> dict[str, Any]:
+    """A config without its paths."""
+    return _changed(content, lambda path: "")
+
+
 def _changed(content: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:
     found = dict(content)
     for section, fields in PLACES.items():

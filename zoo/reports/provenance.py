@@ -4,12 +4,13 @@ import json
 import math
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from pydantic import ValidationError
 
 from zoo.config import own
+from zoo.config.loading import IGNORED, fields
 from zoo.config.schema import Config
 from zoo.data.datasets import MAX_VALIDATION
 from zoo.environment import CODE, code, recorded_path
@@ -20,12 +21,6 @@ from zoo.reports.groups import ENDED, Group, Result, Results
 from zoo.sweeps.grid import SHORT
 
 UNKNOWN = "not recorded"
-IGNORED = (
-    "$schema",
-    "notes",
-    "metrics.tensorboard",
-    "training.checkpoint_minutes",
-)  # fields without influence on results
 ORIGIN = {"model", "base", "sweep"}  # labels that aren't fields
 ERRORS = ("_loss", "_mae", "_rmse")
 SHARES = ("accuracy", "precision_macro", "precision_weighted")
@@ -179,9 +174,9 @@ def _shared_values(group: Group, results: Results) -> dict[str, dict[str, list[R
     """The values of everything that compared runs must share, with the runs of each value."""
     runs = _ended(group)
     axes = {SHORT.get(axis, axis) for run in runs for axis in run.labels.keys() - ORIGIN} | {"training.seeds"}
-    configs = {run: dict(_fields(_resolved(run))) for run in runs}
-    fields = dict.fromkeys(field for found in configs.values() for field in found)
-    kept = [f for f in fields if not any(f == axis or f.startswith(f"{axis}.") for axis in (*axes, *IGNORED))]
+    configs = {run: dict(fields(_resolved(run))) for run in runs}
+    every = dict.fromkeys(field for found in configs.values() for field in found)
+    kept = [f for f in every if not any(f == axis or f.startswith(f"{axis}.") for axis in (*axes, *IGNORED))]
     found: dict[str, dict[str, list[Result]]] = {}
 
     def record(what: str, run: Result, value: Any) -> None:
@@ -203,15 +198,6 @@ def _resolved(run: Result) -> dict[str, Any]:
         return Config.model_validate(run.settings).resolved()
     except ValidationError:  # a network or an option that was removed
         return run.settings
-
-
-def _fields(content: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """The fields of a config by dotted path, and their values as JSON."""
-    if isinstance(content, Mapping) and content:
-        for key, value in content.items():
-            yield from _fields(value, f"{path}.{key}".lstrip("."))
-    else:
-        yield path, json.dumps(content)
 
 
 def _unrecorded(groups: list[Group]) -> list[str]:
@@ -290,7 +276,7 @@ def _check_planned(run: Result, results: Results) -> None:
     if not path.exists():
         return
     planned, found = (
-        dict(_fields(own.absolute(content, place)))
+        dict(fields(own.absolute(content, place)))
         for content, place in ((read_json(path), path.parent), (run.settings, run.folder))
     )
     for field in planned.keys() & found.keys():
