@@ -35,7 +35,12 @@ def _by_file(run: "Run", paths: Sequence[Path]) -> list[list[dict[str, float]]]:
     found = [pictures.read_samples(path, run.form) for path in paths]
     outputs = run.predict(np.concatenate(found))
     ends = np.cumsum([len(each) for each in found])[:-1]
-    return [[_said(row, run.classes) for row in rows] for rows in np.split(outputs, ends)]
+    by_file = np.split(outputs, ends)
+    for path, rows in zip(paths, by_file, strict=True):
+        finite = [bool(np.isfinite(row).all()) for row in rows]
+        if not all(finite):
+            raise UserError(f"{path}: row {finite.index(False)}: the network's output is NaN or infinite")
+    return [[_said(row, run.classes) for row in rows] for rows in by_file]
 
 
 def _said(output: np.ndarray, classes: tuple[str, ...]) -> dict[str, float]:

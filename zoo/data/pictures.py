@@ -155,10 +155,15 @@ def read_samples(path: Path, form: Form) -> np.ndarray:
 
 def _checked(path: Path, found: np.ndarray, dtype: str) -> np.ndarray:
     """As what the network was trained on: bytes, whole numbers, or float32."""
-    if found.dtype.kind not in "biuf" or not np.isfinite(found).all():
-        raise UserError(f"{path}: expected finite numbers; found {found.dtype}, or a value that is NaN or infinite")
+    if found.dtype.kind not in "biuf":
+        raise UserError(f"{path}: expected numbers; found {found.dtype}")
+    with np.errstate(over="ignore"):
+        floats = found.astype("float32")
+    if (wrong := ~np.isfinite(floats)).any():
+        row = int(np.argmax(wrong.reshape(len(wrong), -1).any(axis=1)))
+        raise UserError(f"{path}: row {row} holds a value that is NaN, infinite, or too large for float32")
     if dtype == "float32":
-        return found.astype(dtype)
+        return floats
     ends = np.iinfo(dtype)
     if (found != np.rint(found)).any() or found.min() < ends.min or found.max() > ends.max:
         raise UserError(f"{path}: this network takes integers from {ends.min} to {ends.max}; found others")
