@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from zoo import report
+from zoo.files import LEARNED
 from zoo.reports import judge, provenance, sound
 from zoo.reports.groups import Results
 from zoo.sweeps.folder import SweepFolder
@@ -214,7 +215,7 @@ def test_fixed_weights_are_called_fixed(folder):
             run["labels"]["activation"] = "method2"
             run["outputs"] = ["table4"]
             members = (("tanh", 0.5), ("sigmoid", 0.2), ("relu", 0.3))
-            rows = "".join(f"3,conv1,{member},,{weight},fixed\n" for member, weight in members)
+            rows = "".join(f"{e},conv1,{member},,{weight},fixed\n" for e in (1, 2, 3) for member, weight in members)
             (folder / "runs" / run["name"] / "mixing_weights.csv").write_text(
                 f"epoch,site,member,channel,weight,held\n{rows}"
             )
@@ -240,6 +241,19 @@ DAMAGE = {
     "history": ("history.csv", "epoch,loss\n1,what\n2,1\n3,1\n", "history.csv: loss is not a number in every row"),
     "environment": ("environment.json", "{}", "environment.json: not what zoo.train writes: it has no 'backend'"),
 }
+
+
+ROWS = ["0,c,m,,1", "1,c,m,,1", "2,c,m,,1", "3,c,m,,1"]
+for name, file, rows, message in (
+    ("weight", "mixing_weights.csv", [*ROWS[:2], ROWS[3]], "c m has no row of epoch 2"),
+    ("last weights", "mixing_weights.csv", ROWS[:3], "c m has no row of epoch 3"),
+    ("twice", "mixing_weights.csv", [*ROWS, ROWS[1]], "not what zoo.train writes: line 6 is not finite, or a second"),
+    ("other sites", "mixing_weights.csv", ROWS, "has other rows of c m than that of tanh-0"),
+    ("parameter", "parameters.csv", [*ROWS[::3], "3,c,n,,1"], "c n has no row of epoch 0"),
+    ("no end", "parameters.csv", ROWS[:2], "c m has no row of epoch 3"),
+    ("no number", "parameters.csv", ["0,c,m,,x"], "not what zoo.train writes: could not convert string to float: 'x'"),
+):
+    DAMAGE[name] = (file, "\n".join([",".join(LEARNED[file]), *rows]), f"{file}: {message}")
 
 
 @pytest.mark.parametrize("file, content, message", DAMAGE.values(), ids=DAMAGE)

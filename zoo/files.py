@@ -20,6 +20,13 @@ import numpy as np
 from zoo import folders, manifest, signals
 from zoo.errors import UserError
 
+LEARNED = {
+    "mixing_weights.csv": ("epoch", "site", "member", "channel", "weight"),
+    "parameters.csv": ("epoch", "site", "parameter", "index", "value"),
+}
+Place = tuple[str, str, str]  # of a number: its site, name and index
+Learned = dict[Place, dict[int, float]]
+
 
 def read_json(path: Path, *keys: str) -> Any:
     """Reads a JSON file; with `keys`, an object that has them all.
@@ -102,6 +109,34 @@ def read_history(path: Path) -> list[dict[str, float]]:
             raise UserError(f"{path}: {name} is not a number in every row: {error}"[:400]) from None
     if [row["epoch"] for row in found] != list(range(1, len(found) + 1)):
         raise UserError(f"{path}: its epochs aren't 1, 2, 3...")
+    return found
+
+
+def read_learned(path: Path) -> Learned:
+    """The rows of mixing_weights.csv or parameters.csv: by site, name and index, the number at each recorded epoch.
+
+    Raises:
+        UserError: for anything else, and where an epoch is missing somewhere.
+    """
+    header, rows = read_rows(path)
+    found: Learned = {}
+    try:
+        if header[:5] != list(LEARNED[path.name]):
+            raise ValueError(f"its first columns aren't {', '.join(LEARNED[path.name])}")
+        for line, (epoch, site, name, index, number, *_) in enumerate(rows, start=2):
+            at = found.setdefault((site, name, index), {})
+            if int(epoch) in at or not math.isfinite(float(number)):
+                raise ValueError(f"line {line} is not finite, or a second one")
+            at[int(epoch)] = float(number)
+    except ValueError as error:
+        raise UserError(f"{path}: not what zoo.train writes: {error}") from None
+    epochs = {epoch for at in found.values() for epoch in at}
+    if found and (history := path.with_name("history.csv")).exists():
+        last = len(read_history(history))
+        epochs |= set(range(1, last + 1)) if path.name == "mixing_weights.csv" else {0, last}
+    for place, at in found.items():
+        if missing := sorted(epochs ^ at.keys()):
+            raise UserError(f"{path}: {' '.join(place).strip()} has no row of epoch {missing[0]}")
     return found
 
 

@@ -1,6 +1,5 @@
 """A finished run read back: its network, its images, and the mixing weights that it learned."""
 
-import math
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -114,18 +113,16 @@ def mixing_weights(folder: Path) -> dict[str, dict[str, float]]:
     if not path.exists():
         raise ConfigError(f"{path}: no such file; from_run needs the folder of one seed's run")
     try:
-        rows = files.read_table(path, "epoch", "site", "member", "channel", "weight")
-        last = max((int(row["epoch"]) for row in rows), default=0)
-        rows = [row for row in rows if int(row["epoch"]) == last]
-        if any(row["channel"] for row in rows):
+        learned = files.read_learned(path)
+    except UserError as error:
+        raise ConfigError(str(error)) from None
+    found: dict[str, dict[str, float]] = {}
+    for (site, member, channel), at in learned.items():
+        if channel:
             raise ConfigError(f"{path}: the run learned weights by channel; only weights by layer can be fixed")
-        found: dict[str, dict[str, float]] = {}
-        for row in rows:
-            if not re.fullmatch(SITE, row["site"]) or not math.isfinite(float(row["weight"])):
-                raise ValueError(f"site {row['site'][:40]!r} with weight {row['weight'][:40]}")
-            found.setdefault(row["site"], {})[row["member"]] = float(row["weight"])
-    except (UserError, OSError, ValueError) as error:
-        raise ConfigError(f"{path}: not the mixing weights of a run ({error})") from None
+        if not re.fullmatch(SITE, site):
+            raise ConfigError(f"{path}: {site[:40]!r} is not the name of a site")
+        found.setdefault(site, {})[member] = at[max(at)]
     if not found:
         raise ConfigError(f"{path}: the run has no mixtures, hence no mixing weights")
     return found

@@ -1,11 +1,13 @@
 """The figures of the report: activations as they are and as they were learned, and how training went."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from zoo import config, models
+from zoo.errors import UserError
+from zoo.files import Learned, Place
 from zoo.reports import figures
 from zoo.reports.document import Figure, Paragraph
 from zoo.reports.groups import BASELINE, Group, Result, Results
@@ -112,21 +114,19 @@ def _over(runs: list[Result]) -> str:
 
 
 def _mixing(group: Group, name: str, runs: list[Result]) -> Figure | None:
-    every = [[r for r in run.rows("mixing_weights.csv") if not r["channel"] and int(r["epoch"]) > 0] for run in runs]
-    rows = every[0]
+    every = [run.learned("mixing_weights.csv", runs[0]) for run in runs]
+    places = [place for place in every[0] if not place[2]]  # but of channels
     panels: dict[str, dict[str, np.ndarray]] = {}
-    for site in _some(rows):
-        for member in dict.fromkeys(row["member"] for row in rows if row["site"] == site):
-            values = [
-                [float(row["weight"]) for row in each if (row["site"], row["member"]) == (site, member)]
-                for each in every
-            ]
-            panels.setdefault(site, {})[member] = np.array(values)
+    for site in _some(places):
+        for place in places:
+            if place[0] == site:
+                values = [[each[place][epoch] for epoch in sorted(each[place]) if epoch] for each in every]
+                panels.setdefault(site, {})[place[1]] = np.array(values)
     if not panels:
         return None
     held = ", held fixed," if runs[0].has_held_weights() else ""
     title = f"{group.title}, {name}"
-    caption = f"{title}: mixing weights{held} against epoch{_of_sites(rows)}{_symbols(panels)}; {_over(runs)}."
+    caption = f"{title}: mixing weights{held} against epoch{_of_sites(places)}{_symbols(panels)}; {_over(runs)}."
     drawing = figures.against_epoch(panels, "mixing weight", small=True)
     return Figure(f"weights-{group.slug}-{_file(name)}", caption, drawing)
 
@@ -143,14 +143,14 @@ def _symbols(panels: dict[str, dict[str, np.ndarray]]) -> str:
 
 
 def _shapes(group: Group, name: str, runs: list[Result]) -> Figure | None:
-    every = [run.rows("parameters.csv") for run in runs]
+    every = [run.learned("parameters.csv", runs[0]) for run in runs]
     make = models.factory(config.Config.model_validate(runs[0].settings).activation)
     panels: dict[str, dict[str, np.ndarray]] = {}
     for site in _some(every[0]):
-        epochs = [row["epoch"] for row in every[0] if row["site"] == site]
-        ends = {"at the start": epochs[0], f"after epoch {epochs[-1]}": epochs[-1]}
+        last = max(next(iter(every[0].values())))
         panels[site] = {
-            label: np.array([_curve(rows, make(site), site, at) for rows in every]) for label, at in ends.items()
+            label: np.array([_curve(*each, make(site), site, epoch) for each in zip(runs, every, strict=True)])
+            for label, epoch in {"at the start": 0, f"after epoch {last}": last}.items()
         }
     if not panels:
         return None
@@ -160,25 +160,29 @@ def _shapes(group: Group, name: str, runs: list[Result]) -> Figure | None:
     return Figure(f"shapes-{group.slug}-{_file(name)}", caption, figures.shapes(panels))
 
 
-def _curve(rows: list[dict[str, str]], layer, site: str, epoch: str) -> np.ndarray:
+def _curve(run: Result, learned: Learned, layer, site: str, epoch: int) -> np.ndarray:
     """The activation of a site after an epoch."""
-    values: dict[str, list[float]] = {}
-    for row in rows:
-        if (row["site"], row["epoch"]) == (site, epoch):
-            values.setdefault(row["parameter"], []).append(float(row["value"]))
     now = layer.get_parameters()
-    layer.set_parameters(**{name: np.reshape(found, now[name].shape) for name, found in values.items()})
+    values: dict[str, list[float]] = {name: [] for name in now}
+    try:
+        for (where, name, _), at in learned.items():
+            if where == site:
+                values[name].append(at[epoch])
+        layer.set_parameters(**{name: np.reshape(each, now[name].shape) for name, each in values.items()})
+    except (KeyError, ValueError):
+        what = f"hasn't the parameters of {type(layer).__name__} at {site}"
+        raise UserError(f"{run.folder / 'parameters.csv'}: {what}: {', '.join(now)}") from None
     return figures.evaluate(layer)
 
 
-def _some(rows: list[dict[str, str]]) -> list[str]:
+def _some(places: Iterable[Place]) -> list[str]:
     """All sites if there are few, else evenly spaced ones."""
-    sites = list(dict.fromkeys(row["site"] for row in rows))
+    sites = list(dict.fromkeys(site for site, *_ in places))
     if len(sites) <= SITES:
         return sites
     return [sites[round(i * (len(sites) - 1) / (SITES - 1))] for i in range(SITES)]
 
 
-def _of_sites(rows: list[dict[str, str]]) -> str:
-    count = len({row["site"] for row in rows})
+def _of_sites(places: Iterable[Place]) -> str:
+    count = len({site for site, *_ in places})
     return f", at {SITES} of {count} sites" if count > SITES else ""

@@ -13,7 +13,7 @@ import numpy as np
 from zoo.config.own import DATA, NamedDataset
 from zoo.data import datasets
 from zoo.errors import UserError
-from zoo.files import read_history, read_json, read_predictions, read_table
+from zoo.files import Learned, read_history, read_json, read_learned, read_predictions, read_table
 from zoo.records import is_later
 from zoo.reports import judge
 from zoo.sweeps.folder import state
@@ -109,6 +109,16 @@ class Result:
 
     def rows(self, file: str) -> list[dict[str, str]]:
         return read_table(self.folder / file)
+
+    def learned(self, file: str, like: "Result") -> Learned:
+        """What mixing_weights.csv or parameters.csv has; of the sites, names and epochs that another run has there."""
+        path = self.folder / file
+        found, other = read_learned(path), read_learned(like.folder / file)
+        if unlike := [
+            place for place in {**found, **other} if found.get(place, {}).keys() != other.get(place, {}).keys()
+        ]:
+            raise UserError(f"{path}: has other rows of {' '.join(unlike[0]).strip()} than that of {like.name}")
+        return found
 
     def right(self) -> np.ndarray | None:
         """Whether each test image was classified correctly, bool (images,), or the share of its pixels that were; None

@@ -128,8 +128,13 @@ def weights(results: Results, output: str) -> Iterator[Table]:
         for name in group.planned:
             run = group.runs[name][0] if name in group.runs else None
             learned = mixing_weights(run.folder) if run else {}
+            members = published["rows"].get(name, {})
+            if run and (odd := next((s for s in sites if s in learned and len(learned[s]) != len(members)), None)):
+                raise UserError(
+                    f"{run.folder / 'mixing_weights.csv'}: {odd} hasn't {len(members)} weights, as {name} has"
+                )
             fixed = ", fixed" if run and run.has_held_weights() else ""
-            for member, (symbol, theirs) in enumerate(published["rows"].get(name, {}).items()):
+            for member, (symbol, theirs) in enumerate(members.items()):
                 own = [f"{list(learned[site].values())[member]:.3f}" if site in learned else MISSING for site in sites]
                 rows.append([f"{name} {symbol}{fixed}", *(_beside(*pair, 3) for pair in zip(own, theirs, strict=True))])
         caption = f"{group.title}, after the last epoch: X of tanh, Y of sigmoid, Z of ReLU. "
