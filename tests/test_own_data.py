@@ -53,6 +53,7 @@ def test_a_file_is_split_as_the_zoos_own_data_are(tmp_path):
         ((np.arange(30) % 3)[:, None], {}, ("0", "1", "2"), ()),
         (np.eye(4)[np.arange(30) % 4], {}, ("0", "1", "2", "3"), ()),
         (np.array(["b", "a", "c"] * 10), {}, ("a", "b", "c"), ()),
+        (np.array([b"b", b"a", "é".encode()] * 10), {}, ("a", "b", "é"), ()),
         (np.arange(30) % 3, {"classes": ["x", "y", "z"]}, ("x", "y", "z"), ()),
         (np.arange(30) % 3, {"classes": 5}, ("0", "1", "2", "3", "4"), ()),
         (np.arange(30) % 3 + 0.0, {"task": "classification"}, ("0", "1", "2"), ()),
@@ -65,6 +66,10 @@ def test_a_file_is_split_as_the_zoos_own_data_are(tmp_path):
 def test_what_targets_say(y, options, classes, target, tmp_path):
     found = loaded(tmp_path, GOOD | {"y_train": y, "y_test": y[:9]}, **options)
     assert (found.classes, found.form.target) == (classes, target)
+
+
+def test_names_of_classes_may_be_bytes(tmp_path):
+    assert loaded(tmp_path, GOOD | {"classes": np.array([b"cat", b"dog", b"cow"])}).classes == ("cat", "dog", "cow")
 
 
 def with_nan(name, sample):
@@ -90,6 +95,8 @@ def with_nan(name, sample):
         ({"x_train": np.array(["a"] * 30)}, "expected numbers"),
         ({"x_train": np.zeros((0, 4)), "y_train": np.zeros(0, int)}, "expected samples"),
         ({"x_validation": GOOD["x_test"]}, "belong together"),
+        ({"y_train": np.array([b"a", b"\xff\xfe", b"b"] * 10)}, "y_train: expected text in UTF-8; found b'\\xff\\xfe'"),
+        ({"classes": np.array([b"a", b"\xff", b"b"])}, "classes: expected text in UTF-8; found b'\\xff'"),
     ],
 )
 def test_bad_arrays_are_named(changes, words, tmp_path):

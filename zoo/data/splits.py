@@ -180,7 +180,15 @@ def _given_names(where: str, names: Any, settings: "OwnData") -> tuple[str, ...]
         return settings.classes if isinstance(settings.classes, int) else _distinct(where, settings.classes)
     if names is None:
         return None
-    return _distinct(where, [str(name) for name in as_array(f"{where}: classes", names).ravel()])
+    return _distinct(where, _words(f"{where}: classes", as_array(f"{where}: classes", names)).ravel().tolist())
+
+
+def _words(where: str, found: np.ndarray) -> np.ndarray:
+    """An array as text."""
+    try:
+        return np.char.decode(found, "utf-8") if found.dtype.kind == "S" else found.astype(str)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: expected text in UTF-8; found {error.object[:40]!r}") from None
 
 
 def _distinct(where: str, names) -> tuple[str, ...]:
@@ -191,7 +199,7 @@ def _distinct(where: str, names) -> tuple[str, ...]:
 
 def _named(where: str, found: Targets, known: tuple[str, ...] | int | None) -> tuple[Targets, tuple[str, ...]]:
     """Labels that are words."""
-    words = {split: np.char.decode(y, "utf-8") if y.dtype.kind == "S" else y.astype(str) for split, y in found.items()}
+    words = {split: _words(f"{where}: y_{split}", y) for split, y in found.items()}
     names = known if isinstance(known, tuple) else _distinct(where, np.unique(words["train"]).tolist())
     numbers = {name: i for i, name in enumerate(names)}
     labels = {}
