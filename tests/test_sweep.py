@@ -8,10 +8,11 @@ import sys
 import time
 from collections import Counter
 
+import pydantic
 import pytest
 from test_layout import ROOT
 
-from zoo import pack, sweep
+from zoo import pack, records, sweep
 from zoo.errors import ConfigError, UserError
 from zoo.reports import judge
 from zoo.sweeps import display, grid
@@ -198,6 +199,16 @@ def test_exclusions_and_conditions(write):
     assert len(planned) == 5
     chosen = grid.only(planned, ["activation=tanh,relu", "seed=0"])
     assert [run.name for run in chosen] == ["base--relu--seed-0", "base--tanh--seed-0"]
+
+
+def test_any_file_name_gives_names_of_folders(write):
+    for name in ("my base", ".dot", "größe"):
+        write('{"dataset": {"name": "digits"}}', f"{name}.json")
+    write({"base": ["my base.json", ".dot.json", "größe.json"]}, "part 1.json")
+    planned = grid.load(write({"parts": ["part 1.json"]}))[1]
+    assert [run.name for run in planned] == ["part_1--my_base", "part_1--_dot", "part_1--gr_e"]
+    kind = pydantic.TypeAdapter(records.Name)
+    assert all(kind.validate_python(run.name) and run.labels["sweep"] == "part 1" for run in planned)
 
 
 def test_two_recipes_of_one_network(write):
