@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from zoo import report
+from zoo.errors import UserError
 from zoo.files import LEARNED
 from zoo.reports import judge, provenance, sound
 from zoo.reports.groups import Results
@@ -406,6 +407,23 @@ def test_a_run_that_diverges_on_test_samples_alone_is_lost_there(tmp_path):
         and SweepFolder(tmp_path, [], None).result(Results(tmp_path).every[6]) == ""
     )
     assert "Note: tanh-0: diverged on test samples alone, where the loss is NaN or infinite." in text
+
+
+def test_seeds_and_networks_may_have_labels(tmp_path):
+    """The sweep says beside them what the runs are to have."""
+    made(tmp_path, relu=around(0.5), tanh=around(0.6))
+    path = tmp_path / "sweep.json"
+    content = json.loads(path.read_text())
+    for run in content["runs"]:
+        labels = run["labels"]
+        run |= {"seed": int(labels["seed"]), "network": "lenet"}
+        labels |= {"model": "small", "seed": f"the {labels['seed']}th"}
+    path.write_text(json.dumps(content))
+    assert told(tmp_path)[0]["tanh minus relu"].status == "above" and cells(tmp_path, "sound-small")
+    content["runs"][3]["seed"] = 7
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="the sweep says seed 7, and the run has seed 3"):
+        provenance.check(Results(tmp_path), False)
 
 
 WRONG = {

@@ -87,6 +87,8 @@ class PlannedRun(Record):
     name: Name
     labels: dict[str, str]
     outputs: list[str]
+    seed: int | None = None  # neither in 0.2.0
+    network: str | None = None
 
 
 class SweepFile(Record):

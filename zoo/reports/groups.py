@@ -3,7 +3,8 @@
 import json
 import re
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -46,12 +47,13 @@ def count_classes(folder: Path) -> int | None:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A run of a sweep and its results so far."""
+    """A run of a sweep and its results so far; `asked` is what sweep.json says of it."""
 
     name: str
     labels: dict[str, str]
     outputs: tuple[str, ...]
     out: Path
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -289,7 +291,9 @@ class Results:
             if later := is_later(self.sweep):
                 raise UserError(f"{path}: {later}")
             self.every = [
-                Result(run["name"], {"model": run["labels"]["model"]} | run["labels"], tuple(run["outputs"]), folder)
+                Result(
+                    run["name"], {"model": run["labels"]["model"]} | run["labels"], tuple(run["outputs"]), folder, run
+                )
                 for run in self.sweep["runs"]
             ]
             self.notes: str = self.sweep["notes"]

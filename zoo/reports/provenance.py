@@ -244,13 +244,16 @@ def _check_run(run: Result, results: Results) -> None:
 def _check_labels(run: Result, path) -> None:
     """The run has the seed and the network that the sweep says."""
     training, model = run.settings["training"], run.settings.get("model", {})
+    seed = run.asked.get("seed", run.seed if run.seed != run.name else None)  # of older sweeps the labels alone
     for what, said, found in (
-        ("seed", run.seed if run.seed != run.name else None, run.metrics.get("seed")),
-        ("seed", run.seed if run.seed != run.name else None, (training.get("seeds") or [None])[0]),
-        ("network", run.network, model.get("name") or model.get("application") or None),
+        ("seed", seed, run.metrics.get("seed")),
+        ("seed", seed, (training.get("seeds") or [None])[0]),
+        ("network", run.asked.get("network", run.network), model.get("name") or model.get("application") or None),
     ):
         if said is not None and found is not None:
-            _require(str(found) == said, path.parent, f"the sweep says {what} {said}, and the run has {what} {found}")
+            _require(
+                str(found) == str(said), path.parent, f"the sweep says {what} {said}, and the run has {what} {found}"
+            )
 
 
 def _check_history(run: Result, path) -> None:

@@ -74,6 +74,8 @@ class SweepFolder:
             UserError: if a run was trained with another config, or its config can't be read; if runs have ended under
                 other planned comparisons.
         """
+        from zoo.config.schema import network
+
         self._check_folder()
         for run in every:
             self._check_config(run)
@@ -85,7 +87,11 @@ class SweepFolder:
             raise UserError(f"{self.out}: can't create the folder: {error.strerror}") from None
         for name in ("", "configs", "logs"):  # before sweep.json has this version's schema
             manifest.adopt(self.out / name)
-        runs = [{"name": run.name, "labels": run.labels, "outputs": run.outputs} for run in every]
+        runs = [
+            {"name": run.name, "labels": run.labels, "outputs": run.outputs}
+            | {"seed": run.config.training.seeds[0], "network": network(run.config.model)}
+            for run in every
+        ]
         files.write_own_json(self.out / "sweep.json", {"schema": SCHEMA} | sweep | {"runs": runs})
 
     def _check_folder(self) -> None:
