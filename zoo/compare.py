@@ -147,7 +147,7 @@ class _Asked:
         costs = self.costs(folder)
         folder.begin(costs)
         _say(folder.plan(costs))
-        deadline = self.began + max(0.0, time_budget - TIME_TO_SAVE) if time_budget else None
+        deadline = self.began + max(0.0, time_budget - TIME_TO_SAVE) if time_budget is not None else None
         if not folder.train(self.data_dir, deadline, nodes):
             _say(f"no answer yet; the same command resumes what is in {self.out}")
             return None

@@ -61,7 +61,7 @@ def _main(arguments: argparse.Namespace) -> int:
         every,
     )
     budget = arguments.time_budget
-    deadline = began + max(0.0, budget - TIME_TO_SAVE) if budget else None
+    deadline = began + max(0.0, budget - TIME_TO_SAVE) if budget is not None else None
     train(sweep, name, arguments.limit, deadline, nodes)
     left = sum(not sweep.is_done(run) for run in sweep.planned)
     print(f"{len(sweep.planned) - left} of {len(sweep.planned)} runs are done, in {out}")
