@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 
 import pydantic
 import pytest
@@ -40,6 +41,8 @@ def test_missing_runs_are_trained_and_a_failure_harms_no_other(described, tmp_pa
 
     assert sweep.main([*command, "--dry-run"]) == 0
     assert "3 missing of 3 runs" in capsys.readouterr().out and not out.exists()
+    assert sweep.main([*command, "--time-budget", "0s"]) == 0
+    assert "0 of 3 runs are done" in capsys.readouterr().out
 
     assert sweep.main(command) == sweep.FAILED
     said = capsys.readouterr().out
@@ -151,6 +154,9 @@ def test_comparisons_are_planned_before_the_runs(tmp_path):
     mine.prepare({"plans": {"": {"primary": ["relu", "tanh"]}}}, planned)
     mine.folder(planned[0]).mkdir()
     (mine.folder(planned[0]) / "metrics.json").write_text('{"status": "finished"}')
+    mine.prepare({"plans": {"": {"primary": ["relu", "tanh"]}}}, [*planned, replace(planned[1], name="base--elu")])
+    with pytest.raises(UserError, match="runs/base--relu: a run that this sweep doesn't list; give another --out"):
+        mine.prepare({"plans": {"": {"primary": ["relu", "tanh"]}}}, planned[1:])
     with pytest.raises(UserError, match="the comparisons have changed since runs of this sweep ended"):
         mine.prepare({"plans": {"": {"primary": ["tanh", "relu"]}}}, planned)
 

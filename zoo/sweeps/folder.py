@@ -71,14 +71,20 @@ class SweepFolder:
         """Creates the folders, and writes sweep.json.
 
         Raises:
-            UserError: if a run was trained with another config, or its config can't be read; if runs have ended under
-                other planned comparisons.
+            UserError: if a run was trained with another config, or its config can't be read; if runs have ended that
+                this sweep doesn't list, or under other planned comparisons.
         """
         from zoo.config.schema import network
 
         self._check_folder()
         for run in every:
             self._check_config(run)
+        listed = {run.name for run in every}
+        for path in sorted((self.out / "runs").glob("*/metrics.json")):
+            if path.parent.name not in listed:
+                raise UserError(
+                    f"{path.parent}: a run that this sweep doesn't list; give another --out, or move the run"
+                )
         self._check_plans(sweep.get("plans", {}), every)
         try:
             for name in FOLDERS:
