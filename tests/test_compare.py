@@ -209,6 +209,7 @@ def test_an_interrupted_or_failed_comparison_has_no_answer(network, made_up, mon
             ["--activations", "relu", "tanh", "--set", "dataset.validation=0"],
             "leaves no data to choose learning rates on",
         ),
+        (["--activations", "relu", "tanh", "--rates", "2000"], "2000 learning rates: expected 40 at most"),
         (
             ["--activations", "relu", "tanh", "--set", "training.epoch=1"],
             "unknown field 'epoch'; did you mean 'epochs'?",

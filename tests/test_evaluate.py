@@ -101,7 +101,7 @@ def test_the_card_says_what_was_measured(uploaded):
     assert files.read_json(uploaded / "run.json") == files.read_json(RUN / "config.json")
 
 
-@pytest.mark.parametrize("damage", ["no weights", "cut", "status", "taken"])
+@pytest.mark.parametrize("damage", ["no weights", "cut", "status", "model", "taken"])
 def test_what_can_not_be_uploaded_is_one_line(damage, tmp_path, capsys):
     run = shutil.copytree(RUN, tmp_path / "run")
     if damage == "no weights":
@@ -110,6 +110,8 @@ def test_what_can_not_be_uploaded_is_one_line(damage, tmp_path, capsys):
         (run / "model.keras").write_bytes((run / "model.keras").read_bytes()[:-1000])
     elif damage == "status":
         files.write_json(run / "metrics.json", files.read_json(run / "metrics.json") | {"status": "diverged"})
+    elif damage == "model":
+        files.write_json(run / "config.json", files.read_json(run / "config.json") | {"model": []})
     else:
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "mine.txt").write_text("mine")

@@ -9,12 +9,14 @@ import time
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from old import OLD
 
 from tuner.searches.folder import SearchFolder
 from zoo import config, files, folders, sweep
-from zoo.data import cifar10
+from zoo.data import cifar10, pictures
+from zoo.data.splits import Form
 from zoo.errors import ConfigError, DataError, UserError
 from zoo.sweeps.folder import FOLDERS
 
@@ -173,6 +175,18 @@ def test_json_of_the_wrong_shape_is_one_line(name, content, tmp_path):
     with pytest.raises(UserError) as caught:
         files.read_json(path)
     assert str(caught.value).startswith(f"{path}: ") and len(str(caught.value)) < 400
+
+
+def test_damaged_arrays_are_one_line(tmp_path):
+    path, header = tmp_path / "predictions.npz", b"{'descr': ("  # never closed
+    files.write_predictions(path, {"test": np.arange(1000)})
+    path.write_bytes(path.read_bytes()[:60] + bytes(20) + path.read_bytes()[80:])
+    with pytest.raises(UserError, match=f"{path}: can't be read as predictions: "):
+        files.read_predictions(path)
+    path = tmp_path / "x.npy"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(UserError, match=f"{path}: can't be read as an array: "):
+        pictures.read_samples(path, Form((2,), "float32"))
 
 
 @pytest.mark.parametrize(

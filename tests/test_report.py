@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -240,6 +241,12 @@ DAMAGE = {
         "metrics.json: this run did not measure test_accuracy",
     ),
     "history": ("history.csv", "epoch,loss\n1,what\n2,1\n3,1\n", "history.csv: loss is not a number in every row"),
+    "rate": ("metrics.json", '{"status": "finished", "images_per_second": null}', "metrics.json: not what zoo.train"),
+    "settings": (
+        "config.json",
+        '{"training": {"batch_size": 5}, "activation": {}, "model": []}',
+        "config.json: not what",
+    ),
     "environment": ("environment.json", "{}", "environment.json: not what zoo.train writes: it has no 'backend'"),
 }
 
@@ -269,6 +276,9 @@ def test_a_damaged_run(folder, file, content, message, capsys):
 def test_no_sweep(tmp_path, capsys):
     assert report.main([str(tmp_path)]) == 2
     assert "sweep.json: no such file; expected the folder of a zoo.sweep" in capsys.readouterr().err
+    (tmp_path / "sweep.json").write_text('{"notes": "", "runs": [{"name": 3, "labels": {}, "outputs": []}]}')
+    assert report.main([str(tmp_path)]) == 2
+    assert "sweep.json: not what zoo.sweep writes: runs.0.name: " in capsys.readouterr().err
 
 
 # What misleads, and what is said of it
@@ -381,6 +391,14 @@ def test_runs_that_can_not_be_compared(tmp_path, capsys, environment, settings, 
     assert f"Note: lenet: runs that are compared differ in {message}" in text
 
 
+def test_runs_of_unlike_lengths_have_no_mean(tmp_path, capsys):
+    made(tmp_path, relu=around(0.5), tanh=around(0.6))
+    shutil.rmtree(tmp_path / "runs" / "tanh-5")
+    write_run(tmp_path, "tanh-5", {"activation": "tanh", "seed": "5"}, 0.65, [1.0] * 4)
+    assert report.main([str(tmp_path), "--mixed"]) == 2
+    assert "tanh-5/history.csv: cross_entropy has 4 values there, and 3 in tanh-0" in capsys.readouterr().err
+
+
 def test_another_commit_of_the_same_code_divides_nothing(tmp_path):
     made(tmp_path, relu=around(0.5), tanh=around(0.6, 5))
     write_run(tmp_path, "tanh-5", {"activation": "tanh", "seed": "5"}, 0.65, [1, 1, 1], environment={"git_commit": "d"})
@@ -411,17 +429,14 @@ def test_a_run_that_diverges_on_test_samples_alone_is_lost_there(tmp_path):
 
 def test_seeds_and_networks_may_have_labels(tmp_path):
     """The sweep says beside them what the runs are to have."""
-    made(tmp_path, relu=around(0.5), tanh=around(0.6))
-    path = tmp_path / "sweep.json"
+    path = made(tmp_path, relu=around(0.5), tanh=around(0.6)) / "sweep.json"
     content = json.loads(path.read_text())
     for run in content["runs"]:
-        labels = run["labels"]
-        run |= {"seed": int(labels["seed"]), "network": "lenet"}
-        labels |= {"model": "small", "seed": f"the {labels['seed']}th"}
+        run |= {"seed": int(run["labels"]["seed"]), "network": "lenet"}
+        run["labels"] |= {"model": "small", "seed": f"the {run['seed']}th"}
     path.write_text(json.dumps(content))
     assert told(tmp_path)[0]["tanh minus relu"].status == "above" and cells(tmp_path, "sound-small")
-    content["runs"][3]["seed"] = 7
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content).replace('"seed": 3,', '"seed": 7,'))
     with pytest.raises(UserError, match="the sweep says seed 7, and the run has seed 3"):
         provenance.check(Results(tmp_path), False)
 
@@ -479,6 +494,8 @@ def test_the_error_of_the_images(tmp_path):
     each = np.zeros(10)
     each[5] = 1
     assert cells_of(tmp_path)["error of the images"] == f"{100 * each.std(ddof=1) / math.sqrt(10):.2f}"
+    np.savez(path, test=np.zeros(20, "uint8"), test_labels=(np.arange(20) >= 12).astype("uint8"))  # of other images
+    assert cells_of(tmp_path)["error of the images"] == row["error of the images"]
 
 
 def cells_of(out):

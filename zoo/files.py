@@ -9,6 +9,8 @@ import lzma
 import math
 import os
 import secrets
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +22,10 @@ import numpy as np
 from zoo import folders, manifest, signals
 from zoo.errors import UserError
 
+DAMAGED = (  # what NumPy and zipfile raise for damaged files of arrays
+    *(OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError, RuntimeError, MemoryError, OverflowError),
+    *(struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+)
 LEARNED = {
     "mixing_weights.csv": ("epoch", "site", "member", "channel", "weight"),
     "parameters.csv": ("epoch", "site", "parameter", "index", "value"),
@@ -249,7 +255,7 @@ def read_predictions(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise UserError(f"{path}: can't be read as predictions: {error}") from None
 
 

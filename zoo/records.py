@@ -43,6 +43,26 @@ class EnvironmentFile(Record):
     data_digest: str | None = None
     config_digest: str | None = None  # not in 0.2.0
     own_code: list[OwnCode] = []
+    code: dict[str, str] = {}
+    images: dict[str, int] = {}
+    settings: dict[str, str] = {}
+
+
+class RunTraining(Record):
+    """How a run is trained, as far as reports read it."""
+
+    batch_size: Annotated[int, Field(ge=1)]
+    epochs: int = 0
+    seeds: list[int] = []
+
+
+class ConfigFile(Record):
+    """config.json; the rest is checked where a network is made of it."""
+
+    model: dict[str, Any] = {}
+    activation: dict[str, Any] | list[dict[str, Any]] = {}
+    dataset: dict[str, Any] = {}
+    training: RunTraining = RunTraining(batch_size=1)
 
 
 class MetricsFile(Record):
@@ -52,6 +72,11 @@ class MetricsFile(Record):
     status: Literal["finished", "diverged", "stopped"]
     seed: Annotated[int, Field(ge=0)] = 0
     epochs: Annotated[int, Field(ge=0)] = 0
+    parameters: int = 0
+    seconds: FiniteFloat = 0.0
+    images_per_second: FiniteFloat = 0.0
+    peak_memory_mb: FiniteFloat = 0.0
+    report_precision_max_epoch: int = 0
 
 
 class PreprocessingFile(Record):
@@ -97,6 +122,8 @@ class SweepFile(Record):
     schema_: Schema = Field(0, alias="schema")
     runs: list[PlannedRun]
     notes: str = ""
+    backend: str | None = None
+    file: str = ""
 
 
 class ComparisonFile(Record):
@@ -138,6 +165,7 @@ class CheckpointRecord(Record):
 
 
 FILES: dict[str, type[Record]] = {
+    "config.json": ConfigFile,
     "environment.json": EnvironmentFile,
     "metrics.json": MetricsFile,
     "preprocessing.json": PreprocessingFile,

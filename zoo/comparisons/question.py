@@ -17,6 +17,7 @@ from zoo.reports.groups import TWINS
 
 RATE = "training.optimizer.learning_rate"
 RATES, RATE_SEEDS, SEEDS = 5, 3, 10  # how many of each by default
+MOST_RATES = 40
 STEP = 10**0.5  # between two rates
 ADAPTIVE = ("prelu", "swish", "method1")  # compared by default, beside the adaptive twin of the first
 Spec = dict[str, Any] | list[dict[str, Any]]
@@ -133,6 +134,8 @@ def ask(
     named = dict(default(config) if activations is None else _labelled(activations))
     if len(named) < 2:
         raise UserError(f"a comparison needs two activations or more; found {', '.join(named) or 'none'}")
+    if isinstance(rates, int) and rates > MOST_RATES:
+        raise UserError(f"{rates} learning rates: expected {MOST_RATES} at most, half a decade apart, or which")
     tried = ladder(config.training.optimizer.learning_rate, rates) if isinstance(rates, int) else sorted(set(rates))
     if len(tried) > 1 and not config.dataset.validation:
         raise ConfigError("dataset.validation: 0 leaves no data to choose learning rates on; a share such as 0.1 does")

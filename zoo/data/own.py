@@ -1,7 +1,6 @@
 """Data of one's own: arrays of an .npz, of a folder or of a function, and folders of pictures."""
 
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from zoo.data import pictures, splits
 from zoo.data.splits import Rows, Split, chunks
 from zoo.environment import memory_of_machine
 from zoo.errors import DataError
+from zoo.files import DAMAGED
 
 if TYPE_CHECKING:
     from zoo.config.own import File, Loaded, OwnData, PictureFolder
@@ -83,7 +83,7 @@ def _of_file(path: Path) -> dict[str, np.ndarray]:
             return {name: _array(f"{path}: {name}", lambda n=name: found[n]) for name in NAMES if name in found.files}
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGED as error:
         raise DataError(f"{path}: can't be read as an .npz, which numpy.savez writes: {error}") from None
 
 
@@ -103,7 +103,7 @@ def _of_folder(folder: Path, settings: "PictureFolder") -> dict[str, Any]:
 def _array(where: str, read) -> np.ndarray:
     try:
         return read()
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGED as error:
         if "bject" in str(error):
             raise DataError(f"{where}: an array of Python objects, which is a pickle and is not opened") from None
         raise DataError(f"{where}: can't be read as an array: {error}") from None

@@ -2,8 +2,6 @@
 files of any kind, as a network takes them: pictures, arrays and tables."""
 
 import csv
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import numpy as np
 from zoo.data.splits import Form
 from zoo.environment import memory_of_machine
 from zoo.errors import DataError, UserError
+from zoo.files import DAMAGED
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 MODES = {"grayscale": "L", "rgb": "RGB", "rgba": "RGBA"}
@@ -179,7 +178,7 @@ def _array(path: Path) -> np.ndarray:
             if "x" not in found.files:
                 raise UserError(f"{path}: has no array x; there are {', '.join(found.files[:10]) or 'none'}")
             return found["x"]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except DAMAGED as error:
         raise UserError(f"{path}: can't be read as an array: {error}") from None
 
 

@@ -15,7 +15,7 @@ from zoo.config.own import DATA, NamedDataset
 from zoo.data import datasets
 from zoo.errors import UserError
 from zoo.files import Learned, read_history, read_json, read_learned, read_predictions, read_table
-from zoo.records import is_later
+from zoo.records import SweepFile, problem
 from zoo.reports import judge
 from zoo.sweeps.folder import state
 from zoo.sweeps.grid import Comparisons
@@ -266,11 +266,8 @@ class Group:
     def right(self, name: str) -> np.ndarray | None:
         """Whether each finished run classified each test image correctly, bool (runs, images); None if unknown."""
         found = [run.right() for run in self.runs.get(name, [])]
-        return (
-            np.stack([each for each in found if each is not None])
-            if found and all(x is not None for x in found)
-            else None
-        )
+        known = [each for each in found if each is not None]
+        return np.stack(known) if len(known) == len(found) and len(set(map(len, known))) == 1 else None
 
 
 class Results:
@@ -288,8 +285,8 @@ class Results:
         path = folder / "sweep.json"
         try:
             self.sweep = json.loads(path.read_text(encoding="utf-8"))
-            if later := is_later(self.sweep):
-                raise UserError(f"{path}: {later}")
+            if wrong := problem(self.sweep, SweepFile):
+                raise UserError(f"{path}: not what zoo.sweep writes: {wrong}")
             self.every = [
                 Result(
                     run["name"], {"model": run["labels"]["model"]} | run["labels"], tuple(run["outputs"]), folder, run

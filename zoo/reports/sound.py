@@ -8,6 +8,7 @@ from statistics import mean, median, stdev
 import numpy as np
 from scipy import integrate
 
+from zoo.errors import UserError
 from zoo.reports import figures, judge, provenance, statistics, verdicts
 from zoo.reports.document import Figure, Heading, Paragraph, Table
 from zoo.reports.groups import ENDED, LOST, Group, Result, Results
@@ -156,7 +157,12 @@ def pace(runs: list[Result]) -> float:
 
 def stacked(runs: list[Result], column: str) -> np.ndarray:
     """A column of the histories of finished runs (runs, epochs)."""
-    return np.stack([run.history(column) for run in runs])
+    found = [run.history(column) for run in runs]
+    for run, each in zip(runs, found, strict=True):
+        if len(each) != len(found[0]):
+            there = f"{column} has {len(each)} values there, and {len(found[0])} in {runs[0].name}"
+            raise UserError(f"{run.folder / 'history.csv'}: {there}; such runs have no mean")
+    return np.stack(found)
 
 
 def area(loss: np.ndarray) -> float:
