@@ -199,7 +199,7 @@ def test_an_interrupted_or_failed_comparison_has_no_answer(network, made_up, mon
     [
         (["--activations", "relu"], "a comparison needs two activations or more; found relu"),
         (["--activations", "relu", "relu"], "two activations are called relu; give one a label: LABEL=relu"),
-        (["--activations", "relu", "a b=tanh", "a/b=elu"], "two activations are called a_b"),
+        (["--activations", "relu", "é=tanh", "ü=elu"], "é and ü are alike as names of folders"),
         (["--activations", "relu", "x={"], "not valid JSON"),
         (
             ["--activations", "relu", 'x={"name": "arelu", "granularity": "row"}'],

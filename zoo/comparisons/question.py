@@ -3,7 +3,6 @@
 import itertools
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, median, stdev
@@ -14,6 +13,7 @@ from pydantic import Field, model_validator
 from zoo.config.schema import Activation, Config, Count, Positive, Strict
 from zoo.errors import ConfigError, UserError
 from zoo.reports.groups import TWINS
+from zoo.sweeps.grid import file_name
 
 RATE = "training.optimizer.learning_rate"
 RATES, RATE_SEEDS, SEEDS = 5, 3, 10  # how many of each by default
@@ -44,9 +44,12 @@ class Question(Strict):
 
     @model_validator(mode="after")
     def _folders_differ(self):
-        names = [_file_name(label) for label in self.activations]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"two activations are called {twice}")
+        names: dict[str, str] = {}
+        for label in self.activations:
+            if (other := names.setdefault(file_name(label), label)) != label:
+                raise ValueError(
+                    f"{other} and {label} are alike as names of folders, which have letters A to Z and digits"
+                )
         return self
 
     @property
@@ -102,10 +105,6 @@ class Question(Strict):
 def counted(count: int, what: str) -> str:
     """A number of things, in words."""
     return f"{count} {what}{'s' * (count != 1)}"
-
-
-def _file_name(label: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", label)
 
 
 def ask(

@@ -133,7 +133,7 @@ def load(path: Path, fields: dict[str, Any] | None = None) -> tuple[Sweep, list[
             raise ConfigError(f"{path}: parts: {inside} has parts itself, which can't be nested")
         for run in load(inside, fields)[1]:
             planned.append(
-                replace(run, name=f"{_file_name(inside.stem)}--{run.name}", labels=run.labels | {"sweep": inside.stem})
+                replace(run, name=f"{file_name(inside.stem)}--{run.name}", labels=run.labels | {"sweep": inside.stem})
             )
     names = [run.name for run in planned]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -161,7 +161,7 @@ def _expand(path: Path, sweep: Sweep, common: dict[str, Any]) -> Iterator[Planne
                     'give the sweep an axis "seed"'
                 )
             labels = {axis: choice.label for axis, choice in zip(axes, chosen, strict=True)}
-            name = "--".join([_file_name(Path(base).stem), *(_named(axis, label) for axis, label in labels.items())])
+            name = "--".join([file_name(Path(base).stem), *(_named(axis, label) for axis, label in labels.items())])
             origin = {"model": network(found.model)} | ({"base": Path(base).stem} if len(bases) > 1 else {})
             yield Planned(name, origin | labels, found, tuple(sweep.outputs))
 
@@ -214,10 +214,10 @@ def _choice(path: Path, axis: str, value: Any) -> Choice:
 
 def _named(axis: str, label: str) -> str:
     text = label if axis == "activation" else f"{axis.rpartition('.')[2]}-{label}"
-    return _file_name(text)
+    return file_name(text)
 
 
-def _file_name(text: str) -> str:
+def file_name(text: str) -> str:
     return re.sub(r"^\.|[^A-Za-z0-9._-]+", "_", text)
 
 
