@@ -36,6 +36,8 @@ def train(
     except KeyboardInterrupt:
         print(f"interrupted; the same command resumes the sweep in {sweep.out}", file=sys.stderr)
         raise
+    except BrokenPipeError:  # whoever read what is printed is gone
+        raise
     except OSError as error:  # a log or a lock can't be written: a full disk, a read-only folder
         raise UserError(f"{error.filename or sweep.out}: can't write it: {error.strerror}") from None
 
