@@ -208,6 +208,7 @@ def test_numbers_of_words_stay_integers(tmp_path):
         ("a.csv", "a,b\n1,2\n3,4\n", [[1, 2], [3, 4]]),
         ("a.csv", "1,2\n3,x\n", "line 2: expected 2 numbers"),
         ("a.csv", "1,2,3\n", "expected (n, 2)"),
+        ("a.csv", "0,1\n3,4\n", "line 1 names columns, or is a sample"),
         ("a.csv", "1,2\n3,1e39\n", "row 1 holds a value that is NaN, infinite, or too large for float32"),
         ("a.csv", "a,b\n", "has no row of numbers"),
         ("a.npy", "no array", "can't be read as an array"),

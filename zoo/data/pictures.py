@@ -67,11 +67,11 @@ def _of_bytes(path: Path, image):
     """A picture of 8 bits a colour: of 16 the upper ones, as Pillow reads coloured pictures."""
     from PIL import Image
 
-    if image.mode[0] not in "IF":
-        return image
-    if not image.mode.startswith("I;16") and (image.mode, image.format) not in (("I", "PNG"), ("I", "PPM")):
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        return Image.fromarray((np.asarray(image) >> 8).astype("uint8"))
+    if image.mode in ("I", "F"):
         raise DataError(f"{path}: its numbers, of 32 bits, have no known white; save it with 8 or 16 bits a colour")
-    return Image.fromarray((np.asarray(image) >> 8).astype("uint8"))
+    return image
 
 
 def mode_of(shape: tuple[int, ...]) -> str | None:
@@ -193,6 +193,8 @@ def _table(path: Path) -> np.ndarray:
     for number, row in enumerate(rows[first:], start=first + 1):
         if not _are_numbers(row) or len(row) != len(rows[first]):
             raise UserError(f"{path}: line {number}: expected {len(rows[first])} numbers; found {','.join(row)[:80]!r}")
+    if len(rows) > 1 and len(rows[0]) > 1 and rows[0] == list(map(str, range(len(rows[0])))):
+        raise UserError(f"{path}: line 1 names columns, or is a sample; remove it, or write it as 0.0,1.0")
     if not rows[first:]:
         raise UserError(f"{path}: has no row of numbers")
     return np.array([[float(cell) for cell in row] for row in rows[first:]])
