@@ -313,7 +313,7 @@ def test_what_cannot_be_resumed_is_reported(tmp_path, capsys):
     (out / checkpoint.NAME).unlink()
     recorded = {"history": [], "timing": [], "mixing": [], "parameters": []}
     checkpoint.save(out, trainer()._variables(), {"epoch": 0, "step": 0, "seconds": 0.0, "recorded": recorded})
-    assert "config.json: it has changed since this run began" in refusal("--resume", str(out))
+    assert "config.json: changed since this run began" in refusal("--resume", str(out))
     environment = files.read_json(out / "environment.json")
     del environment["config_digest"]  # as version 0.2.0, which had none, wrote it
     files.write_json(out / "environment.json", environment)

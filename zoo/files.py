@@ -124,12 +124,11 @@ def read_learned(path: Path) -> Learned:
     Raises:
         UserError: for anything else, and where an epoch is missing somewhere.
     """
-    header, rows = read_rows(path)
+    columns = LEARNED[path.name]
     found: Learned = {}
     try:
-        if header[:5] != list(LEARNED[path.name]):
-            raise ValueError(f"its first columns aren't {', '.join(LEARNED[path.name])}")
-        for line, (epoch, site, name, index, number, *_) in enumerate(rows, start=2):
+        for line, row in enumerate(read_table(path, *columns), start=2):
+            epoch, site, name, index, number = (row[column] for column in columns)
             at = found.setdefault((site, name, index), {})
             if int(epoch) in at or not math.isfinite(float(number)):
                 raise ValueError(f"line {line} is not finite, or a second one")

@@ -37,9 +37,8 @@ def _by_file(run: "Run", paths: Sequence[Path]) -> list[list[dict[str, float]]]:
     ends = np.cumsum([len(each) for each in found])[:-1]
     by_file = np.split(outputs, ends)
     for path, rows in zip(paths, by_file, strict=True):
-        finite = [bool(np.isfinite(row).all()) for row in rows]
-        if not all(finite):
-            raise UserError(f"{path}: row {finite.index(False)}: the network's output is NaN or infinite")
+        if odd := [i for i, row in enumerate(rows) if not np.isfinite(row).all()]:
+            raise UserError(f"{path}: row {odd[0]}: the network's output is NaN or infinite")
     return [[_said(row, run.classes) for row in rows] for rows in by_file]
 
 

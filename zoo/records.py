@@ -49,7 +49,7 @@ class EnvironmentFile(Record):
 
 
 class RunTraining(Record):
-    """How a run is trained, as far as reports read it."""
+    """What reports read of it."""
 
     batch_size: Annotated[int, Field(ge=1)]
     epochs: int = 0
@@ -57,7 +57,7 @@ class RunTraining(Record):
 
 
 class ConfigFile(Record):
-    """config.json; the rest is checked where a network is made of it."""
+    """config.json, whose rest is checked where a network is made."""
 
     model: dict[str, Any] = {}
     activation: dict[str, Any] | list[dict[str, Any]] = {}
@@ -112,7 +112,7 @@ class PlannedRun(Record):
     name: Name
     labels: dict[str, str]
     outputs: list[str]
-    seed: int | None = None  # neither in 0.2.0
+    seed: int | None = None  # like the network not in 0.2.0
     network: str | None = None
 
 

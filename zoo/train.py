@@ -120,9 +120,7 @@ def resume(
     with folders.locked(folder):
         written = files.read_json(folder / "config.json", *runs.SECTIONS)
         if environment.get("config_digest") not in (None, config.digest(written)):
-            raise UserError(
-                f"{folder / 'config.json'}: it has changed since this run began; undo that, or begin another"
-            )
+            raise UserError(f"{folder / 'config.json'}: changed since this run began; undo that, or begin another run")
         settings = runs.with_own_code(config.load(folder / "config.json"), folder, environment)
         place = data_dir or recorded_path(folder, environment.get("data_dir"))
         dataset = datasets.load_for(settings.dataset, place)
@@ -326,9 +324,7 @@ def _report(found: list[dict[str, Any]], out: Path) -> int:
 
 def lost(metrics: dict[str, Any]) -> str:
     """Where a run diverged; only one that did not in training is measured on test samples."""
-    return (
-        "NaN or infinite loss on test samples" if "test_loss" in metrics else f"NaN loss in epoch {metrics['epochs']}"
-    )
+    return "no finite loss on test samples" if "test_loss" in metrics else f"NaN loss in epoch {metrics['epochs']}"
 
 
 def _why(metrics: dict[str, Any]) -> str:

@@ -1,10 +1,9 @@
 """Loads configs: strict JSON, overrides, and errors with the path of the mistake."""
 
 import difflib
-import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,7 +15,6 @@ from zoo.config.schema import NAMED, OWN, Activation, Config, FromRun, Rule, unk
 from zoo.errors import ConfigError
 
 PARTS = 32  # of the longest dotted path
-IGNORED = ("$schema", "notes", "metrics.tensorboard", "training.checkpoint_minutes")  # without influence on results
 
 
 def load(path: str | Path, overrides: Sequence[str] = (), origin: str = "--set", folder: Path | None = None) -> Config:
@@ -46,21 +44,6 @@ def load(path: str | Path, overrides: Sequence[str] = (), origin: str = "--set",
         return Config.model_validate(content)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_first_of(error, content, given, origin)}") from None
-
-
-def fields(content: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """The fields of a config by dotted path, and their values as JSON."""
-    if isinstance(content, Mapping) and content:
-        for key, value in content.items():
-            yield from fields(value, f"{path}.{key}".lstrip("."))
-    else:
-        yield path, json.dumps(content)
-
-
-def digest(content: dict[str, Any]) -> str:
-    """A hash of what a written config asks for, wherever its data and code lie."""
-    asked = {field: value for field, value in fields(own.nowhere(content)) if field not in IGNORED}
-    return hashlib.blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def read_object(path: Path) -> dict:

@@ -1,8 +1,10 @@
 """Of the schema of a run what it is trained on, and networks that aren't the zoo's."""
 
 import difflib
+import hashlib
+import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -16,6 +18,7 @@ Width = Annotated[int, Field(ge=1, le=16384)]
 Few = Annotated[int, Field(ge=1, le=256)]
 Positive = Annotated[float, Field(gt=0, le=3e38)]  # float32's largest
 NotNegative = Annotated[float, Field(ge=0, le=3e38)]
+IGNORED = ("$schema", "notes", "metrics.tensorboard", "training.checkpoint_minutes")  # without influence on results
 PLACES = {"dataset": ("file", "folder", "load"), "model": ("build", "kerashub")}
 
 
@@ -226,9 +229,19 @@ def relative(content: dict[str, Any], folder: Path) -> dict[str, Any]:
     return _changed(content, lambda path: os.path.relpath(path, folder.resolve()) if path.startswith("/") else path)
 
 
-def nowhere(content: dict[str, Any]) -> dict[str, Any]:
-    """A config without its paths."""
-    return _changed(content, lambda path: "")
+def fields(content: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """The fields of a config by dotted path, and their values as JSON."""
+    if isinstance(content, Mapping) and content:
+        for key, value in content.items():
+            yield from fields(value, f"{path}.{key}".lstrip("."))
+    else:
+        yield path, json.dumps(content)
+
+
+def digest(content: dict[str, Any]) -> str:
+    """A hash of what a written config asks for, wherever its data and code lie."""
+    asked = {field: value for field, value in fields(_changed(content, lambda path: "?")) if field not in IGNORED}
+    return hashlib.blake2b(json.dumps(asked, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _changed(content: dict[str, Any], change: Callable[[str], str]) -> dict[str, Any]:

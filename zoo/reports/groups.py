@@ -114,12 +114,9 @@ class Result:
 
     def learned(self, file: str, like: "Result") -> Learned:
         """What mixing_weights.csv or parameters.csv has; of the sites, names and epochs that another run has there."""
-        path = self.folder / file
-        found, other = read_learned(path), read_learned(like.folder / file)
-        if unlike := [
-            place for place in {**found, **other} if found.get(place, {}).keys() != other.get(place, {}).keys()
-        ]:
-            raise UserError(f"{path}: has other rows of {' '.join(unlike[0]).strip()} than that of {like.name}")
+        found, other = (read_learned(run.folder / file) for run in (self, like))
+        if {(*place, *at) for place, at in found.items()} != {(*place, *at) for place, at in other.items()}:
+            raise UserError(f"{self.folder / file}: has other sites, names or epochs than that of {like.name}")
         return found
 
     def right(self) -> np.ndarray | None:

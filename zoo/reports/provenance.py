@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from zoo.config import own
-from zoo.config.loading import IGNORED, fields
+from zoo.config.own import IGNORED, fields
 from zoo.config.schema import Config
 from zoo.data.datasets import MAX_VALIDATION
 from zoo.environment import CODE, code, recorded_path

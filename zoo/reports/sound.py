@@ -158,10 +158,9 @@ def pace(runs: list[Result]) -> float:
 def stacked(runs: list[Result], column: str) -> np.ndarray:
     """A column of the histories of finished runs (runs, epochs)."""
     found = [run.history(column) for run in runs]
-    for run, each in zip(runs, found, strict=True):
-        if len(each) != len(found[0]):
-            there = f"{column} has {len(each)} values there, and {len(found[0])} in {runs[0].name}"
-            raise UserError(f"{run.folder / 'history.csv'}: {there}; such runs have no mean")
+    if odd := [run for run, each in zip(runs, found, strict=True) if len(each) != len(found[0])]:
+        where = f"{odd[0].folder / 'history.csv'}: {column} is of another length than in {runs[0].name}"
+        raise UserError(f"{where}; such runs have no mean")
     return np.stack(found)
 
 

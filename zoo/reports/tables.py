@@ -129,9 +129,9 @@ def weights(results: Results, output: str) -> Iterator[Table]:
             run = group.runs[name][0] if name in group.runs else None
             learned = mixing_weights(run.folder) if run else {}
             members = published["rows"].get(name, {})
-            if run and (odd := next((s for s in sites if s in learned and len(learned[s]) != len(members)), None)):
+            if run and members and any(len(learned.get(site, members)) != len(members) for site in sites):
                 raise UserError(
-                    f"{run.folder / 'mixing_weights.csv'}: {odd} hasn't {len(members)} weights, as {name} has"
+                    f"{run.folder / 'mixing_weights.csv'}: a site hasn't the {len(members)} weights of {name}"
                 )
             fixed = ", fixed" if run and run.has_held_weights() else ""
             for member, (symbol, theirs) in enumerate(members.items()):

@@ -82,9 +82,7 @@ class SweepFolder:
         listed = {run.name for run in every}
         for path in sorted((self.out / "runs").glob("*/metrics.json")):
             if path.parent.name not in listed:
-                raise UserError(
-                    f"{path.parent}: a run that this sweep doesn't list; give another --out, or move the run"
-                )
+                raise UserError(f"{path.parent}: a run that this sweep doesn't list; give another --out, or move it")
         self._check_plans(sweep.get("plans", {}), every)
         try:
             for name in FOLDERS:
