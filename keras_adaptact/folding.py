@@ -126,7 +126,9 @@ def _folded(site: Site, survey: Survey, weights: "_Weights") -> Folding:
     activation = site.activation
     is_built = activation.parameter_shape is not None and survey.calls.of(site.layer)
     if site.outer is not None:
-        return _result(site, None, "", site.kept or f"inside a {type(site.outer).__name__}")
+        kind = type(site.outer).__name__
+        why = f"where {kind} applies it isn't known" if site.layer is site.outer else f"inside a {kind}"
+        return _result(site, None, "", site.kept or why)
     if site.kept or not is_built:
         return _result(site, None, "", site.kept or "the model isn't built yet")
     if activation.compute_dtype not in _PRECISE:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_adaptact.graphs import every_layer, is_graph
-from keras_adaptact.keras_private import become, config_of, is_default, track_again
+from keras_adaptact.keras_private import become, config_of, is_default, set_past_keras, stand_ins, track_again
 from keras_adaptact.owncode import WRAPPERS, attribute_kept, is_own
 from keras_adaptact.places import at, everywhere, kept_in, put
 from keras_adaptact.sites import Site, Survey
@@ -35,8 +35,9 @@ def bound(site: Site, survey: Survey) -> str | None:
 def change(root: keras.layers.Layer, changes: Iterable[tuple[Any, str, keras.layers.Layer]]) -> None:
     """Gives layers in `root`, or attributes of them, new activations; it is saved and loaded with these."""
     for layer, attribute, new in changes:
+        old = getattr(layer, attribute) if attribute else None
         put(root, layer, attribute, new)
-        _mark(new)
+        set_past_keras(new, "_replaced_in_place", getattr(old, "_replaced_in_place", (old,)))  # what it was made with
     for keeper in _keepers(root):
         if any(_is_marked(layer) for _, layer in everywhere(keeper)):
             kind: Any = type(keeper)
@@ -55,12 +56,8 @@ def _forget(model: keras.Model) -> None:
         model.compiled, model.optimizer = False, None
 
 
-def _mark(activation) -> None:
-    activation._replaced_in_place = True
-
-
 def _is_marked(layer) -> bool:
-    return getattr(layer, "_replaced_in_place", False)
+    return hasattr(layer, "_replaced_in_place")
 
 
 def _keepers(layer) -> Iterator[keras.layers.Layer]:
@@ -95,17 +92,22 @@ def _changed_class(kind: Any) -> type:
 def _get_config(self):
     """The configuration of the layer as it was made, and the activations that it got since."""
     changed = type(self)
+    marked = [(steps, layer) for steps, layer in everywhere(self) if _is_marked(layer)]
+    before = [
+        (at(self, steps[:-1]), "activation", new._replaced_in_place[0])
+        for steps, new in marked
+        if steps[-1] == "activation"
+    ]
     become(self, changed._unchanged)  # Keras writes down a class as it finds it
     try:
-        config = keras.saving.serialize_keras_object(self)
-        config["config"] = {key: config["config"][key] for key in config_of(self)}
+        with stand_ins(before):  # which a constructor may hand on
+            config = keras.saving.serialize_keras_object(self)
+            config["config"] = {key: config["config"][key] for key in config_of(self)}
     finally:
         become(self, changed)
     config.pop("compile_config", None)  # which is that of all of it
     activations = [
-        {"place": list(steps), "activation": keras.saving.serialize_keras_object(layer)}
-        for steps, layer in everywhere(self)
-        if _is_marked(layer)
+        {"place": list(steps), "activation": keras.saving.serialize_keras_object(layer)} for steps, layer in marked
     ]
     return {"name": self.name, "layer": config, "activations": activations}
 

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_adaptact.graphs import function_at, is_activation, is_graph, owned, walk
-from keras_adaptact.keras_private import stand_ins
+from keras_adaptact.keras_private import is_default, stand_ins
 from keras_adaptact.places import call_symbolically, common, holder_of
 
 # Of keras.layers: they call one layer, which takes one tensor and which is in their configuration.
@@ -100,6 +100,8 @@ def _attribute_kept(layer, seen: "_Trace") -> str | None:
         return None
     if seen.calls is not None and not seen.calls[id(layer)]:
         return "its code has an `activation` and doesn't call it"
+    if seen.calls is None and not layer.built and not is_default(type(layer).build):
+        return "it isn't built yet, and its `build` may hand its `activation` on"
     return seen.kept(layer)
 
 
@@ -141,10 +143,10 @@ class _Trace:
 
     def _watching(self, found) -> Iterator[tuple[Any, str, Callable]]:
         for layer in self._layers:
-            name = "call" if is_activation(layer) else "activation"
-            has_function = is_own(layer) and function_at(layer, name) and holder_of(layer, name)
-            if name == "call" or has_function:
-                yield layer, name, _watch(found[id(layer)], getattr(layer, name))
+            if is_activation(layer):
+                yield layer, "call", _watch(found[id(layer)], layer.call)
+            elif is_own(layer) and function_at(layer, "activation") and (holder := holder_of(layer, "activation")):
+                yield holder, "activation", _watch(found[id(layer)], layer.activation)
 
     def kept(self, layer) -> str | None:
         """Why an activation can't be replaced by one that takes a tensor alone, if so."""

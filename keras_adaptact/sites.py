@@ -1,6 +1,6 @@
 """The sites of a model: each place where an activation is computed, what is around it, and what can be done there."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
 import keras
@@ -120,14 +120,10 @@ class Survey:
             self._add_attribute(model.name, model)
 
     def _add_graph_site(self, name, layer) -> None:
-        if is_own(layer) and not _takes_activation(layer):
+        if is_own(layer) and not is_activation(layer):  # its constructor may hand `activation` on, too
             self._add_attribute(name, layer)
         elif (own := function_at(layer, "activation")) is not None:
-            site = _seen(name, layer, own, self)
-            if site.place == "inside" and is_own(layer):
-                found = own_attribute(layer, name, next(iter(self.calls.of(layer)), None))
-                site = replace(site, shape=None if found is None else found.shape)
-            self.sites.append(site)
+            self.sites.append(_seen(name, layer, own, self))
         function = function_at(layer, "recurrent_activation")
         if function is not None and not isinstance(function, keras.layers.Layer):  # which is found in the layer
             gate = f"{name}/recurrent_activation"

@@ -193,9 +193,48 @@ def test_an_activation_that_is_not_called_stays():
     np.testing.assert_array_equal(call(ka.replace_activations(layer, "relu", "arelu", in_place=True), ROWS), expected)
 
 
+@keras.saving.register_keras_serializable("in_place")
+class HandsOn(Unused):
+    """Has it in its configuration too, and may call it."""
+
+    def __init__(self, activation="relu", calls=True, name=None):
+        super().__init__(activation)
+        self.calls, self.name = calls, name
+
+    def call(self, x):
+        return self.activation(self.dense(x) - 0.3) if self.calls else self.dense(x)
+
+    def get_config(self):
+        return {"activation": keras.activations.serialize(self.activation), "calls": self.calls, "name": self.name}
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_what_a_constructor_hands_on_stays(in_place, tmp_path):
+    model = keras.Sequential([layers.Input((4,)), HandsOn(name="own")])
+    expected = call(model, ROWS)
+    new = ka.replace_activations(model, None, "arelu", layers="own", in_place=in_place)
+    np.testing.assert_array_equal(call(new, ROWS), expected)
+    shaken(new).save(tmp_path / "model.keras")
+    assert np.any(call(new, ROWS) != expected)
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(call(loaded, ROWS), call(new, ROWS))
+    for part in (new.layers[0], loaded.layers[0], ka.fold_activations(new).layers[0]):
+        assert isinstance(part.activation, ka.AReLU) and part.dense.activation is keras.activations.relu
+    silent = keras.Sequential([layers.Input((4,)), HandsOn(calls=False, name="own")])
+    assert "doesn't call it" in ka.plan_replacement(silent, None, "arelu", layers="own", in_place=in_place)[-1].why
+    unbuilt = keras.Sequential([HandsOn(name="own")])
+    assert "isn't built" in ka.plan_replacement(unbuilt, None, "arelu", layers="own", in_place=in_place)[-1].why
+
+
+@keras.saving.register_keras_serializable("in_place")
+class OwnLSTM(layers.LSTM):
+    """A subclass, whose activation is that of its cell."""
+
+
 @pytest.mark.parametrize(
     "in_place, make, names",
     [
+        (False, lambda: OwnLSTM(3, name="w"), ["w"]),
         (False, lambda: layers.TimeDistributed(layers.Dense(3, activation="tanh"), name="w"), ["w/layer"]),
         (True, lambda: layers.TimeDistributed(layers.Activation("tanh"), name="w"), ["w/layer"]),
         (False, lambda: layers.Bidirectional(layers.SimpleRNN(3), name="w"), ["w/forward_layer", "w/backward_layer"]),
