@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 
 import keras
@@ -56,8 +57,9 @@ def walk(model: keras.Model, path: str = "") -> Iterator[tuple[str, Any, keras.M
     """
     require_graph(model, "put a layer of the library where yours has a plain activation")
     seen = set()
+    taken: set[str] = set()
     for operation in model.layers if isinstance(model, keras.Sequential) else model.operations:
-        name = f"{path}{operation.name}"
+        name = _free(f"{path}{operation.name}", taken)
         for found in walk(operation, f"{name}/") if is_graph(operation) else [(name, operation, model)]:
             if id(found[1]) not in seen:
                 seen.add(id(found[1]))
@@ -78,7 +80,7 @@ def inside(owner: keras.layers.Layer, path: str = "") -> Iterator[tuple[str, ker
     """The layers in a layer, each once and before those in it, with the path of each: how a site is named everywhere.
 
     A path is made of names of layers in models, and of attributes in layers of other kinds: `block/dense`. What is
-    passed as `activation=`, and the cell of a recurrent layer, go by the path of their owner.
+    passed as `activation=`, and the cell of a recurrent layer, go by the path of their owner. Equal ones are numbered.
     """
     return ((place, layer) for place, layer, _ in owned(owner, path))
 
@@ -87,6 +89,7 @@ def owned(owner: keras.layers.Layer, path: str = "") -> Iterator[tuple[str, kera
     """The same, with the layer that each was found in."""
     require_layer(owner)
     seen: set[int] = {id(owner)}
+    taken: dict[tuple, set[str]] = {}  # by the steps that no path shows
 
     def visit(owner, path: str):
         places: dict[int, tuple] = {}
@@ -96,11 +99,21 @@ def owned(owner: keras.layers.Layer, path: str = "") -> Iterator[tuple[str, kera
         for layer in flattened(owner, itself=False, recursive=False):  # `Model.layers`, of any layer
             if id(layer) not in seen:
                 seen.add(id(layer))
-                place = "/".join(filter(None, (path, *_named(owner, layer, places.get(id(layer), ())))))
+                steps = places.get(id(layer), ())
+                named = _named(owner, layer, steps)
+                place = "/".join(filter(None, (path, *named)))
+                place = _free(place, taken.setdefault(() if named else steps, set()))
                 yield place, layer, owner
                 yield from visit(layer, place)
 
     return visit(owner, path)
+
+
+def _free(path: str, taken: set[str]) -> str:
+    """A path that no other layer has: that of a second `block/dense` is `block/dense_2`."""
+    paths = (f"{path}_{i}" if i > 1 else path for i in count(1))
+    taken.add(found := next(path for path in paths if path not in taken))
+    return found
 
 
 def _named(owner: keras.layers.Layer, layer: keras.layers.Layer, steps: tuple) -> tuple[str, ...]:

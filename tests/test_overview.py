@@ -53,6 +53,32 @@ def test_all_that_names_sites_names_them_alike():
     assert {row["site"] for row in history.records} == NAMES
 
 
+class Hidden(layers.Layer):
+    """Keeps two layers of one name, in attributes that no path shows."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._first, self._second = (layers.Dense(4, activation=make(), name="dense") for make in (ka.AReLU, ka.ATanh))
+
+    def call(self, x):
+        return self._second(self._first(x))
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_equal_paths_are_numbered(in_place):
+    names = ["block/dense", "block/dense_2"]
+    model = keras.Sequential([layers.Input((4,)), Hidden(name="block")])
+    new = ka.replace_activations(model, choose=lambda layer: "pelu", in_place=in_place)
+    assert [site.name for site in ka.summary(new)] == names == list(ka.trainable_activations(new))
+    assert [ka.site(new, name).function for name in names] == ["PELU", "PELU"]
+    for layer in ka.trainable_activations(new).values():
+        layer.set_parameters(a=1e3)
+    assert sorted(finding.site for finding in ka.check(new)) == names == list(ka.observe(new, X[:, 0]))
+    renamed = keras.Sequential([layers.Input((4,)), ka.AReLU(name="a"), ka.ATanh(name="b")])
+    renamed.layers[1].name = "a"
+    assert [site.name for site in ka.summary(renamed)] == ["a", "a_2"] == list(ka.trainable_activations(renamed))
+
+
 def test_dead_sites_of_a_subclassed_model_are_named_by_their_path():
     model = Nested()
     model(X)
