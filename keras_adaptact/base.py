@@ -59,7 +59,7 @@ class TrainableActivation(ParameterStorage):
         {name}_constraint: a Keras constraint. None by default, unless the class says otherwise.
         {name}_trainable: False freezes a parameter, under any optimizer. True by default.
         trainable_parameters: the names of those that are trained, such as `["a"]`, instead. All by default.
-        **kwargs: `name`, `dtype`, `trainable` of a Keras layer.
+        **kwargs: `name`, `dtype`, `trainable`, `activity_regularizer` of a Keras layer.
 
     Input: a tensor of any shape. Output: the same shape, in the layer's compute dtype.
 
@@ -97,7 +97,7 @@ class TrainableActivation(ParameterStorage):
         if channels is not None and (not isinstance(channels, int | np.integer) or channels < 1):
             raise ValueError(f"`channels` must be a positive integer. Received: {channels!r}")
         for setting in kwargs:
-            if setting.endswith(SUFFIXES):
+            if setting.endswith(SUFFIXES) and setting != "activity_regularizer":  # which is any layer's
                 known = ", ".join(slot.name for slot in slots) or "none"
                 raise ValueError(f"{type(self).__name__} has the parameters {known}. Received: {setting}")
         if kwargs.get("name") is None:

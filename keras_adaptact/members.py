@@ -49,6 +49,10 @@ class Member:
                 "A member of a mixture is a plain function or one of the library's trainable activations, not "
                 f"another mixture or layer. Received: {spec!r}"
             )
+        if layer.activity_regularizer is not None:
+            raise ValueError(
+                f"A member of a mixture has no activity regularizer, which sees a layer. Received: {spec!r}"
+            )
         if layer.granularity == "channel" and granularity == "layer":
             raise ValueError(
                 f'A member can\'t have granularity="channel" in a mixture of granularity="layer". Received: {spec!r}'

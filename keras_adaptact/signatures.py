@@ -18,6 +18,7 @@ class LayerArguments(TypedDict, total=False):
     name: str | None
     dtype: Any
     trainable: bool
+    activity_regularizer: Regularizer
 
 
 class OfA(LayerArguments, total=False):
@@ -126,6 +127,7 @@ def signature_of(cls: Any, base: Any, settings: Mapping[str, Any], is_open: bool
     del known[rest.name]
     handed_on = {n: p.replace(kind=p.KEYWORD_ONLY) for n, p in _arguments(base).items() if p.kind is not p.VAR_KEYWORD}
     defaults = dict(settings) | {"trainable_parameters": None, "name": None, "dtype": None, "trainable": True}
+    defaults["activity_regularizer"] = None
     handed_on |= {n: inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=d) for n, d in defaults.items()}
     known |= {name: parameter for name, parameter in handed_on.items() if name not in known}
     return inspect.Signature([*known.values(), *([rest] if is_open else [])])

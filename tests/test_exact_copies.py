@@ -221,6 +221,8 @@ def test_what_has_an_activity_regularizer_stays(in_place):
     plan = ka.plan_replacement(model, "relu", "arelu", in_place=in_place)
     assert [site.replaced for site in plan] == [False, True]
     assert plan[0].why == "it has an activity regularizer"
+    model = model_of((6, 5), layers.Dense(4, activation=ka.ATanh(activity_regularizer="l2")))
+    assert ka.plan_replacement(model, "atanh", "tanh", in_place=in_place)[0].why == "it has an activity regularizer"
     normalized = model_of((6, 5), layers.LayerNormalization(activity_regularizer="l2"))
     assert ka.plan_normalization(normalized)[0].why == "it has an activity regularizer"
 

@@ -135,7 +135,8 @@ def test_a_signature_has_the_arguments_that_a_layer_takes(layer):
     names = ["weights"] if issubclass(layer, ka.Mixture) else layer.declared
     settings = {f"{name}_{setting}" for name in names for setting in SETTINGS}
     own = set(inspect.signature(layer.__init__).parameters) - {"self", "kwargs"}
-    common = {"granularity", "channels", "data_format", "trainable_parameters", "name", "dtype", "trainable"}
+    common = {"granularity", "channels", "data_format", "trainable_parameters"}
+    common |= {"name", "dtype", "trainable", "activity_regularizer"}
     open_ended = {"kwargs"} if issubclass(layer, ka.Mixture) else set()
     assert shown.keys() == settings | own | common | open_ended
     needed = {"function": "tanh", "members": ["tanh", "relu"]}
@@ -144,6 +145,8 @@ def test_a_signature_has_the_arguments_that_a_layer_takes(layer):
     same = layer(**given | {"name": "same"}).get_config()
     default = layer(**{n: needed[n] for n in shown if n in needed}, name="same").get_config()
     assert same == default
+    config = layer(**{n: needed[n] for n in shown if n in needed}, activity_regularizer="l2").get_config()
+    assert layer.from_config(config).get_config() == config
 
 
 def test_static_tools_see_the_same_settings():
