@@ -11,7 +11,7 @@ from keras import ops
 from keras_adaptact.base import TrainableActivation, channel_axis
 from keras_adaptact.calls import takes_one_tensor
 from keras_adaptact.copies import copy_model, rebuilt
-from keras_adaptact.forms import Form, form_of, frozen, layer_of_form
+from keras_adaptact.forms import Form, form_of, layer_of_form
 from keras_adaptact.graphs import activations_of, function_at, require_graph
 from keras_adaptact.sites import Site, Sites, Survey, name_of
 
@@ -132,19 +132,19 @@ def _folded(site: Site, survey: Survey, weights: "_Weights") -> Folding:
     if site.kept or not is_built:
         return _result(site, None, "", site.kept or "the model isn't built yet")
     if activation.compute_dtype not in _PRECISE:
-        return _result(site, frozen(activation), "", f"it computes in {activation.compute_dtype}")
+        return _result(site, None, "", f"it computes in {activation.compute_dtype}")
     form = form_of(activation)
     if not isinstance(form, Form):
         why = "a mixture" if form is not None else "its parameters or its formula can't be taken apart"
-        return _result(site, form or frozen(activation), "", why)
+        return _result(site, form, "", why)
     before = _Before(site, survey)
     form, into_before = before.take(form, weights)
     after = _After(site, survey, form)
     form, into_after = after.take(form, weights)
-    fresh = layer_of_form(form, activation)
-    if not into_before and not into_after and isinstance(fresh, TrainableActivation):
-        fresh = frozen(activation)
+    fresh: Any = layer_of_form(form, activation)
     rests = isinstance(fresh, TrainableActivation)
+    if rests and not into_before and not into_after:
+        fresh = None
     reasons = dict.fromkeys(reason for reason in (before.why, after.why) if reason and rests)
     return _result(site, fresh, "; ".join(filter(None, (into_before, into_after))), "; ".join(reasons))
 

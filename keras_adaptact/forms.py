@@ -19,7 +19,6 @@ from keras_adaptact.activations import (
     plain_function,
 )
 from keras_adaptact.base import TrainableActivation
-from keras_adaptact.copies import rebuilt
 from keras_adaptact.members import layer_of
 from keras_adaptact.mixtures import Method1, Method2, Mixture
 
@@ -64,7 +63,7 @@ def _form(layer: TrainableActivation, values: dict[str, np.ndarray]) -> "Form | 
         return Form({ASigmoid: "sigmoid", ATanh: "tanh"}.get(kind) or layer.function, **values)
     if kind is FReLU:
         return Form("relu", one, one, zero, values["b"])
-    if kind is PELU:
+    if kind is PELU and np.all(values["b"] > 0):  # or it bends on the other side
         return Form("elu", 1 / values["b"], values["a"], zero, zero)
     if kind is Swish and np.all(values["beta"] != 0):
         return Form("silu", values["beta"], 1 / values["beta"], zero, zero)
@@ -134,12 +133,6 @@ def _member_form(mixture: Mixture, member, values: dict[str, np.ndarray]) -> For
         return Form(member.spec, one, one, zero, zero)
     layer: Any = layer_of(member.spec)
     return _form(layer, values)
-
-
-def frozen(site: TrainableActivation) -> TrainableActivation:
-    """The same activation, which trains no more."""
-    channels = {"channels": site.parameter_shape[0]} if site.parameter_shape else {}
-    return _frozen(rebuilt(site, trainable=False, **channels), site.get_parameters())
 
 
 def _frozen(fresh: TrainableActivation, values) -> TrainableActivation:

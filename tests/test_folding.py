@@ -171,6 +171,20 @@ def test_a_slope_keeps_all_digits_of_float64():
     assert found.dtype == "float64"
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -0.5, -9.0])
+@pytest.mark.parametrize("spec", [*SPECS.values(), "xielu", "dyt", {"name": "mixture", "members": ["pelu", "relu"]}])
+def test_numbers_out_of_bounds_are_folded_exactly_or_stay(spec, value):
+    model = keras.Sequential([layers.Input((3,)), layers.Dense(4), ka.get(spec), layers.Dense(2)])
+    for variable in model.layers[1].variables:  # as an optimizer other than Keras's leaves them
+        variable.assign(np.full(variable.shape, value))
+    (site,) = ka.plan_folding(model)
+    assert site.moved or site.why
+    if np.isfinite(value):
+        agree(model, ka.fold_activations(model), X[:, 0, 0])
+    else:
+        np.testing.assert_array_equal(*(call(m, X[:, 0, 0]) for m in (model, ka.fold_activations(model))))
+
+
 def test_what_stays_in_a_wrapper_is_frozen_too():
     model = keras.Sequential([layers.Input((8, 3)), layers.TimeDistributed(layers.Dense(4, activation=ka.AReLU()))])
     folded = ka.fold_activations(model)
