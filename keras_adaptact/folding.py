@@ -129,6 +129,8 @@ def _folded(site: Site, survey: Survey, weights: "_Weights") -> Folding:
         kind = type(site.outer).__name__
         why = f"where {kind} applies it isn't known" if site.layer is site.outer else f"inside a {kind}"
         return _result(site, None, "", site.kept or why)
+    if len(site.nested) > 1:
+        return _result(site, None, "", site.kept or "inside an Activation")
     if site.kept or not is_built:
         return _result(site, None, "", site.kept or "the model isn't built yet")
     if activation.compute_dtype not in _PRECISE:

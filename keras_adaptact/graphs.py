@@ -1,7 +1,7 @@
 """The parts of an existing model, walked through."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from itertools import count
 from typing import Any
 
@@ -59,7 +59,7 @@ def walk(model: keras.Model, path: str = "") -> Iterator[tuple[str, Any, keras.M
     seen = set()
     taken: set[str] = set()
     for operation in model.layers if isinstance(model, keras.Sequential) else model.operations:
-        name = _free(f"{path}{operation.name}", taken)
+        taken.add(name := _free(f"{path}{operation.name}", taken))
         for found in walk(operation, f"{name}/") if is_graph(operation) else [(name, operation, model)]:
             if id(found[1]) not in seen:
                 seen.add(id(found[1]))
@@ -89,7 +89,7 @@ def owned(owner: keras.layers.Layer, path: str = "") -> Iterator[tuple[str, kera
     """The same, with the layer that each was found in."""
     require_layer(owner)
     seen: set[int] = {id(owner)}
-    taken: dict[tuple, set[str]] = {}  # by the steps that no path shows
+    taken = {path: id(owner)}  # by the last of those that go by a path
 
     def visit(owner, path: str):
         places: dict[int, tuple] = {}
@@ -99,21 +99,20 @@ def owned(owner: keras.layers.Layer, path: str = "") -> Iterator[tuple[str, kera
         for layer in flattened(owner, itself=False, recursive=False):  # `Model.layers`, of any layer
             if id(layer) not in seen:
                 seen.add(id(layer))
-                steps = places.get(id(layer), ())
-                named = _named(owner, layer, steps)
+                named = _named(owner, layer, places.get(id(layer), ()))
                 place = "/".join(filter(None, (path, *named)))
-                place = _free(place, taken.setdefault(() if named else steps, set()))
+                if named or taken[path] != id(owner):
+                    place = _free(place, taken)
+                taken[place] = id(layer)
                 yield place, layer, owner
                 yield from visit(layer, place)
 
     return visit(owner, path)
 
 
-def _free(path: str, taken: set[str]) -> str:
+def _free(path: str, taken: Container[str]) -> str:
     """A path that no other layer has: that of a second `block/dense` is `block/dense_2`."""
-    paths = (f"{path}_{i}" if i > 1 else path for i in count(1))
-    taken.add(found := next(path for path in paths if path not in taken))
-    return found
+    return next(each for i in count(1) if (each := f"{path}_{i}" if i > 1 else path) not in taken)
 
 
 def _named(owner: keras.layers.Layer, layer: keras.layers.Layer, steps: tuple) -> tuple[str, ...]:

@@ -55,9 +55,17 @@ class Site:
     outer: Any = field(default=None, repr=False, compare=False)
 
     @property
+    def nested(self) -> list[Any]:
+        """The function or layer there; and what it calls where it is an `Activation` of a layer, and so on."""
+        found = [getattr(self.layer, self.attribute) if self.attribute else self.layer]
+        while type(found[-1]) is keras.layers.Activation and isinstance(found[-1].activation, keras.layers.Layer):
+            found.append(found[-1].activation)
+        return found
+
+    @property
     def activation(self) -> Any:
         """The function or layer that is computed there."""
-        return getattr(self.layer, self.attribute) if self.attribute else self.layer
+        return self.nested[-1]
 
     @property
     def channels(self) -> int | None:

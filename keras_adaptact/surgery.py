@@ -274,7 +274,7 @@ class _Unknown(Exception):
 def _fresh(site: Site, spec: Spec, **changes) -> keras.layers.Layer:
     """A new activation for a site: named and typed after its layer, with as many channels where it asks."""
     layer = site.layer
-    if getattr(site.activation, "activity_regularizer", None) is not None:
+    if any(getattr(part, "activity_regularizer", None) is not None for part in site.nested):
         raise _Unknown("it has an activity regularizer")
     made = get(spec, name=f"{layer.name}_activation" if site.attribute else layer.name)
     if isinstance(layer, keras.layers.Layer):

@@ -126,6 +126,23 @@ def test_summary():
     assert tables["leaky", "a"] and not tables["leaky", "c"] and not tables["curve", "weight[tanh]"]
 
 
+def test_what_an_activation_layer_calls_is_seen():
+    around = [layers.Activation(ka.AReLU(b_initializer=0.2), name="act"), layers.Dense(2, name="dense")]
+    around[1].activation = layers.Activation(ka.ATanh())
+    model = keras.Sequential([layers.Input((4,)), *around])
+    found = {site.name: (site.function, site.granularity, site.nearest) for site in ka.summary(model)}
+    assert found == {"act": ("AReLU", "layer", "leaky_relu"), "dense": ("ATanh", "layer", "tanh")}
+    assert list(ka.trainable_activations(model)) == ["act", "dense"] and ka.site(model, "act").activation.b == 0.2
+    assert [(site.name, site.why) for site in ka.plan_folding(model)] == [(n, "inside an Activation") for n in found]
+    folded = ka.fold_activations(model)
+    np.testing.assert_array_equal(*(m.predict(X[:, 0], verbose=0) for m in (model, folded)))
+    assert [site.replaced for site in ka.plan_replacement(model, "arelu", "relu")] == [True, False]
+    plain = ka.replace_activations(model, choose=lambda layer: "relu")
+    assert not ka.trainable_activations(plain) and [layer.name for layer in plain.layers] == ["act", "dense"]
+    around[0].activity_regularizer = "l2"
+    assert "regularizer" in ka.plan_replacement(model, "arelu", "relu")[0].why
+
+
 def test_summary_over_what_is_seen():
     model = keras.Sequential([layers.Input((2,)), ka.AReLU(b_initializer=0.0, name="act")])
     positive = np.random.default_rng(0).uniform(1, 2, (50, 2)).astype("float32")
