@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_adaptact.graphs import is_graph, keras_class
+from keras_adaptact.graphs import is_graph
 from keras_adaptact.keras_private import (
     config_of,
     flattened,
@@ -140,20 +140,21 @@ class _Copier:
 
 
 def _copy_graph(model, clone, call) -> keras.Model:
-    if type(model) is not keras_class(model):
-        warnings.warn(
-            f"The copy of {model.name} is a plain Keras model, without what {type(model).__name__} adds to one.",
-            stacklevel=2,
-        )
     is_sequential = isinstance(model, keras.Sequential)
     options: dict[str, Any] = {} if is_sequential else {"call_function": call}
     if (inputs := _inputs(model)) is not None:
         options["input_tensors"] = keras.tree.map_structure(_fresh_input, inputs)
     compiled, model.compiled = model.compiled, False  # or Keras would compile the copy, and fail on a loss of one's own
     try:
-        return keras.models.clone_model(model, clone_function=clone, **options)
+        copied = keras.models.clone_model(model, clone_function=clone, **options)
     finally:
         model.compiled = compiled
+    if type(copied) is not type(model):  # Keras keeps one with the constructor of a functional model
+        warnings.warn(
+            f"The copy of {model.name} is a plain Keras model, without what {type(model).__name__} adds to one.",
+            stacklevel=2,
+        )
+    return copied
 
 
 def _fresh_input(tensor) -> keras.KerasTensor:

@@ -255,12 +255,24 @@ class Calling(keras.Model):
         return super().call(x) * 2
 
 
-def test_a_class_of_its_own_is_left_behind_with_a_word():
+class Sized(keras.Model):
+    """A functional model with a constructor of its own."""
+
+    def __init__(self, units):
+        inputs = keras.Input((3,))
+        super().__init__(inputs, layers.Dense(units, activation="relu")(inputs))
+
+
+def test_a_class_of_its_own_is_kept_or_left_behind_with_a_word():
     inputs = keras.Input((3,))
     outputs = layers.Dense(2, activation="relu")(inputs)
     model = Trainer(inputs, outputs)
-    with pytest.warns(UserWarning, match="without what Trainer adds"):
+    assert ka.replace_activations(model, "relu", "arelu").hello() == model.name
+    assert ka.fold_activations(ka.replace_activations(model, "relu", "arelu")).hello() == model.name
+    model = Sized(2)
+    with pytest.warns(UserWarning, match="without what Sized adds"):
         new = ka.replace_activations(model, "relu", "arelu")
+    assert not isinstance(new, Sized)
     np.testing.assert_array_equal(call(new, X[:, 0, 0]), call(model, X[:, 0, 0]))
     with pytest.raises(ValueError, match="subclassed"):
         ka.replace_activations(Calling(inputs, outputs), "relu", "arelu")
