@@ -12,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_adaptact.graphs import is_graph
+from keras_adaptact.graphs import has_other_call, is_graph
 from keras_adaptact.keras_private import (
     config_of,
     flattened,
@@ -88,6 +88,11 @@ class _Copier:
         return self.copies[id(operation)]
 
     def _leaf(self, operation):
+        for part in flattened(operation) if isinstance(operation, keras.layers.Layer) else ():
+            if has_other_call(part):
+                raise ValueError(
+                    f"The `call` of {part.name} was set on the object, and can't be copied. Received: {part!r}"
+                )
         new = self.make(operation)
         changed = new is not None
         new = new if changed else rebuilt(operation)

@@ -29,9 +29,10 @@ def require_graph(model, advice: str) -> None:
     if not isinstance(model, keras.Model):
         raise TypeError(f"A Keras model is needed. Received: {model!r} of type {type(model).__name__}")
     if not is_graph(model):
+        kind = "model whose `call` was set" if has_other_call(model) else "subclassed model"
         raise ValueError(
-            "Keras doesn't know how the layers of a subclassed model are called; a functional or sequential model is "
-            f"needed; or {advice}. Received: {model!r}"
+            f"Keras doesn't know how the layers of a {kind} are called; a functional or sequential model is needed; or "
+            f"{advice}. Received: {model!r}"
         )
 
 
@@ -40,7 +41,14 @@ def is_graph(model) -> bool:
     if not isinstance(model, keras.Model) or not isinstance(model, keras.Sequential | keras.Function):
         return False
     kind: Any = type(model)
-    return kind.call is keras_class(model).call
+    base = keras_class(model)
+    return kind.call is base.call and kind.__call__ is base.__call__ and not has_other_call(model)
+
+
+def has_other_call(layer) -> bool:
+    """Whether the `call` of a layer was set on the object: another one than its class's, which a copy would have."""
+    own = vars(layer).get("call")
+    return own is not None and getattr(own, "__func__", None) is not type(layer).call
 
 
 def keras_class(model: keras.Model) -> Any:

@@ -278,6 +278,19 @@ def test_a_class_of_its_own_is_kept_or_left_behind_with_a_word():
         ka.replace_activations(Calling(inputs, outputs), "relu", "arelu")
 
 
+@pytest.mark.parametrize("place", ["model", "inner", "inner/plain", "twice"])
+@pytest.mark.parametrize("copy", [lambda m: ka.replace_activations(m, "relu", "arelu"), ka.fold_activations])
+def test_a_call_that_was_set_is_not_copied(place, copy):
+    model = part = nested()
+    for name in place.split("/") if place != "model" else ():
+        part = part.get_layer(name)
+    part.call = part.call  # as Keras's calibrations leave it
+    copy(model)
+    part.call = lambda x, **options: 2 * x
+    with pytest.raises(ValueError, match=r"`call`.* was set.*Received"):
+        copy(model)
+
+
 class Subclassed(keras.Model):
     def call(self, x):
         return ops.relu(x)
