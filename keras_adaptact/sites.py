@@ -9,6 +9,7 @@ from keras_adaptact.calls import Calls, Layout, plain_calls
 from keras_adaptact.graphs import function_at, inside, is_activation, is_graph, require_layer, walk
 from keras_adaptact.keras_private import has_mask
 from keras_adaptact.owncode import Hidden, hidden_in, is_own, own_attribute
+from keras_adaptact.places import common
 
 # Of keras.layers: in these alone `activation=` is the last step, applied to all of what they give.
 _LAST_STEP = tuple(
@@ -166,7 +167,6 @@ def _seen(name, layer, function, survey: Survey) -> Site:
     made = [] if place == "inside" else calls.outputs(layer)
     axes = {survey.layout.axis(tensor) for tensor in made}
     axis = axes.pop() if len(axes) == 1 else None
-    shapes = {tuple(tensor.shape) for tensor in made}
     kept = None
     if place == "itself" and not all(plain_calls(calls, layer)):
         kept = "it is called with other arguments"
@@ -180,7 +180,7 @@ def _seen(name, layer, function, survey: Survey) -> Site:
         function=name_of(function),
         place=place,
         axis=axis,
-        shape=shapes.pop() if len(shapes) == 1 else None,
+        shape=common([tuple(tensor.shape) for tensor in made]),
         before=tuple(names.get(id(maker), maker.name) for maker in calls.makers(layer)),
         after=tuple(names.get(id(user.operation), user.operation.name) for user in calls.users(layer)),
         kept=kept,

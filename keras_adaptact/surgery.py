@@ -292,8 +292,9 @@ def _fresh(site: Site, spec: Spec, **changes) -> keras.layers.Layer:
     if getattr(made, "granularity", None) == "channel":
         data_format = _data_format(site, made, spec)
         changes = {"data_format": data_format} | changes
+        width = None if shape is None else _width(shape, data_format, getattr(made, "channels", None))
         if site.attribute and isinstance(made, TrainableActivation):
-            changes = {"channels": shape and shape[channel_axis(data_format, len(shape))]} | changes
+            changes = {"channels": width} | changes
     made = type(made).from_config(made.get_config() | changes)
     is_alone = not site.attribute and not (site.outer is not None and site.outer.built)  # and built when it is called
     if not is_alone and not made.built and not is_default(type(made).build):
@@ -316,6 +317,16 @@ def _shape(site: Site) -> tuple[int | None, ...] | None:
     if getattr(layer, "data_format", None) == "channels_first":
         return (None, width) + (None,) * rank
     return (None,) * (1 + rank) + (width,)
+
+
+def _width(shape: tuple[int | None, ...], data_format: str, given: int | None) -> int | None:
+    """How many channels a site of a shape has, where an activation may be given a number of them."""
+    width = shape[channel_axis(data_format, len(shape))] if len(shape) > 1 else None
+    if len(shape) < 2 or (width is None and given is None):
+        raise _Unknown("how many channels it has isn't known")
+    if None not in (width, given) and width != given:
+        raise _Unknown(f"it has {width} channels, and not {given}")
+    return width or given
 
 
 def _data_format(site: Site, made, spec: Spec) -> str:

@@ -188,6 +188,25 @@ def test_channels_in_the_middle_are_refused():
     assert not site.replaced and site.why == "its channels are on axis 2 of 4"
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_number_of_channels_that_does_not_fit_is_refused(in_place):
+    """In a layer, a function, a recurrent layer, one's own code; and where several calls have several numbers."""
+    own = Gated(4, activation="relu")
+    model = model_of((6, 5), layers.Dense(4, "relu"), layers.ReLU(), layers.LSTM(4, "relu", return_sequences=True), own)
+    spec = {"name": "arelu", "granularity": "channel"}
+    told = [
+        s.why
+        for s in ka.plan_replacement(model, "relu", spec | {"channels": 6}, in_place=in_place)
+        if "relu" in s.function.lower()
+    ]
+    assert told[:3] == ["it has 4 channels, and not 6"] * 3 and "isn't known" in told[3]
+    assert sum(s.replaced for s in ka.plan_replacement(model, "relu", spec | {"channels": 4}, in_place=in_place)) == 3
+    first, second, alone, twice = keras.Input((5,)), keras.Input((3,)), keras.Input(()), layers.ReLU()
+    model = keras.Model([first, second, alone], [twice(first), twice(second), layers.ReLU()(alone)])
+    why = [site.why for site in ka.plan_replacement(model, layers.ReLU(), spec)]
+    assert why == ["how many channels it has isn't known"] * 2
+
+
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
 def test_recurrent_convolutions_have_channels_of_their_own(data_format):
     if data_format == "channels_first" and not CPU_RUNS_CHANNELS_FIRST:
