@@ -89,9 +89,9 @@ class _Copier:
 
     def _leaf(self, operation):
         for part in flattened(operation) if isinstance(operation, keras.layers.Layer) else ():
-            if has_other_call(part):
+            if (why := _uncopied(part)) is not None:
                 raise ValueError(
-                    f"The `call` of {part.name} was set on the object, and can't be copied. Received: {part!r}"
+                    f"{part.name} can't be copied: {why}. Replace activations with `in_place=True`. Received: {part!r}"
                 )
         new = self.make(operation)
         changed = new is not None
@@ -142,6 +142,15 @@ class _Copier:
                 after.regularizer = before.regularizer
                 given = self.values.get(id(before))
                 after.assign(numbers(before) if given is None else given)
+
+
+def _uncopied(layer) -> str | None:
+    """Why a layer's configuration and variables aren't all of it, if so."""
+    if has_other_call(layer):
+        return "its `call` was set on the object"
+    if isinstance(layer, keras.layers.TorchModuleWrapper):
+        return "it wraps a torch module, which Keras rebuilds by unsafe loading alone"
+    return None
 
 
 def _copy_graph(model, clone, call) -> keras.Model:

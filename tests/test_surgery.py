@@ -291,6 +291,21 @@ def test_a_call_that_was_set_is_not_copied(place, copy):
         copy(model)
 
 
+@pytest.mark.skipif(keras.config.backend() != "torch", reason="it is torch's")
+@pytest.mark.parametrize("wrap", [lambda module: module, layers.TimeDistributed], ids=["alone", "inside"])
+def test_a_torch_module_is_changed_in_place_alone(wrap):
+    import torch
+
+    wrapped = wrap(layers.TorchModuleWrapper(torch.nn.Linear(3, 3)))
+    model = keras.Sequential([layers.Input((8, 3)), wrapped, layers.ReLU()])
+    expected = call(model, X[:, 0])
+    for copy in (lambda m: ka.replace_activations(m, "relu", "arelu"), ka.fold_activations):
+        with pytest.raises(ValueError, match=r"it wraps a torch module.*`in_place=True`.*Received"):
+            copy(model)
+    ka.replace_activations(model, "relu", "arelu", in_place=True)
+    np.testing.assert_array_equal(call(model, X[:, 0]), expected)
+
+
 class Subclassed(keras.Model):
     def call(self, x):
         return ops.relu(x)
