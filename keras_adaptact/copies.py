@@ -145,7 +145,7 @@ class _Copier:
 
 
 def _uncopied(layer) -> str | None:
-    """Why a layer's configuration and variables aren't all of it, if so."""
+    """Why a layer isn't copied, if so."""
     if has_other_call(layer):
         return "its `call` was set on the object"
     if isinstance(layer, keras.layers.TorchModuleWrapper):

@@ -83,8 +83,8 @@ def _exchange_step(model: keras.Sequential, old, new) -> None:
 
 def _attributes(owner) -> dict[str, Any]:
     found = vars(owner) | vars(owner).get("_modules", {})  # where torch keeps them
-    of_keras = ("_layers", "_modules")
-    return {k: v for k, v in found.items() if k not in of_keras and not k.startswith("_self_")}  # as TensorFlow's are
+    no_places = ("_layers", "_modules", "_replaced_in_place")
+    return {k: v for k, v in found.items() if k not in no_places and not k.startswith("_self_")}  # as TensorFlow's are
 
 
 def _within(value, steps: Steps) -> Iterator[tuple[Steps, keras.layers.Layer]]:

@@ -105,8 +105,8 @@ def replace_activations(
 
     Returns:
         A new model, not compiled. Its layers have the dtype policy, and are trainable, as they were. The copy of a
-        subclass of a functional model is of that class, if it is made of inputs and outputs as all functional models
-        are; else it is a plain functional model, without the subclass's methods, with a warning.
+        subclass of a functional model is of that class, if it has no constructor of its own; else a plain functional
+        model, without the subclass's methods, with a warning.
 
     Raises:
         ValueError: for a subclassed model without `in_place`, a layer that can't be rebuilt from its configuration, an

@@ -190,15 +190,11 @@ def test_channels_in_the_middle_are_refused():
 
 @pytest.mark.parametrize("in_place", [False, True])
 def test_a_number_of_channels_that_does_not_fit_is_refused(in_place):
-    """In a layer, a function, a recurrent layer, one's own code; and where several calls have several numbers."""
     own = Gated(4, activation="relu")
     model = model_of((6, 5), layers.Dense(4, "relu"), layers.ReLU(), layers.LSTM(4, "relu", return_sequences=True), own)
     spec = {"name": "arelu", "granularity": "channel"}
-    told = [
-        s.why
-        for s in ka.plan_replacement(model, "relu", spec | {"channels": 6}, in_place=in_place)
-        if "relu" in s.function.lower()
-    ]
+    plan = ka.plan_replacement(model, "relu", spec | {"channels": 6}, in_place=in_place)
+    told = [site.why for site in plan if "relu" in site.function.lower()]
     assert told[:3] == ["it has 4 channels, and not 6"] * 3 and "isn't known" in told[3]
     assert sum(s.replaced for s in ka.plan_replacement(model, "relu", spec | {"channels": 4}, in_place=in_place)) == 3
     first, second, alone, twice = keras.Input((5,)), keras.Input((3,)), keras.Input(()), layers.ReLU()

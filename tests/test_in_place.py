@@ -228,7 +228,7 @@ def test_what_a_constructor_hands_on_stays(in_place, tmp_path):
 
 @keras.saving.register_keras_serializable("in_place")
 class OwnLSTM(layers.LSTM):
-    """A subclass, whose activation is that of its cell."""
+    pass
 
 
 @pytest.mark.parametrize(

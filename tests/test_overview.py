@@ -54,8 +54,6 @@ def test_all_that_names_sites_names_them_alike():
 
 
 class Hidden(layers.Layer):
-    """Keeps two layers of one name, in attributes that no path shows."""
-
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self._first, self._second = (layers.Dense(4, activation=make(), name="dense") for make in (ka.AReLU, ka.ATanh))
