@@ -94,7 +94,7 @@ def _get_config(self):
     changed = type(self)
     marked = [(steps, layer) for steps, layer in everywhere(self) if _is_marked(layer)]
     before = [
-        (at(self, steps[:-1]), "activation", new._replaced_in_place[0])
+        (at(self, steps[:-1]), "activation", vars(new)["_replaced_in_place"][0])
         for steps, new in marked
         if steps[-1] == "activation"
     ]
