@@ -145,13 +145,13 @@ def test_it_is_short():
 def test_its_numbers_are_those_measured():
     assert f"takes {generate.in_networks('method1').removesuffix(' times')} times as long" in README
     results = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    for name in ("method1", "arelu"):
+    for name in ("method1", "method2", "arelu", "pelu", "swish"):
         row = re.search(
             rf"^\| {name} minus relu(?: \(primary\))? \| (\S+) \| (\[.+?\]) \|.*\| beyond chance above \|$",
             results,
             re.MULTILINE,
         )
-        assert row and f"{row[1]} {row[2]}" in README
+        assert row and f"{row[1]} {row[2]}" in README.replace("\n", " ")
     sound = results.split("By the sound measure")[1]
     for name, said in (("relu", "ReLU"), ("method1", "method 1"), ("arelu", "AReLU")):
         row = re.search(rf"^\| {name} \| (\S+) \|$", sound, re.M)
