@@ -26,6 +26,7 @@ DAMAGED = (  # what NumPy and zipfile raise for damaged files of arrays
     *(OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError, RuntimeError, MemoryError, OverflowError),
     *(struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
 )
+DECOMPRESS = {".xz": lzma.decompress, ".gz": gzip.decompress}
 LEARNED = {
     "mixing_weights.csv": ("epoch", "site", "member", "channel", "weight"),
     "parameters.csv": ("epoch", "site", "parameter", "index", "value"),
@@ -174,7 +175,6 @@ def new_folder(path: Path) -> Path:
 
 
 Claim = Callable[[Path, Path], None]  # called with a path and its temporary file before it is written
-DECOMPRESS = {".xz": lzma.decompress, ".gz": gzip.decompress}
 
 
 def write_whole(path: Path, write: Callable[[Path], Any], claim: Claim | None = None) -> None:

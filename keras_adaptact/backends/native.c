@@ -52,7 +52,7 @@ static inline void set_shape(Pass *pass, const int64_t *dims, int64_t rank) {
 
 /* Loops are over floats. Elements of 16 bits become floats a strip at a time, which stays in the first-level cache. */
 #if ELEMENT == FLOAT32
-#define STRIP 128
+#define STRIP 128 /* fetched at once */
 #define TEMPORARY(name) float *const name = NULL
 static inline const float *floats_of(const Element *from, float *to, int64_t size) { return from; }
 static inline float *floats_for(Element *result, float *to) { return result; }
