@@ -1,4 +1,4 @@
-"""Attacks on the zoo by generated input, and what came of them, as in benchmarks/results/robustness.json:
+"""Attacks on the zoo by generated input, and what came of them, as in benchmarks/results/checks.json:
 
     python benchmarks/robustness.py --configs 10000 --commands 100 --damages 20 --signals 100 --kills 100 --pairs 10
 
@@ -288,7 +288,7 @@ def _add(path: Path, name: str, count: int, found: Counter) -> None:
         "outcomes": dict(sorted(found.items())),
         "code": {package: code(package) for package in ("zoo", "tuner")},
     }
-    tables.write_part(path, row, f"{name} on {os.environ.get('KERAS_BACKEND', '')}")
+    tables.write_part(path, row, "robustness", f"{name} on {os.environ.get('KERAS_BACKEND', '')}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What version 0.1.0 wrote, unpacked once for each process of the tests; tests/data/make.py says what it is."""
+"""What version 0.1.0 wrote, unpacked once for each process of the tests; make.py in the archive says what it is."""
 
 import tarfile
 import tempfile
