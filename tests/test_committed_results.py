@@ -8,6 +8,7 @@ import math
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -250,6 +251,22 @@ def test_a_damaged_file_is_one_line(damage, sweep, tmp_path, capsys):
     assert report.main([str(out)]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert not (tmp_path / "out.json").exists()
+
+
+@pytest.mark.parametrize("name", ["new/er", "empty", "link", "."])
+def test_a_failed_unpack_leaves_nothing_and_another_fills_the_folder(name, sweep, tmp_path, monkeypatch, capsys):
+    whole, broken = packed(sweep, tmp_path / "packed"), tmp_path / "broken"
+    shutil.copytree(whole, broken)
+    with lzma.open(broken / "runs.jsonl.xz", "at") as file:
+        file.write("[]\n")
+    (tmp_path / "place" / "empty").mkdir(parents=True)
+    (tmp_path / "place" / "link").symlink_to("empty")
+    monkeypatch.chdir(tmp_path / "place" / ("empty" if name == "." else ""))
+    before = sorted(tmp_path.rglob("*"))
+    assert pack.main([str(broken), name, "--unpack"]) == 2
+    assert "broken" in capsys.readouterr().err and sorted(tmp_path.rglob("*")) == before
+    assert pack.main([str(whole), name, "--unpack"]) == 0
+    assert (Path(name) / "sweep.json").read_bytes() == (sweep / "sweep.json").read_bytes()
 
 
 def test_a_truncated_file_is_one_line(sweep, tmp_path, capsys):

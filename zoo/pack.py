@@ -70,27 +70,43 @@ def pack(folder: Path, out: Path) -> tuple[int, int]:
             predictions[str(path.parent.relative_to(folder))] = files.read_predictions(path)
         else:
             left += 1
-    files.new_folder(out)
     for path in sorted(folder.iterdir()):
         if path.is_file() and path.suffix == ".json":
             lines.append({"file": path.name, "content": _without_paths(files.read_json(path))})
         elif path.is_file() and path.name not in (RUNS, manifest.MANIFEST) and path.suffix in (".jsonl", ".txt"):
             lines.append({"file": path.name, "text": files.read_text(path)})
-    if predictions:
-        arrays, runs = _side_by_side(predictions)
-        files.write_predictions(out / PREDICTIONS, arrays)
-        lines.append({"file": PREDICTIONS, "runs": runs})
-    files.write_text(out / f"{RUNS}.xz", "".join(json.dumps(line) + "\n" for line in lines))
+    with _new_folder(out) as made:
+        if predictions:
+            arrays, runs = _side_by_side(predictions)
+            files.write_predictions(made / PREDICTIONS, arrays)
+            lines.append({"file": PREDICTIONS, "runs": runs})
+        files.write_text(made / f"{RUNS}.xz", "".join(json.dumps(line) + "\n" for line in lines))
     return len(inside) - left, left
 
 
+@contextlib.contextmanager
+def _new_folder(out: Path) -> Iterator[Path]:
+    """A folder to fill, whose files are in `out` afterwards: all of them, or none if filling it failed.
+
+    Raises:
+        UserError: if `out` isn't empty.
+    """
+    files.check_free(out)
+    exists = next(path for path in (out, *out.absolute().parents) if path.exists())
+    with tempfile.TemporaryDirectory(prefix=".", dir=exists) as place:
+        yield Path(place)
+        out.mkdir(parents=True, exist_ok=True)
+        for path in Path(place).iterdir():
+            path.replace(out / path.name)
+
+
 def unpack(folder: Path, out: Path) -> Path:
-    """Unpacks a folder into a new one, and returns that.
+    """Unpacks a folder into a new or empty one, and returns that.
 
     Raises:
         UserError: if a file isn't one that `pack` writes.
     """
-    out.mkdir(parents=True)
+    out.mkdir(parents=True, exist_ok=True)
 
     def place(name: str) -> Path:
         path = folders.check_inside(out / name, out)
@@ -245,12 +261,10 @@ def _restore(packed: Path, out: Path) -> None:
 
     if not _stored(packed, RUNS).exists():
         raise UserError(f"{packed}: not a folder of zoo.pack, which has {RUNS}.xz")
-    files.new_folder(out)
-    with tempfile.TemporaryDirectory(dir=out.parent) as place:
-        whole = unpack(packed, Path(place) / "whole")
-        for inside in [whole, *(path for path in whole.rglob("*") if path.is_dir())]:
+    with _new_folder(out) as made:
+        unpack(packed, made)
+        for inside in [made, *(path for path in made.rglob("*") if path.is_dir())]:
             manifest.note(inside, [path.name for path in inside.iterdir() if path.is_file()])
-        whole.replace(out)
 
 
 def _main(arguments: argparse.Namespace) -> int:
