@@ -3,6 +3,7 @@
 import functools
 import threading
 from importlib import import_module
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -227,7 +228,7 @@ def test_no_room_for_a_compiler(monkeypatch, built):
     def none(dir=None):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(cache.tempfile, "TemporaryDirectory", none)
+    monkeypatch.setattr(cache, "tempfile", SimpleNamespace(TemporaryDirectory=none))
     monkeypatch.setenv(cache.VARIABLE, "")
     monkeypatch.setenv("CC", "gcc -m64 -DNO_ROOM")  # compiled before by no other test
     z = np.ones((2, 3), "float32")

@@ -79,6 +79,8 @@ OPERATIONS: dict[str, Operation] = {
     "sigmoid": Operation("sigmoid_of({})", lambda g, y, x: (g * (y * (1 - y)),)),
     "tanh": Operation("tanh_of({})", lambda g, y, x: (g * (1 - y * y),)),
     "erf": Operation("erf_of({})", lambda g, y, x: (g * ((-(x * x)).apply("exp") * (2 / math.sqrt(math.pi))),)),
+    "erf_softplus": Operation("erf_softplus_of({})", lambda g, y, x: (g * x.apply("erf_softplus_slope"),)),
+    "erf_softplus_slope": Operation("erf_softplus_slope_of({})"),
     "squareplus": Operation("squareplus_of({}, {})", lambda g, y, x, b: (g * x.apply("squareplus_slope", b), None)),
     "squareplus_slope": Operation("squareplus_slope_of({}, {})"),
     "arctan": Operation("arctan_of({})", lambda g, y, x: (g * x.apply("arctan_slope"),)),

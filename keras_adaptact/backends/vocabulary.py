@@ -32,7 +32,7 @@ def _operation(op: str, inputs: int = 1) -> Callable:
 _add, _subtract = _operation("add", 2), _operation("subtract", 2)
 _multiply, _divide = _operation("multiply", 2), _operation("divide", 2)
 _exp, _expm1, _sigmoid = map(_operation, ("exp", "expm1", "sigmoid"))
-_softplus, _erf, _sqrt, _absolute = map(_operation, ("softplus", "erf", "sqrt", "absolute"))
+_softplus, _sqrt, _absolute = map(_operation, ("softplus", "sqrt", "absolute"))
 _reciprocal = _operation("reciprocal")
 _sin, _cos, _hold = map(_operation, ("sin", "cos", "stop_gradient"))
 _select = _operation("select", 3)
@@ -51,7 +51,14 @@ def _tanh_of(z):
     return n * _reciprocal(n + 2)
 
 
-_tanh = np.frompyfunc(_tanh_of, 1, 1)
+def _erf_of(z):
+    """erf; of a softplus it is one function, which takes one exponential"""
+    if isinstance(z, Node) and z.op == "softplus":
+        return z.inputs[0].apply("erf_softplus")
+    return _operation("erf")(z)
+
+
+_tanh, _erf = np.frompyfunc(_tanh_of, 1, 1), np.frompyfunc(_erf_of, 1, 1)
 
 
 def _relu(z, slope=0.0, largest=None):
