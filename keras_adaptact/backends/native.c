@@ -18,8 +18,9 @@
 
 #define CHUNK 16384 /* elements: z, gradient and result together stay in the second-level cache */
 #define AHEAD 8     /* rows or strips: how early memory is asked for those to come */
-#define LANES 128   /* channels side by side: their parameters and sums stay in the first-level cache */
-#define ROWS 128    /* rows that are summed in single precision, at most */
+#define LANES 128   /* elements or channels side by side: their sums and parameters stay in the first-level cache */
+#define ROWS 128    /* rows, of channels or of CHUNK, that are summed in single precision, at most */
+#define SUM(number) sums[(number) * LANES + i] /* of a loop's element i: one that all share would wait for the others */
 
 #define INLINE static inline __attribute__((always_inline))
 #define PRAGMA(...) _Pragma(#__VA_ARGS__)
@@ -166,8 +167,8 @@ static void run_rows(const Pass *pass, int64_t first, int64_t rows, double *sums
 
 #else
 
-/* Elements that have one channel, or lie in a tensor without. */
-static void run_segment(const Pass *pass, const float *fixed, int64_t at, int64_t size, double *sums) {
+/* Elements that have one channel, or lie in a tensor without: CHUNK at most. */
+static void run_segment(const Pass *pass, const float *fixed, int64_t at, int64_t size, float *sums) {
   TEMPORARY(of_z);
   TEMPORARY(of_gradient);
   TEMPORARY(of_result);
@@ -180,13 +181,25 @@ static void run_segment(const Pass *pass, const float *fixed, int64_t at, int64_
     float *result = floats_for(pass->result + at, of_result);
     if (pass->gradient) {
       const float *gradient = floats_of(pass->gradient + at, of_gradient, part);
-      float found[SUMS + 1] = {0};
-      EITHER(is_far_segment(fixed, z, part), backward_segment, fixed, z, gradient, result, found, part);
-      for (int sum = 0; sum < SUMS; sum++) sums[sum] += found[sum];
+      const int is_far = is_far_segment(fixed, z, part);
+      for (int64_t i = 0; i < part; i += LANES)
+        EITHER(is_far, backward_segment, fixed, z + i, gradient + i, result + i, sums, smaller(LANES, part - i));
     } else
       EITHER(is_far_segment(fixed, z, part), forward_segment, fixed, z, result, part);
     store_all(result, pass->result + at, part);
   }
+}
+
+/* Adds the sums of a loop's elements to those of their channel, and begins them anew. */
+static inline void gather(float *found, double *sums) {
+  if (!sums) return; /* in the forward pass */
+  for (int sum = 0; sum < SUMS; sum++) {
+    float total = 0;
+    VECTORIZED(reduction(+ : total))
+    for (int i = 0; i < LANES; i++) total += found[sum * LANES + i];
+    sums[sum] += total;
+  }
+  memset(found, 0, SUMS * LANES * sizeof *found);
 }
 
 #endif
@@ -198,15 +211,20 @@ static void run_block(const Pass *pass, int64_t block) {
 #if CHANNELS == LAST
   run_rows(pass, first, outer, sums);
 #else
-  float fixed[(FIXED + 1) * LANES];
+  float fixed[(FIXED + 1) * LANES], found[(SUMS + 1) * LANES] = {0};
   for (int64_t channel = 0; channel < pass->channels; channel++) {
+    double *const of_channel = sums ? sums + channel * SUMS : NULL;
     fix(pass->variables, pass->channels, channel, fixed);
 #if CHANNELS == NONE
-    run_segment(pass, fixed, first, outer, sums);
+    run_segment(pass, fixed, first, outer, found);
 #else
     for (int64_t i = first; i < first + outer; i++)
-      run_segment(pass, fixed, (i * pass->channels + channel) * pass->inner, pass->inner, sums + channel * SUMS);
+      for (int64_t j = 0, inner = pass->inner; j < inner; j += CHUNK) {
+        if (j) gather(found, of_channel);
+        run_segment(pass, fixed, (i * pass->channels + channel) * inner + j, smaller(CHUNK, inner - j), found);
+      }
 #endif
+    gather(found, of_channel);
   }
 #endif
 }

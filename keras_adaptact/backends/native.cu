@@ -25,11 +25,13 @@ typedef long long int64_t;
 
 #if CHANNELS == LAST /* a thread has as many channels as elements */
 #define LANES VECTOR
+#define SUM(number) sums[(number) * LANES + i]
 #define is_far_of is_far_lanes
 #define forward_of forward_lanes
 #define backward_of backward_lanes
 #else
 #define LANES 1
+#define SUM(number) sums[number]
 #define is_far_of is_far_segment
 #define forward_of forward_segment
 #define backward_of backward_segment

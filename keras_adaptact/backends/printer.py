@@ -124,15 +124,11 @@ class _Loops:
         ]
 
     def backward(self, way: str, by_z: Node, terms: Sequence[Node]) -> list[str]:
-        place = {"segment": "sum{}", "lanes": "sums[{} * LANES + i]"}[way]
-        uses = ["result[i] = {};", *(f"{place.format(i)} += {{}};" for i in range(len(terms)))]
-        names = [f"sum{i}" for i in range(len(terms))] if way == "segment" else []
+        uses = ["result[i] = {};", *(f"SUM({i}) += {{}};" for i in range(len(terms)))]
         return [
             f"INLINE void backward_{way}(const int exact, const float *fixed, const float *restrict z,",
             "    const float *restrict gradient, float *restrict result, float *restrict sums, int64_t size) {",
-            *(f"float {name} = 0;" for name in names),
-            *self._loop(way, [by_z, *terms], uses, f"reduction(+ : {', '.join(names)})" if names else ""),
-            *(f"sums[{i}] = {name};" for i, name in enumerate(names)),
+            *self._loop(way, [by_z, *terms], uses),
             "}",
         ]
 
