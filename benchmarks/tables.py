@@ -26,6 +26,4 @@ def write_part(path: Path, content: dict[str, Any], *keys: str) -> None:
     for key in above:
         found = found.setdefault(key, {})
     found[last] = content
-    files.write_json(path, whole)
-    text = path.read_text(encoding="utf-8")
-    files.write_text(path, INNERMOST.sub(lambda found: " ".join(found[0].split()), text))
+    files.write_text(path, INNERMOST.sub(lambda found: " ".join(found[0].split()), files.json_of(whole)))

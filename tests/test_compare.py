@@ -210,6 +210,8 @@ def test_an_interrupted_or_failed_comparison_has_no_answer(network, made_up, mon
             "leaves no data to choose learning rates on",
         ),
         (["--activations", "relu", "tanh", "--rates", "2000"], "2000 learning rates: expected 40 at most"),
+        (["--activations", "relu", "tanh", "--seeds", "99999999"], "99999999 seeds: expected 1 to 10,000"),
+        (["--activations", "relu", "tanh", "--rate-seeds", "99999999"], "99999999 runs of each rate: expected 1 to"),
         (
             ["--activations", "relu", "tanh", "--set", "training.epoch=1"],
             "unknown field 'epoch'; did you mean 'epochs'?",

@@ -213,9 +213,13 @@ def write_bytes(path: Path, content: bytes, claim: Claim | None = None) -> None:
     write_whole(path, lambda unfinished: unfinished.write_bytes(content), claim)
 
 
+def json_of(content: Any) -> str:
+    """JSON, with null for NaN and infinity, which JSON doesn't have."""
+    return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, content: Any, claim: Claim | None = None) -> None:
-    """Writes JSON, with null for NaN and infinity, which JSON doesn't have."""
-    write_text(path, json.dumps(_finite(content), indent=2, allow_nan=False) + "\n", claim)
+    write_text(path, json_of(content), claim)
 
 
 def write_own_json(path: Path, content: Any) -> None:

@@ -17,7 +17,7 @@ from zoo.sweeps.grid import file_name
 
 RATE = "training.optimizer.learning_rate"
 RATES, RATE_SEEDS, SEEDS = 5, 3, 10  # how many of each by default
-MOST_RATES = 40
+MOST_RATES, MOST_SEEDS = 40, 10_000
 STEP = 10**0.5  # between two rates
 ADAPTIVE = ("prelu", "swish", "method1")  # compared by default, beside the adaptive twin of the first
 Spec = dict[str, Any] | list[dict[str, Any]]
@@ -128,13 +128,16 @@ def ask(
         seeds: how many fresh ones.
 
     Raises:
-        UserError: for too few activations, two of one name, or rates without validation data.
+        UserError: for too few activations, two of one name, too many rates or seeds, or rates without validation data.
     """
     named = dict(default(config) if activations is None else _labelled(activations))
     if len(named) < 2:
         raise UserError(f"a comparison needs two activations or more; found {', '.join(named) or 'none'}")
     if isinstance(rates, int) and rates > MOST_RATES:
         raise UserError(f"{rates} learning rates: expected {MOST_RATES} at most, half a decade apart, or which")
+    for count, what in ((rate_seeds, "runs of each rate"), (seeds, "seeds")):
+        if not 1 <= count <= MOST_SEEDS:
+            raise UserError(f"{count} {what}: expected 1 to {MOST_SEEDS:,}")
     tried = ladder(config.training.optimizer.learning_rate, rates) if isinstance(rates, int) else sorted(set(rates))
     if len(tried) > 1 and not config.dataset.validation:
         raise ConfigError("dataset.validation: 0 leaves no data to choose learning rates on; a share such as 0.1 does")
