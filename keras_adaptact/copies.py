@@ -7,7 +7,7 @@ import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, NoReturn
 
 import keras
 import numpy as np
@@ -24,7 +24,7 @@ from keras_adaptact.keras_private import (
     uncalled,
 )
 from keras_adaptact.mixtures import Mixture
-from keras_adaptact.states import build, carry_saved, numbers, paired, tie, variables_of_both
+from keras_adaptact.states import build, carry_saved, lost, numbers, paired, tie, variables_of_both
 
 
 def copy_model(
@@ -90,9 +90,7 @@ class _Copier:
     def _leaf(self, operation):
         for part in flattened(operation) if isinstance(operation, keras.layers.Layer) else ():
             if (why := _uncopied(part)) is not None:
-                raise ValueError(
-                    f"{part.name} can't be copied: {why}. Replace activations with `in_place=True`. Received: {part!r}"
-                )
+                _refuse(part, why)
         new = self.make(operation)
         changed = new is not None
         new = new if changed else rebuilt(operation)
@@ -133,6 +131,8 @@ class _Copier:
             if getattr(source, "lora_enabled", False):  # Keras's `build` enables it with the rank as alpha
                 target.lora_alpha = source.lora_alpha
             carry_saved(source, target)
+            if (name := lost(source, target)) is not None:
+                _refuse(source, f"its `{name}` has another value in a layer of its configuration")
             for before, after in variables_of_both(source, target):
                 first = self.variables.setdefault(id(before), after)
                 if first is not after:
@@ -142,6 +142,12 @@ class _Copier:
                 after.regularizer = before.regularizer
                 given = self.values.get(id(before))
                 after.assign(numbers(before) if given is None else given)
+
+
+def _refuse(layer, why: str) -> NoReturn:
+    raise ValueError(
+        f"{layer.name} can't be copied: {why}. Replace activations with `in_place=True`. Received: {layer!r}"
+    )
 
 
 def _uncopied(layer) -> str | None:

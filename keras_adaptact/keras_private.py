@@ -14,6 +14,10 @@ from typing import Any
 import keras
 
 BOOKKEEPING = ("_trainable_variables", "_non_trainable_variables", "_layers", "_metrics", "_seed_generators")
+TRAINING = {  # attributes of a model that are about its training
+    *("compiled", "loss", "stop_training", "steps_per_execution", "unrolled_steps_per_execution"),
+    *("_initial_epoch", "_jit_compile", "_run_eagerly", "_jax_state_synced", "_compute_loss_has_training_arg"),
+}
 
 _paths: Counter[str] = Counter()
 

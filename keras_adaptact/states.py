@@ -12,11 +12,14 @@ from keras import ops
 from keras_adaptact.graphs import is_activation
 from keras_adaptact.keras_private import (
     BOOKKEEPING,
+    TRAINING,
     exchange_variable,
     is_default,
     tracked_layers,
     tracked_variables,
 )
+
+FRAMEWORKS = ("keras", "tensorflow", "torch", "jax", "jaxlib", "numpy")
 
 
 def build(old, new) -> None:
@@ -80,6 +83,46 @@ class _Store(dict):
 
     def __setitem__(self, key, value):
         super().__setitem__(key, np.array(ops.convert_to_numpy(value)))
+
+
+def lost(old, new) -> str | None:
+    """An attribute whose value a copy has otherwise, as neither Keras's state nor the configuration hold it, if any.
+
+    Such are arrays, tensors, modules of torch, and numbers and text that were drawn at random or set after the
+    constructor. One that the copy lacks is set by a call. Layers of Keras's own have none.
+    """
+    if type(old).__module__.split(".")[0] in ("keras", "keras_adaptact"):
+        return None
+    before, after = _beside_state(old), _beside_state(new)
+    return next((k for k, v in before.items() if k in after and _content(v) != _content(after[k])), None)
+
+
+def _beside_state(layer) -> dict[str, Any]:
+    """The attributes that a layer has beside Keras's; on torch also parameters and buffers that are no variables."""
+    theirs = {*vars(keras.layers.Layer()), *BOOKKEEPING, *TRAINING}
+    found = {name: value for name, value in vars(layer).items() if name not in theirs and "activation" not in name}
+    return found | vars(layer).get("_parameters", {}) | vars(layer).get("_buffers", {})
+
+
+def _content(value, above: frozenset[int] = frozenset()) -> Any:
+    """What can be compared of a value: its numbers, text and arrays; None of what has a place in Keras's state."""
+    if id(value) in above or isinstance(value, keras.Operation | keras.Variable | type) or value is None:
+        return None
+    if isinstance(value, bool | int | float | complex | str | bytes):
+        return repr(value)
+    if isinstance(value, np.ndarray | np.generic) or ops.is_tensor(value):
+        array = np.asarray(ops.convert_to_numpy(value))
+        return array.shape, str(array.dtype), array.tobytes()
+    if hasattr(value, "state_dict"):  # of torch
+        value = dict(value.state_dict())
+    if not isinstance(value, list | tuple | set | frozenset | dict):
+        if callable(value) or type(value).__module__.split(".")[0] in FRAMEWORKS:
+            return None
+        value = getattr(value, "__dict__", {})
+    inside = above | {id(value)}
+    if isinstance(value, dict):
+        return {name: _content(item, inside) for name, item in value.items()}
+    return [_content(item, inside) for item in value]
 
 
 def numbers(variable) -> np.ndarray:

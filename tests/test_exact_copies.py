@@ -361,3 +361,82 @@ def test_the_signature_of_an_export_keeps_its_names(tmp_path):
         serve = tensorflow.saved_model.load(tmp_path / str(i)).signatures["serving_default"]
         names.append(sorted(serve.structured_input_signature[1]))
     assert names[0] == names[1]
+
+
+@keras.saving.register_keras_serializable("tests")
+class Beside(layers.Layer):
+    """Multiplies by what neither Keras's state nor its configuration holds: `factors`, made by `kinds[kind]`."""
+
+    def __init__(self, kind="equal", **options):
+        super().__init__(**options)
+        self.kind, self.calls, self.activation = kind, 0, layers.ReLU()
+        self.factors = KINDS[kind]()
+
+    def call(self, inputs):
+        self.seen = ops.shape(inputs)  # as caches are
+        return self.activation(multiplied(inputs, self.factors))
+
+    def get_config(self):
+        return super().get_config() | {"kind": self.kind}
+
+
+class Holder:
+    def __init__(self):
+        self.values = RNG.normal(size=5)
+
+
+def multiplied(inputs, factors):
+    if isinstance(factors, list | dict):
+        (factors,) = factors.values() if isinstance(factors, dict) else factors
+    if isinstance(factors, Holder):
+        factors = factors.values
+    return factors(inputs) if callable(factors) else inputs * ops.cast(factors, "float32")
+
+
+def of_torch(inside):
+    def make():
+        import torch
+
+        return inside(torch)
+
+    return make
+
+
+KINDS = {
+    "equal": lambda: np.arange(5.0),
+    "array": lambda: RNG.normal(size=5),
+    "list": lambda: [RNG.normal(size=5)],
+    "number": lambda: float(RNG.normal()),
+    "tensor": lambda: ops.convert_to_tensor(RNG.normal(size=5)),
+    "object": Holder,
+}
+if keras.config.backend() == "torch":
+    KINDS |= {
+        "modules": of_torch(lambda torch: [torch.nn.Linear(5, 5)]),
+        "modules by name": of_torch(lambda torch: {"a": torch.nn.Linear(5, 5)}),
+        "a parameter": of_torch(lambda torch: torch.nn.Parameter(torch.randn(5))),
+    }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_values_beside_the_state_are_never_lost(kind):
+    """A copy has them, or there is none; changing in place keeps them."""
+    model = keras.Sequential([layers.Input((6, 5)), Beside(kind), layers.ReLU()])
+    expected = call(model)
+    for copy in (lambda m: ka.replace_activations(m, "relu", "arelu"), ka.fold_activations):
+        if kind == "equal":
+            np.testing.assert_array_equal(call(copy(model)), expected)
+            continue
+        with pytest.raises(ValueError, match=r"can't be copied: its `factors` has another value.*`in_place=True`"):
+            copy(model)
+    ka.replace_activations(model, "relu", "arelu", in_place=True)
+    np.testing.assert_array_equal(call(model), expected)
+
+
+@pytest.mark.parametrize("name, value", [("calls", 3), ("kind", "array"), ("factors", np.zeros(5))])
+def test_what_was_set_after_the_constructor_is_not_lost(name, value):
+    """`kind` is in the configuration, which makes another layer then."""
+    model = keras.Sequential([layers.Input((6, 5)), Beside(), layers.ReLU()])
+    setattr(model.layers[0], name, value)
+    with pytest.raises(ValueError, match=r"can't be copied: its `.*` has another value"):
+        ka.replace_activations(model, "relu", "arelu")
