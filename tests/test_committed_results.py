@@ -60,6 +60,16 @@ def shape(drawing):
     return re.sub(number, "", text), np.array([float(found) for found in re.findall(number, text)])
 
 
+def test_pictures_say_each_style_once():
+    for path in generate.PICTURES.glob("*.svg"):
+        text = path.read_text(encoding="utf-8")
+        for part in text.split("<svg ")[1:]:
+            sheet, _, drawing = part.partition("</style>")
+            styles = re.findall(r' style="[^"]*"', drawing)
+            assert len(styles) == len(set(styles))
+            assert set(re.findall(r'class="(\w+)"', drawing)) == set(re.findall(r"^\.(\w+)\{", sheet, re.MULTILINE))
+
+
 def accuracies(folder, name):
     runs = groups.Results(folder).groups("sound")[0].runs[name]
     return [run.metric("test_accuracy") for run in runs]

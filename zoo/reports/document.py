@@ -1,9 +1,11 @@
 """Documents of headings, paragraphs, tables and figures, as Markdown and as one self-contained HTML page."""
 
 import base64
+import hashlib
 import html
 import io
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,8 +138,26 @@ def svg(drawing) -> str:
         drawing.savefig(content, format="svg", metadata={"Date": None})
     text = re.sub(r"<metadata>.*?</metadata>|^ +", "", content.getvalue(), flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"font-family: ('[^']+'), [^;]*sans-serif", r"font-family: \1, sans-serif", text)
+    text = re.sub(r' transform="rotate\(-?0 [^"]*\)"|(?<=<g) id="[\w.]+_\d+"', "", text)  # turns by nothing, and names
     placed = r' (?:(?:d|x|y|width|height)="[^"]*"|transform="(?:rotate|translate)\([^)]*\)")'
-    return re.sub(placed, lambda found: _rounded(found[0]), text)
+    return _with_classes(re.sub(placed, lambda found: _rounded(found[0]), text))
+
+
+def _with_classes(drawing: str) -> str:
+    """A drawing that begins with a style sheet, as matplotlib writes it, with styles that recur as classes there."""
+    before, end, rest = drawing.partition("</style>")
+    counted = Counter(re.findall(r' style="([^"]*)"', rest))
+    names = {style: _letters(style) for style, count in counted.items() if count > 1}
+    rules = "".join(f"\n.{name}{{{style}}}" for style, name in names.items())
+
+    def named(found: re.Match) -> str:
+        return f' class="{names[found[1]]}"' if found[1] in names else found[0]
+
+    return f"{before}{rules}{end}" + re.sub(r' style="([^"]*)"', named, rest)
+
+
+def _letters(text: str) -> str:
+    return "".join(chr(ord("a") + byte % 26) for byte in hashlib.sha256(text.encode()).digest()[:6])
 
 
 def _rounded(coordinates: str) -> str:
