@@ -100,7 +100,8 @@ def lost(old, new) -> str | None:
 def _beside_state(layer) -> dict[str, Any]:
     """The attributes that a layer has beside Keras's; on torch also parameters and buffers that are no variables."""
     theirs = {*vars(keras.layers.Layer()), *BOOKKEEPING, *TRAINING}
-    found = {name: value for name, value in vars(layer).items() if name not in theirs and "activation" not in name}
+    found = {k: v for k, v in vars(layer).items() if k not in theirs and not k.startswith("_self_")}
+    found = {k: v for k, v in found.items() if "activation" not in k}  # which are replaced, or held as sites
     return found | vars(layer).get("_parameters", {}) | vars(layer).get("_buffers", {})
 
 
@@ -111,7 +112,10 @@ def _content(value, above: frozenset[int] = frozenset()) -> Any:
     if isinstance(value, bool | int | float | complex | str | bytes):
         return repr(value)
     if isinstance(value, np.ndarray | np.generic) or ops.is_tensor(value):
-        array = np.asarray(ops.convert_to_numpy(value))
+        try:
+            array = np.asarray(ops.convert_to_numpy(value))
+        except Exception:  # a symbolic one, which a call has left
+            return None
         return array.shape, str(array.dtype), array.tobytes()
     if hasattr(value, "state_dict"):  # of torch
         value = dict(value.state_dict())
@@ -120,6 +124,8 @@ def _content(value, above: frozenset[int] = frozenset()) -> Any:
             return None
         value = getattr(value, "__dict__", {})
     inside = above | {id(value)}
+    if isinstance(value, set | frozenset):
+        return sorted(repr(_content(item, inside)) for item in value)
     if isinstance(value, dict):
         return {name: _content(item, inside) for name, item in value.items()}
     return [_content(item, inside) for item in value]

@@ -370,10 +370,13 @@ class Beside(layers.Layer):
     def __init__(self, kind="equal", **options):
         super().__init__(**options)
         self.kind, self.calls, self.activation = kind, 0, layers.ReLU()
+        self.names, self.traced = {"a", "b", kind}, None
         self.factors = KINDS[kind]()
 
     def call(self, inputs):
         self.seen = ops.shape(inputs)  # as caches are
+        if not ops.is_tensor(inputs) or keras.config.backend() == "jax":
+            self.traced = inputs
         return self.activation(multiplied(inputs, self.factors))
 
     def get_config(self):
