@@ -49,8 +49,10 @@ def test_the_summary_for_programs_says_the_same(monkeypatch):
     tracked = json.loads((ROOT / "results" / "summary.json").read_text(encoding="utf-8"))
     assert tracked == evidence.summary()
     page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    for name, found in tracked["activations"].items():
-        assert re.search(rf"^\| {name} \| {found['seeds']}\b.* \| {100 * found['mean']:.2f}\b", page, re.MULTILINE)
+    for network in tracked["networks"].values():
+        for name, found in network["activations"].items():
+            said = rf"^\| {name} \| {found['seeds']}\b.* \| {100 * found['mean']:.2f}\b"
+            assert re.search(said, page, re.MULTILINE)
 
 
 def shape(drawing):
