@@ -1,6 +1,7 @@
 """The state of a layer beside its configuration, and how it is copied to another layer like it."""
 
 import contextlib
+import functools
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -98,11 +99,20 @@ def lost(old, new) -> str | None:
 
 
 def _beside_state(layer) -> dict[str, Any]:
-    """The attributes that a layer has beside Keras's; on torch also parameters and buffers that are no variables."""
-    theirs = {*vars(keras.layers.Layer()), *BOOKKEEPING, *TRAINING}
-    found = {k: v for k, v in vars(layer).items() if k not in theirs and not k.startswith("_self_")}
-    found = {k: v for k, v in found.items() if "activation" not in k}  # which are replaced, or held as sites
+    """The attributes that a layer has beside Keras's, but for activations, which are replaced or are sites;
+    on torch also parameters and buffers that are no variables."""
+    found = {
+        name: value
+        for name, value in vars(layer).items()
+        if name not in _of_keras() and not name.startswith("_self_") and "activation" not in name
+    }
     return found | vars(layer).get("_parameters", {}) | vars(layer).get("_buffers", {})
+
+
+@functools.cache
+def _of_keras() -> frozenset[str]:
+    """The names of the attributes that Keras itself gives a layer or a model."""
+    return frozenset(vars(keras.layers.Layer())) | TRAINING
 
 
 def _content(value, above: frozenset[int] = frozenset()) -> Any:
