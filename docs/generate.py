@@ -1,12 +1,15 @@
-"""Writes docs/gallery.md, docs/results.md and pictures, results/summary.json, and tables in guides.
+"""Writes docs/gallery.md, docs/fields.md, docs/results.md and pictures, results/summary.json, and tables in guides.
 
 Formulas and starts come from the table in docs/layers.md, references from the docstrings, costs and what can be
-exported from benchmarks/results, and the page of results from docs/evidence.py: python -m docs.generate
+exported from benchmarks/results, fields from the schemas of runs, sweeps and searches, and the page of results from
+docs/evidence.py: python -m docs.generate
 """
 
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from keras import ops
@@ -16,8 +19,11 @@ import keras_adaptact as ka
 from benchmarks import stability_report, tables
 from docs import evidence
 from docs.evidence import in_networks
+from tuner.searches import entry, space
 from zoo import files
+from zoo.config import own, schema
 from zoo.reports import document
+from zoo.sweeps import grid
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
@@ -74,8 +80,8 @@ def text() -> str:
         "Every trainable activation of the library: its curve and slope at the start (black) and with other parameters,"
         " its formula, what it starts as, and what it costs.",
         f"![Curves and slopes of {', '.join(layer for layer, *_ in rows())}](pictures/gallery.svg)",
-        "Cost is the time of a forward and a backward pass over that of ReLU, the shortest of several turns in one "
-        "process, on CPU: ReLU's is the least work there is. In a whole network's training step "
+        "Cost is the time of a forward and a backward pass over that of the backend's own ReLU, the shortest of "
+        "several turns in one process, on CPU; the library's kernels may beat it. In a whole network's training step "
         f"Method1 took {in_networks('method1')} that of ReLU and Method2 {in_networks('method2')} (medians; "
         "`benchmarks/results/speed.json`).",
     ]
@@ -112,7 +118,7 @@ def reference(layer: type) -> str:
 
 
 def cost(backend: str, name: str) -> str:
-    """`1.37 times`, as the library runs it, by layer in float32."""
+    """`1.37 times`, as the library runs it, per layer in float32."""
     for row in table("every activation", backend)["rows"]:
         if (row["activation"], row["granularity"], row["dtype"]) == (MEASURED.get(name, name), "layer", "float32"):
             return f"{row['times_relu']:.2f} times"
@@ -146,7 +152,7 @@ TABLE = re.compile(r"(?<=<!-- python -m docs.generate -->\n)\|.*?\n(?=\n)", re.D
 
 def costs() -> str:
     """The median and the largest of all members' times over ReLU's, and how many miss their goal."""
-    dtypes = ("float32", "by channel", "bfloat16", "by channel")
+    dtypes = ("float32", "per channel", "bfloat16", "per channel")
     header = ("times ReLU: median, largest", *dtypes, "over their goal")
     lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
     for backend in BACKENDS:
@@ -213,6 +219,107 @@ def is_number(result: str) -> bool:
     return re.fullmatch(r"[\d.]+e[-+]\d+", result) is not None
 
 
+def fields_page() -> str:
+    """The page of every field of a run, a sweep and a search."""
+    kinds = {section: {of(kind): kind for kind in found} for section, found in schema.NAMED.items()}
+    networks = kinds["model"] | {f"`{field}`": kind for field, kind in own.NETWORKS.items()}
+    data = {"`name`": own.NamedDataset} | {f"`{field}`": kind for field, kind in own.DATA.items()}
+    searched = {of(kind): kind for kind in (space.Random, space.Grid, space.Bayesian, space.Hyperband)}
+    return (
+        "\n\n".join(
+            (
+                "# Fields of configs",
+                "<!-- Written by `python -m docs.generate` from the schemas; edit those. -->",
+                "A run, a sweep and a search are a JSON file each. What has a default may be left out, and a field "
+                "that doesn't exist is refused. Dotted paths such as `training.optimizer.learning_rate` name a field "
+                "within others: in `--set`, in the axes of a sweep and in the space of a search. "
+                "`configs/schema.json` lets editors complete and check a run.",
+                "## A run",
+                example("quickstart.json"),
+                *fields("model", "network", networks),
+                *fields("activation", "", {"": schema.Activation}),
+                "Also the initializer (a number, a name or an object), the regularizer and the constraint of each "
+                "parameter, as `a_initializer`, and of a mixture's members, as `arelu_b_initializer`. Instead of one "
+                "activation for all sites there may be a list, each with `sites`, a pattern of site names such as "
+                "`conv*`; the first that matches a site wins.",
+                *fields("dataset", "with", data),
+                *fields("training", "", {"": schema.Training}),
+                *fields("training.optimizer", "name", kinds["optimizer"]),
+                *fields("training.schedule", "name", kinds["schedule"]),
+                *fields("metrics", "", {"": schema.Metrics}),
+                "## A sweep",
+                example("sweeps/quick.json"),
+                *fields("", "", {"": grid.Sweep}),
+                *fields("comparisons", "", {"": grid.Comparisons}),
+                "## A search",
+                example("search/quick.json"),
+                *fields("", "", {"": space.Search}),
+                *fields("space, a list of entries", "", {"": entry.Entry}),
+                *fields("tuner", "name", searched),
+                *fields("stopping", "", {"": space.Median}),
+                *fields("contrast", "", {"": space.Contrast}),
+            )
+        )
+        + "\n"
+    )
+
+
+def of(kind: type[schema.Strict]) -> str:
+    """The names by which an object of a kind is told from others."""
+    named = kind.model_fields.get("name")
+    return ", ".join(f"`{name}`" for name in get_args(named.annotation)) if named else ""
+
+
+def example(path: str) -> str:
+    return f'```json title="configs/{path}"\n{(ROOT / "configs" / path).read_text(encoding="utf-8").rstrip()}\n```'
+
+
+def fields(path: str, told_by: str, kinds: dict[str, type[schema.Strict]]) -> Iterator[str]:
+    """A heading, and a table of the fields of objects of some kinds, one row for those that are alike."""
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for name, kind in kinds.items():
+        found = kind.model_json_schema(by_alias=True)
+        for field, said in found["properties"].items():
+            if field != "$schema" and not (field == "name" and name and name == of(kind)):
+                default = "needed" if field in found.get("required", ()) else f"`{json.dumps(said.get('default'))}`"
+                if isinstance(said.get("default"), dict) and said["default"]:
+                    default = "those below"
+                meaning = said.get("description", "")
+                rows.setdefault((field, values(said, found.get("$defs", {})), default, meaning), []).append(name)
+    header = ("field", *([told_by] if len(kinds) > 1 else []), "value", "default", "")
+    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    for (field, *rest), names in rows.items():
+        which = [] if len(kinds) == 1 else ["" if len(names) == len(kinds) else ", ".join(names)]
+        lines.append("| " + " | ".join([f"`{field}`", *which, *rest]).replace("\n", " ") + " |")
+    if path:
+        yield f"### {path}"
+    if rows:
+        yield "\n".join(lines)
+
+
+def values(said: dict[str, Any], definitions: dict[str, Any], s: str = "") -> str:
+    """What a field may be, in words; with an s, in the plural."""
+    if "$ref" in said:
+        return values(definitions[said["$ref"].rpartition("/")[2]], definitions, s)
+    if several := said.get("anyOf") or said.get("oneOf"):
+        return " or ".join(dict.fromkeys(values(each, definitions, s) for each in several))
+    if "const" in said or "enum" in said:
+        return ", ".join(f"`{json.dumps(value)}`" for value in said.get("enum") or [said["const"]])
+    kind = said.get("type", "anything")
+    if kind == "array":
+        return f"list{s} of {values(said['items'], definitions, 's')}" if said.get("items") else f"list{s}"
+    if kind in ("integer", "number"):
+        return f"{kind}{s} {', '.join(bounds(said))}".rstrip()
+    return {"boolean": "`true`, `false`", "null": "`null`", "string": f"text{s}"}.get(kind, f"{kind}{s}")
+
+
+def bounds(said: dict[str, Any]) -> Iterator[str]:
+    """Of a number; without those that are there only to catch slips."""
+    for key, sign in {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}.items():
+        if key in said and abs(said[key]) < 10**6:
+            yield f"{sign} {said[key]:g}"
+
+
 def variants(name: str) -> dict[str, dict[str, Any]]:
     """What a picture shows beside the start: by default the first parameter doubled and halved, or moved from 0."""
     if name in VARIANTS:
@@ -249,6 +356,7 @@ def main() -> None:
     drawings = {layer: document.svg(picture(name)) for layer, name, *_ in rows()}
     (PICTURES / "gallery.svg").write_text(document.sheet(drawings), encoding="utf-8")
     (ROOT / "docs" / "gallery.md").write_text(text(), encoding="utf-8")
+    (ROOT / "docs" / "fields.md").write_text(fields_page(), encoding="utf-8")
     cells = stability_report.grid.Cells(STABILITY)
     stability_report.draw(cells, PICTURES / "stability.svg", "tensorflow", "momentum")
     made = {"ship-it": exports(), "costs": costs(), "training-well": stability(cells), "zoo": recipes()}

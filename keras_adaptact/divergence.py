@@ -41,7 +41,7 @@ class Divergence(NamedTuple):
         """What to try, in one line."""
         advice = f"try a learning rate of {self.learning_rate / 4:.2g} or a warm-up"
         if self.is_activation:
-            return f"{advice}, `optimizer_for(model, ...)`, which limits steps of activations, or `freeze_activations`"
+            return f"{advice}, `optimizer_for(model, ..., step_limit=0.01)`, or `freeze_activations`"
         return f"{advice}, `clipnorm=1` in the optimizer, or batch normalization"
 
     def __str__(self):

@@ -60,6 +60,16 @@ def test_the_gallery_is_up_to_date():
     assert (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8") == generate.text()
 
 
+def test_the_page_of_fields_is_up_to_date():
+    page = (ROOT / "docs" / "fields.md").read_text(encoding="utf-8")
+    assert page == generate.fields_page()
+    for row in (
+        "| `growth` | `densenet` | integer ≥ 1, ≤ 256 | `24` | filters that a bottleneck adds |",
+        "| `seeds` | list of integers ≥ 0 | needed | one run of each label with each |",
+    ):
+        assert page.count(f"\n{row}\n") == 1
+
+
 def test_the_gallery_shows_every_layer():
     layers = {n for n, v in vars(ka).items() if isinstance(v, type) and issubclass(v, keras.layers.Layer)}
     shown = re.findall(r"^## (\w+)$", generate.text(), re.MULTILINE)

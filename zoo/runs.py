@@ -107,7 +107,7 @@ def mixing_weights(folder: Path) -> dict[str, dict[str, float]]:
     """The mixing weights after a run's last epoch, by site and member.
 
     Raises:
-        ConfigError: if the run has none, or has them by channel.
+        ConfigError: if the run has none, or has them per channel.
     """
     path = folder / "mixing_weights.csv"
     if not path.exists():
@@ -119,7 +119,7 @@ def mixing_weights(folder: Path) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for (site, member, channel), at in learned.items():
         if channel:
-            raise ConfigError(f"{path}: the run learned weights by channel; only weights by layer can be fixed")
+            raise ConfigError(f"{path}: the run learned weights per channel; only weights per layer can be fixed")
         if not re.fullmatch(SITE, site):
             raise ConfigError(f"{path}: {site[:40]!r} is not the name of a site")
         found.setdefault(site, {})[member] = at[max(at)]

@@ -28,11 +28,13 @@ class Entry(Strict):
         min_length=1,
         description='values, each alone or as {"label": ..., "value": ...}; null leaves the field unset',
     )
-    int_: Annotated[list[int], Field(min_length=2, max_length=2)] | None = Field(None, alias="int", description="ends")
-    float_: Annotated[list[float], Field(min_length=2, max_length=2)] | None = Field(
-        None, alias="float", description="ends"
+    int_: Annotated[list[int], Field(min_length=2, max_length=2)] | None = Field(
+        None, alias="int", description="bounds, both included"
     )
-    boolean: Literal[True] | None = None
+    float_: Annotated[list[float], Field(min_length=2, max_length=2)] | None = Field(
+        None, alias="float", description="bounds"
+    )
+    boolean: Literal[True] | None = Field(None, description="true: the values are true and false")
     simplex: Annotated[int, Field(ge=2, le=64)] | None = Field(
         None, description="number of weights, none negative, that sum to 1; drawn uniformly from the simplex"
     )

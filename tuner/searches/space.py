@@ -49,8 +49,10 @@ class Hyperband(Strict):
     """Successive halving: many points for few epochs, the best for more. It sets the number of trials itself."""
 
     name: Literal["hyperband"] = "hyperband"
-    factor: Annotated[int, Field(ge=2)] = 3
-    iterations: Count = 1
+    factor: Annotated[int, Field(ge=2)] = Field(
+        3, description="one trial in so many goes on, with so many times the epochs"
+    )
+    iterations: Count = Field(1, description="of the whole")
 
 
 class Median(Strict):
@@ -90,8 +92,8 @@ class Search(Strict):
     notes: str = Field("", description="the question, the command, the cost")
     base: str = Field(description="the base config, relative to this file")
     set: dict[str, Any] = Field({}, description="fields of every trial and of the result, by dotted path")
-    space: list[Entry] = Field(min_length=1)
-    tuner: Tuner = Random()
+    space: list[Entry] = Field(min_length=1, description="what is searched")
+    tuner: Tuner = Field(Random(), description="what chooses the next trial")
     objective: Literal["val_accuracy", "val_loss", "val_r2", "val_mae", "val_rmse"] = Field(
         "val_accuracy", description="on the validation images after the last epoch, mean over executions"
     )
@@ -101,7 +103,7 @@ class Search(Strict):
     executions: Count = Field(1, description="runs of a trial, with the same seeds in all trials")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(0, description="of the search, and of the first execution")
     stopping: Median | None = Field(None, description="early stopping of poor trials; null: none")
-    contrast: Contrast | None = None
+    contrast: Contrast | None = Field(None, description="a comparison after the search; null: none")
     confirm: Annotated[int, Field(ge=0, le=3)] = Field(
         3,
         description="number of the best trials, at most, that are trained with the base's epochs and images and a "

@@ -69,7 +69,7 @@ def _none(verdicts: Sequence[Verdict], score: Score, seeds: int, baseline: str, 
         )
     names = [verdict.comparison.arm for verdict in verdicts]
     shows = f"{names[0]} shows" if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]} show"
-    return f"{shows} no difference that {seeds} seeds could see (80 % of those of {enough})"
+    return f"{shows} no difference that {seeds} seeds could see (one of {enough} would be found 80 % of the time)"
 
 
 def more_seeds(

@@ -165,7 +165,7 @@ class Application(OwnNetwork):
 
     application: Annotated[str, Field(pattern=r"^[A-Za-z0-9_]{1,100}$")] = Field(description="such as MobileNetV3Small")
     weights: Literal["imagenet"] | None = Field(
-        None, description='null: random; "imagenet" where the machine has them: all but the last layer'
+        None, description='null: random; "imagenet": all but the last layer, if they are cached or can be downloaded'
     )
     source: str | None = Field(
         None, description="which activation is replaced; null: the one that most of its sites have"

@@ -194,7 +194,7 @@ class Steps(Strict):
 
     name: Literal["steps"] = "steps"
     epochs: list[Count] = Field(min_length=1, description="after which it changes, in order")
-    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    factor: Annotated[float, Field(gt=0, lt=1)] = Field(0.1, description="of each change")
 
     @model_validator(mode="after")
     def _in_order(self):
@@ -243,8 +243,10 @@ class Training(Strict):
         None,
         description="longest step of an activation's parameters, for SGD before momentum; null: no limit",
     )
-    label_smoothing: Share = 0.0
-    dtype: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    label_smoothing: Share = Field(0.0, description="share of each label that is spread over all classes")
+    dtype: Literal["float32", "mixed_bfloat16", "mixed_float16"] = Field(
+        "float32", description="of the computation; variables are float32"
+    )
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field([0], min_length=1, description="one run each")
     devices: Few = Field(1, description="GPUs that share each batch; more than one on JAX only")
     checkpoint_minutes: Positive = Field(10.0, description="minutes between two checkpoints within an epoch")

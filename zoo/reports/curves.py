@@ -106,7 +106,7 @@ def learned(results: Results) -> Iterator[Figure | Paragraph]:
     ]
     yield from found
     if not found:
-        yield Paragraph("No finished run has an activation with parameters by layer.")
+        yield Paragraph("No finished run has an activation with parameters per layer.")
 
 
 def _over(runs: list[Result]) -> str:

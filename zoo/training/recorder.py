@@ -27,9 +27,9 @@ class Recorder:
     """Writes history.csv, timing.csv, mixing_weights.csv and parameters.csv after each epoch.
 
     Times are in timing.csv alone, so that the same seed gives the same bytes in the other files. mixing_weights.csv has
-    a row for each epoch (0: the start), site, member and, if weights are by channel, channel; its column `held` says
+    a row for each epoch (0: the start), site, member and, if weights are per channel, channel; its column `held` says
     whether the weight is learned or fixed. parameters.csv has a row for each parameter of activations with parameters
-    by layer, at epochs 0, 1, 2, 5, 10, 20, 50... and the last.
+    per layer, at epochs 0, 1, 2, 5, 10, 20, 50... and the last.
     """
 
     def __init__(self, folder: Path, tensorboard: bool = False):
