@@ -265,6 +265,18 @@ def refuse():
     raise UserError("a run's own by name")
 
 
+@pytest.mark.parametrize("length", [0, 10, len(manifest.FIRST)])
+def test_a_manifest_cut_in_its_first_line_is_begun_again(length, tmp_path):
+    (tmp_path / manifest.MANIFEST).write_text(manifest.FIRST[:length])
+    (tmp_path / "a.txt").write_text("a user's")
+    with pytest.raises(UserError, match=r"a\.txt: not written by this software"):
+        manifest.claim(tmp_path / "a.txt")
+    manifest.claim(tmp_path / "b.txt")
+    (tmp_path / "b.txt").touch()
+    assert [each.name for each in manifest.own(tmp_path)] == ["b.txt"]
+    assert (tmp_path / manifest.MANIFEST).read_text().startswith(manifest.FIRST + "\n")
+
+
 def test_a_manifest_is_whole_or_cut(tmp_path):
     path = tmp_path / "a.txt"
     manifest.claim(path)

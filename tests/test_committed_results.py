@@ -19,6 +19,7 @@ from test_layout import ROOT
 from docs import evidence, generate
 from tuner import report as search_report
 from zoo import files, pack, report
+from zoo.errors import UserError
 from zoo.reports import groups, judge, sound
 
 
@@ -178,6 +179,14 @@ def test_folders_of_the_first_format_open(tmp_path):
     assert json.loads((new / "runs/a/config.json").read_text()) == {"x": 1} and (new / "sweep.json").exists()
     tables = {run: (new / "runs" / run / "history.csv").read_text() for run in "abc"}
     assert tables == {"a": "epoch,loss\n1,0.5\n2,0.25\n", "b": "epoch\n1\n", "c": "epoch,loss\n"}
+
+
+def test_a_folder_of_the_first_format_without_a_column_is_refused(tmp_path):
+    line = {"file": "runs/a/history.csv", "columns": ["epoch", "loss"]}
+    (tmp_path / "runs.jsonl").write_text(json.dumps(line) + "\n")
+    (tmp_path / "history.csv").write_text("run,epoch\nruns/a,1\n")
+    with pytest.raises(UserError, match=r"history\.csv: runs/a has a column 'loss', and the table none"):
+        pack.unpack(tmp_path, tmp_path / "new")
 
 
 def test_folders_with_rows_open(tmp_path):

@@ -14,7 +14,7 @@ import pytest
 from old import OLD
 
 from tuner.searches.folder import SearchFolder
-from zoo import config, files, folders, sweep
+from zoo import config, files, folders, sweep, train
 from zoo.data import cifar10, pictures
 from zoo.data.splits import Form
 from zoo.errors import ConfigError, DataError, UserError
@@ -175,6 +175,29 @@ def test_json_of_the_wrong_shape_is_one_line(name, content, tmp_path):
     with pytest.raises(UserError) as caught:
         files.read_json(path)
     assert str(caught.value).startswith(f"{path}: ") and len(str(caught.value)) < 400
+
+
+def test_a_link_to_itself_is_one_line(tmp_path, capsys):
+    (tmp_path / "loop.npz").symlink_to("loop.npz")
+    described = tmp_path / "mine.json"
+    described.write_text(json.dumps({"model": {"build": "nets.py:mlp"}, "dataset": {"file": "loop.npz"}}))
+    assert train.main([str(described), "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert "loop.npz" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("content, compressed", [(b"no array", zipfile.ZIP_STORED), (None, zipfile.ZIP_LZMA)])
+def test_members_that_are_no_arrays_are_one_line(content, compressed, tmp_path):
+    path = tmp_path / "x.npz"
+    with zipfile.ZipFile(path, "w", compressed) as file:
+        file.writestr("x.npy", content or bytes(range(256)) * 9)
+    if not content:
+        whole = path.read_bytes()
+        path.write_bytes(whole[:60] + bytes(20) + whole[80:])
+    with pytest.raises(UserError, match=f"{path}: can't be read as predictions: "):
+        files.read_predictions(path)
+    with pytest.raises(UserError, match=f"{path}: can't be read as an array: "):
+        pictures.read_samples(path, Form((2,), "float32"))
 
 
 def test_damaged_arrays_are_one_line(tmp_path):

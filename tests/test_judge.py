@@ -179,6 +179,19 @@ def test_gates(relu, reason):
     assert reason in judge.judge(made)["net"][0].reason and any(reason in why for why in judge.void(made["net"], 2))
 
 
+def test_pairs_are_of_seeds_that_both_arms_have():
+    """Three of six are shared: too few to tell anything, and said so; without any there is no difference."""
+    for first, shared in ((3, 3), (6, 0)):
+        arms = {
+            name: judge.Arm({seed: 0.5 + 0.1 * (name == "b") + seed / 1000 for seed in range(start, start + 6)}, 6)
+            for name, start in {"a": 0, "b": first}.items()
+        }
+        section = judge.Section(arms, [judge.Comparison("b", "a")], "a", 10, paired=True)
+        (verdict,) = judge.judge({"": section})[""]
+        assert (verdict.status, verdict.p) == ("incomplete", 1.0)
+        assert verdict.reason == f"b and a share {shared} of {6 + first} seeds"
+
+
 def test_five_seeds_are_too_few_for_a_large_plan():
     """2 / C(10, 5) = 0.0079, times 7 above 0.05; with six seeds 2 / 924 times 23 is 0.0498."""
     assert [judge.enough(family) for family in (1, 6, 7, 23, 24)] == [5, 5, 6, 6, 7]

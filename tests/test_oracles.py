@@ -177,6 +177,21 @@ def test_the_best_of_each_label_is_trained_again():
     assert len(first) == 12
 
 
+@pytest.mark.parametrize("name", ["random", "grid", "bayesian"])
+def test_a_search_with_a_comparison_may_grow(name, tmp_path):
+    """What is in the journal is replayed as it was; then come new trials, and runs of what is the best now."""
+    settings = {"contrast": {"by": "kind", "seeds": [7, 8]}, "tuner": {"name": name}}
+    before = Study(tmp_path / "journal.jsonl", trials=4, **settings).go()
+    study = Study(tmp_path / "journal.jsonl", trials=8, **settings)
+    assert study.found() == before
+    found = study.go()
+    assert len([values for values, _ in found.values() if "final/seed" not in values]) == 8
+    assert list(found.values())[: len(before)] == list(before.values())
+    best = {found[trial][0]["kind"]: trial for trial in reversed(study.oracle.ranking())}
+    finals = {(values["final/of"], values["final/seed"]) for values, _ in found.values() if "final/seed" in values}
+    assert {(trial, seed) for trial in best.values() for seed in (7, 8)} <= finals
+
+
 @pytest.mark.parametrize("name", ["random", "bayesian"])
 def test_labels_searched_separately_get_equally_many_trials(name):
     found = Study(contrast={"by": "kind", "seeds": [7, 8], "apart": True}, tuner={"name": name}).go()
@@ -222,6 +237,8 @@ def test_poor_trials_are_stopped_by_the_median():
         )
         study.oracle.end_trial(trial)
     assert statuses == [[oracle.RUNNING, oracle.STOPPED]] + [[oracle.RUNNING] * 2] * 2
+    trial = study.oracle.create_trial("tuner0")  # whose first epoch a chief heard that has died
+    assert study.oracle.update_trial(trial.trial_id, {"objective": 0.49}, 2).status == oracle.STOPPED
 
 
 def test_a_trial_that_was_stopped_early_is_never_the_best():

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from scipy import stats
 
 from zoo import report
 from zoo.files import LEARNED
-from zoo.reports import judge, provenance, sound
+from zoo.reports import document, judge, provenance, sound
 from zoo.reports.groups import Results
 from zoo.sweeps.folder import SweepFolder
 
@@ -427,6 +428,9 @@ WRONG = {
     "r2": ({"test_r2": None}, (), "test_r2 is None; R² is 1 at most"),
     "share": ({"test_accuracy": 10.0281}, (), "test_accuracy is 10.0281; a share lies between 0 and 1"),
     "percent": ({"test_accuracy": 57.3}, (), "test_accuracy is 57.3; a share"),
+    "text": ({"validation_accuracy": "0.5"}, (), "validation_accuracy is 0.5; a share lies between 0 and 1"),
+    "no time": ({"images_per_second": 0.0}, (), "images_per_second is 0.0; it is above 0"),
+    "huge": ({"test_loss": 10**400}, (), "; it is 0 or more"),
     "loss": ({"test_loss": -0.1}, (), "test_loss is -0.1; it is 0 or more"),
     "seed": ({"seed": 7}, (), "the sweep says seed 5, and the run has seed 7"),
     "cut": ({"epochs": 9}, (), "history.csv: it has 3 rows, and metrics.json says 9 epochs"),
@@ -447,6 +451,15 @@ def test_an_impossible_run_is_refused_by_name(tmp_path, capsys, metrics, setting
     assert report.main([str(tmp_path), "--mixed"]) == 2
     said = capsys.readouterr().err
     assert "tanh-5" in said and message in said and said.count("\n") == 1
+
+
+def test_an_impossible_score_chooses_no_rate(tmp_path, capsys):
+    out = ladder(tmp_path, {name: {"0.1": around(0.5), "0.2": around(0.6)} for name in ("relu", "tanh")})
+    path = out / "runs" / "tanh-0.2-3" / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"validation_accuracy": None}))
+    assert report.main([str(out)]) == 2
+    said = capsys.readouterr().err
+    assert said == f"error: {path}: validation_accuracy is None; a share lies between 0 and 1\n"
 
 
 def test_a_run_that_is_not_what_the_sweep_planned(tmp_path, capsys):
@@ -531,6 +544,16 @@ def test_each_activation_is_judged_at_its_own_best_rate(tmp_path):
     assert "test accuracy against learning rate" in text
 
 
+def test_nothing_is_judged_while_tuning_goes_on(tmp_path):
+    """Of ReLU's second rate one run of six isn't there."""
+    relu = {"0.1": around(0.5), "0.2": around(0.6)}
+    out = ladder(tmp_path, {"relu": relu, "tanh": {rate: around(0.7) for rate in relu}})
+    shutil.rmtree(out / "runs" / "relu-0.2-5")
+    found, _ = told(out)
+    verdict = found["tanh minus relu"]
+    assert verdict.status == "incomplete" and verdict.reason.endswith("relu is tuned over 11 of 12 runs")
+
+
 def test_a_head_start_is_told_from_a_better_end(tmp_path):
     """Seven epochs: at the fifth tanh is 0.1 ahead, at the last 0.02."""
     runs = []
@@ -578,6 +601,42 @@ def test_several_networks(tmp_path):
     middle = np.sort([*around(0.6), *around(0.8)])[3:-3].mean()
     assert tanh["interquartile mean, %"].startswith(f"{100 * middle:.2f} [")
     assert (tanh["better than the baseline"], tanh["mean rank"]) == ("1.00 [1.00, 1.00]", "1.00")
+
+
+def test_what_has_not_begun_is_in_the_family(tmp_path):
+    """A network of three that are planned is judged as one of three."""
+    runs = []
+    for place in ("one", "two", "three"):
+        for name, center in (("relu", 0.5), ("tanh", 0.6)):
+            for seed, accuracy in enumerate(around(center)):
+                labels = {"activation": name, "seed": str(seed), "base": place}
+                runs.append((f"{place}-{name}-{seed}", labels))
+                if place == "one":
+                    losses = np.array([3.0, 2.0, 1.0]) + seed / 100
+                    write_run(tmp_path, f"{place}-{name}-{seed}", labels, accuracy, losses)
+    write_sweep(tmp_path, runs)
+    assert report.main([str(tmp_path)]) == 0
+    assert cells(tmp_path, "comparisons-lenet-one")["tanh minus relu"]["p (Holm)"] == f"{3 * 2 / math.comb(12, 6):.2g}"
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "a family of 3, named before the runs" in text and "two: " not in text.split("\n\n")[1]
+
+
+def test_outputs_that_do_not_fit_leave_the_rest(tmp_path):
+    """A network without a column in the report's Table 1, and an activation without mixing weights in its Table 3."""
+    labels = {"activation": "relu", "seed": "0"}
+    settings = {"optimizer": {"learning_rate": 0.1}}
+    write_run(tmp_path, "relu-0", labels, 0.6, metrics={"report_precision_last": 0.5}, settings=settings)
+    write_sweep(tmp_path, [("relu-0", {"model": "mine"} | labels)], outputs=("table1", "table3", "figure3"))
+    path = tmp_path / "runs" / "relu-0" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model": {"build": "nets.py:mine"}}))
+    assert report.main([str(tmp_path)]) == 0
+    assert cells(tmp_path, "table1")["relu"] == {"activation": "relu", "mine": "0.8000"}
+
+
+def test_what_has_the_same_name_lies_beside(tmp_path):
+    tables = [document.Table("a", str(i), ("x",), [[str(i)]]) for i in range(2)]
+    document.write(tmp_path, "Two", tables)
+    assert [(tmp_path / f"{name}.csv").read_text().split() for name in ("a", "a-2")] == [["x", "0"], ["x", "1"]]
 
 
 def test_what_is_the_same_machine():

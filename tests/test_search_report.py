@@ -26,7 +26,7 @@ def runs():
     return {label: level + noise[i] for i, (label, level) in enumerate(LEVELS.items())}
 
 
-def made_up(path, runs, objective="val_accuracy", lost=(), more=()):
+def made_up(path, runs, objective="val_accuracy", lost=(), more=(), grown=()):
     path.mkdir(exist_ok=True)
     search = {"base": "none", "space": [{"name": "kind", "choice": list(LEVELS)}], "epochs": 1, "contrast": CONTRAST}
     search["objective"] = objective
@@ -38,13 +38,23 @@ def made_up(path, runs, objective="val_accuracy", lost=(), more=()):
         events.append({"event": "begun", "trial": f"{len(events):04}", "values": values})
         events.append({"event": "ended", "trial": events[-1]["trial"], "outcome": outcome})
 
+    best = {}
     for label, level in LEVELS.items():
+        best[label] = f"{len(events):04}"
         for _ in range(1 + dict(more).get(label, 0)):
             add({"kind": label}, level)
-    for seed in CONTRAST["seeds"]:
-        for label in LEVELS:
-            value = None if (label, seed) in lost else runs[label][seed - 1]
-            add({"kind": label, "final/of": "0000", "final/seed": seed}, value)
+    for i in range(2 if grown else 1):
+        for seed in CONTRAST["seeds"]:
+            for label in grown if i else LEVELS:
+                value = (
+                    None
+                    if (label, seed) in lost and not i
+                    else runs[label][seed - 1] - 0.3 * (label in grown and not i)
+                )
+                add({"kind": label, "final/of": best[label], "final/seed": seed}, value)
+        for label in grown if not i else ():
+            best[label] = f"{len(events):04}"
+            add({"kind": label}, LEVELS[label] + 0.1)
     (path / "journal.json").write_text(json.dumps(events))
     return SearchResults(SearchFolder(path))
 
@@ -63,7 +73,7 @@ def on_test_images(path, runs):
         if trial.outcome.value is not None:
             folder = path / "trials" / trial.name
             folder.mkdir(parents=True)
-            accuracy = runs[trial.point["kind"]][trial.point["final/seed"] - 1] + 0.1
+            accuracy = trial.outcome.value + 0.1
             metrics = {"status": "finished", "test_accuracy": accuracy, "test_loss": 1.0}
             (folder / "metrics.json").write_text(json.dumps(metrics))
     return found_again(path)
@@ -112,6 +122,15 @@ def test_a_run_that_diverged_is_not_left_out(tmp_path, runs):
     assert [labels[label][3] for label in LEVELS] == ["5 of 6, 1 diverged", "5 of 6, 1 diverged", "6 of 6"]
     assert "b minus a (b lost 1 of 6; a lost 1 of 6; those that finished differ by" in words
     assert rows["c minus a"][-1] == "no verdict: runs lost (a lost 1 of 6)"
+
+
+def test_the_best_of_a_search_that_grew_is_judged_alone(tmp_path, runs):
+    """b has another best trial since: the runs of its old one, 0.3 lower and two of them lost, don't count."""
+    made_up(tmp_path, runs, lost=[("b", 1), ("b", 2)], grown=["b"], more={"a": 1, "c": 1})
+    labels, rows, _ = read(on_test_images(tmp_path, runs))
+    assert labels["b"][3] == "6 of 6" and labels["b"][4].startswith(f"{runs['b'].mean() + 0.1:.4f} ± ")
+    assert rows["b minus a"][1] == f"{100 * (runs['b'] - runs['a']).mean():+.2f}"
+    assert rows["b minus a"][-1] == "beyond chance below"
 
 
 def test_the_whole_report(tmp_path, runs, capsys):

@@ -238,6 +238,21 @@ def test_parts(write):
     assert [run.name for run in grid.only(planned, ["sweep=two"])] == ["two--base--seed-0"]
 
 
+def test_parts_of_one_name_are_refused(write, tmp_path):
+    """Their plans would be taken for each other's."""
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        write({"base": "../base.json"}, f"{place}/one.json")
+    with pytest.raises(ConfigError, match="parts: two are called one, which couldn't be told apart; rename one"):
+        grid.load(write({"parts": ["a/one.json", "b/one.json"]}))
+
+
+def test_a_part_may_need_what_the_sweep_sets(write):
+    write({"base": "base.json", "axes": {"activation": ["relu"]}, "set": {"training.seeds": [0, 1]}}, "one.json")
+    path = write({"parts": ["one.json"], "set": {"training.seeds": [3]}})
+    assert list(grid.plans(path, grid.load(path)[0])) == ["one"]
+
+
 def test_parts_in_small(write):
     """What a sweep of parts sets holds for each run, and hides no axis of a part."""
     write({"base": "base.json", "set": {"training.epochs": 7, "training.batch_size": 32}}, "one.json")

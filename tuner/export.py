@@ -133,6 +133,8 @@ def _main(arguments: argparse.Namespace) -> int:
     paths = [path for path in (arguments.optuna, arguments.csv) if path]
     if not paths:
         raise UserError("nothing to write: give --optuna FILE, --csv FILE, or both")
+    if len(paths) == 2 and paths[0].absolute() == paths[1].absolute():
+        raise UserError(f"{paths[0]}: both files can't be this one; name another")
     for path in paths:
         if path.exists() or path.is_symlink():
             raise UserError(f"{path}: this file exists; name a new one")

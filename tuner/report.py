@@ -111,7 +111,7 @@ def _ranking(found: "SearchResults") -> "Iterator[Block]":
     yield Table("ranking", caption, ["", "trial", search.objective, *names, "epochs", "state"], rows)
     proved = [name for name, outcome in found.confirmed.items() if outcome.status == "finished"]
     best = found.ranking[0].name if found.ranking and not search.confirm else next(iter(proved), None)
-    if best:
+    if best and found.folder.best.exists():
         yield Paragraph(
             f"The best{' that was confirmed' if proved else ''} is trial {best}. `best.json` is its config, with all "
             f"training images and the epochs of the base: `python -m zoo.train {found.best}` is the final run, "

@@ -12,6 +12,7 @@ from zoo.errors import OwnCodeError, UserError
 
 WRONG = 2
 LINE = 600  # characters of a message at most
+LINKS = "Symlink loop from"  # what `Path.resolve` raises says, before Python 3.13
 
 
 def run_command(main: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
@@ -30,6 +31,10 @@ def run_command(main: Callable[[argparse.Namespace], int], arguments: argparse.N
         return _wrong(f"{'out of memory' if isinstance(error, MemoryError) else 'nested too deeply'}: {error}")
     except OSError as error:  # a full disk, a read-only file system, missing permissions
         return _wrong(f"{error.filename or 'input or output'}: {error.strerror or error}")
+    except RuntimeError as error:
+        if not str(error).startswith(LINKS):
+            raise
+        return _wrong(f"{str(error).removeprefix(LINKS).strip()}: this link leads to itself; remove it")
     except signals.Stop:
         print("stopped", file=sys.stderr)
         return signals.STOPPED

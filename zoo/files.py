@@ -24,7 +24,7 @@ from zoo.errors import UserError
 
 DAMAGED = (  # what NumPy and zipfile raise for damaged files of arrays
     *(OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError, RuntimeError, MemoryError, OverflowError),
-    *(struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+    *(struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
 )
 DECOMPRESS = {".xz": lzma.decompress, ".gz": gzip.decompress}
 LEARNED = {
@@ -257,9 +257,20 @@ def read_predictions(path: Path) -> dict[str, np.ndarray]:
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
+            return {name: array_of(file, name) for name in file.files}
     except DAMAGED as error:
         raise UserError(f"{path}: can't be read as predictions: {error}") from None
+
+
+def array_of(file: Mapping[str, Any], name: str) -> np.ndarray:
+    """An array of an open .npz, where NumPy gives other members as bytes.
+
+    Raises:
+        ValueError: for those.
+    """
+    if not isinstance(found := file[name], np.ndarray):
+        raise ValueError(f"{name} isn't an array")
+    return found
 
 
 def write_predictions(path: Path, predictions: Mapping[str, np.ndarray]) -> None:

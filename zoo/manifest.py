@@ -110,7 +110,10 @@ def _listed(folder: Path) -> dict[str, set[str]]:
         return {name: {""} for name in _older(folder)}
     found: dict[str, set[str]] = {}
     try:
-        if not folders.is_file(path) or not (content := path.read_text(encoding="utf-8")).startswith(FIRST):
+        if not folders.is_file(path):
+            raise ValueError
+        content = path.read_text(encoding="utf-8")
+        if not content.startswith(FIRST) and not _is_begun(content.encode()):
             raise ValueError
     except (OSError, ValueError):
         raise UserError(f"{path}: not a manifest of this software; move it") from None
@@ -119,6 +122,11 @@ def _listed(folder: Path) -> dict[str, set[str]]:
             name, digest = json.loads(line)
             found.setdefault(name, set()).add(digest)
     return found
+
+
+def _is_begun(content: bytes) -> bool:
+    """Whether a manifest was cut off in its first line, or before it, when nothing was listed yet."""
+    return FIRST.encode().startswith(content) and len(content) < len(FIRST)
 
 
 def _older(folder: Path) -> list[str]:
@@ -146,11 +154,15 @@ def _is_of_0_1_0(marker: Path) -> bool:
 def _add(folder: Path, lines: Iterable[list[str]]) -> None:
     file = folders.open_own(folder / MANIFEST, os.O_RDWR | os.O_APPEND)
     try:
+        if _is_begun(os.pread(file, len(FIRST), 0)):
+            os.ftruncate(file, 0)
         size = os.fstat(file).st_size
         cut = size and os.pread(file, 1, size - 1) != b"\n"
         first = [] if size else [FIRST]
         text = "\n" * bool(cut) + "".join(f"{line}\n" for line in [*first, *map(json.dumps, lines)])
-        os.write(file, text.encode())
+        left = text.encode()
+        while left:
+            left = left[os.write(file, left) :]
         os.fsync(file)
     except OSError as error:
         raise UserError(f"{folder / MANIFEST}: can't be written: {error.strerror}") from None

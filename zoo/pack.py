@@ -191,6 +191,8 @@ def _by_run(path: Path, narrower: Mapping[str, list[str]]) -> dict[str, list[lis
     found = {run: [of] for run, of in of_run.items()}
     for run, *values in rows:
         columns = of_run.get(run, header)
+        if unknown := next((name for name in columns if name not in header), None):
+            raise UserError(f"{path}: {run} has a column {unknown!r}, and the table none")
         made = dict(zip(header, values, strict=True))
         found.setdefault(run, [columns]).append([made[name] for name in columns])
     return found

@@ -20,10 +20,9 @@ def blocks(results: "Results", banners: list[str], note: str = "", data_dir: Pat
     from zoo.reports import curves, judge, provenance, sound, tables, verdicts
     from zoo.reports.document import Heading, Paragraph
 
-    sections = sound.sections(results)
-    found = judge.judge(sections)
-    if sections:
-        yield verdicts.summary(sections, found, sound.scales(results))
+    found, scales = judge.judge(sound.sections(results)), sound.scales(results)
+    if scales:
+        yield verdicts.summary({title: found[title] for title in scales}, scales)
     for banner in banners:
         yield Paragraph(f"Note: {banner}")
     yield Paragraph(f"{note} {results.notes} {provenance.states(results)}".strip())

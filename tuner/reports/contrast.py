@@ -49,11 +49,9 @@ def judged(found: "SearchResults") -> Judged:
     """
     search = found.search
     assert search.contrast
-    by = search.contrast.by
-    runs: dict[str, list[Trial]] = {str(label): [] for label in search.labels(by)}
-    for trial in found.finals:
-        runs[str(trial.point[by])].append(trial)
-    measured = {trial.name: _metrics(found, trial) for trial in found.finals if trial.outcome.value is not None}
+    runs = _finals(found)
+    every = [trial for trials in runs.values() for trial in trials]
+    measured = {trial.name: _metrics(found, trial) for trial in every if trial.outcome.value is not None}
     sound = [key for key in (TEST, TEST_R2) if measured and all(key in metrics for metrics in measured.values())]
     score = sound[0] if sound else search.objective
     arms = {}
@@ -69,6 +67,20 @@ def judged(found: "SearchResults") -> Judged:
     classes = _classes(found) if score in (TEST, "val_accuracy") else None
     r2 = score in (TEST_R2, "val_r2")
     return Judged(Section(arms, plan, first, classes, confounded=confounded, r2=r2), score, runs)
+
+
+def _finals(found: "SearchResults") -> dict[str, list["Trial"]]:
+    """The runs of each label's best trial; not those of a trial that was the best before the search grew."""
+    search, by = found.search, _by(found)
+    best: dict[str, str] = {}
+    for trial in found.ranking:
+        best.setdefault(str(trial.point.get(by)), trial.name)
+    runs: dict[str, list[Trial]] = {str(label): [] for label in search.labels(by)}
+    for trial in found.finals:
+        label = str(trial.point[by])
+        if trial.point[FINAL + "of"] == best.get(label):
+            runs[label].append(trial)
+    return runs
 
 
 def _metrics(found: "SearchResults", trial: "Trial") -> dict[str, Any]:
@@ -100,7 +112,7 @@ def _confounded(found: "SearchResults", comparison: Comparison, sound: bool) -> 
         ]
         counts = f"{len(sides[0])} trials for {comparison.arm} and {len(sides[1])} for {comparison.reference}"
         reasons.append(f"unequal effort: {', '.join([counts, *apart])}")
-        best = [next((t for t in found.finals if str(t.point[_by(found)]) == label), None) for label in comparison[:2]]
+        best = [next(iter(_finals(found)[label]), None) for label in comparison[:2]]
         if others := [
             name
             for name in _choices(search)
@@ -148,7 +160,7 @@ def _held_out(folder: Path) -> int:
 def summary(found: "SearchResults") -> Paragraph:
     by, made = _by(found), judged(found)
     decided = judge.judge({by: made.section})
-    return verdicts.summary({by: made.section}, decided, {by: made.scale})
+    return verdicts.summary(decided, {by: made.scale})
 
 
 def _by(found: "SearchResults") -> str:

@@ -167,7 +167,7 @@ class JournaledOracle(keras_tuner.Oracle):
                 return _named(trial_id)
             self._curves.setdefault(trial_id, {})[int(step)] = metrics["objective"]
             trial = _without_space(self.trials[trial_id])
-            if self.stopping and not _is_final(trial) and self._is_poor(trial_id):
+            if self.stopping and not is_final(trial) and self._is_poor(trial_id):
                 trial.status = STOPPED
             return trial
 
@@ -235,7 +235,9 @@ class JournaledOracle(keras_tuner.Oracle):
     # The next trial
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        begun = [trial for trial in self.trials.values() if not _is_final(trial)]
+        if self._planned and FINAL + "seed" in self._planned.values:  # begun before the search grew
+            return {"status": RUNNING, "values": dict(self._planned.values)}
+        begun = [trial for trial in self.trials.values() if not is_final(trial)]
         if not self._exhausted and (self.limit is None or len(begun) < self.limit):
             found = self._by_turns(trial_id, len(begun)) if self.parts else self._next(trial_id, len(begun))
             if found["status"] != STOPPED:
@@ -270,7 +272,7 @@ class JournaledOracle(keras_tuner.Oracle):
         """The next run of the comparison after the search."""
         if self.compares_later:
             return {"status": STOPPED}
-        if not all(map(_is_final, self.ongoing_trials.values())):
+        if not all(map(is_final, self.ongoing_trials.values())):
             return {"status": IDLE}
         done = [trial.hyperparameters.values for trial in self.trials.values()]
         name, labels, seeds = self.contrast or ("", (), ())
@@ -288,24 +290,30 @@ class JournaledOracle(keras_tuner.Oracle):
 
     def ranking(self) -> list[str]:
         """The trials of the search, best first, without those of the comparison: see `ranked`."""
-        own = {name: o for name, o in self.outcomes.items() if not _is_final(self.trials[name])}
+        own = {name: o for name, o in self.outcomes.items() if not is_final(self.trials[name])}
         return ranked(own, self.maximize)
 
     def _is_poor(self, trial_id: str) -> bool:
         assert self.stopping
-        own = [value for _, value in sorted(self._curves[trial_id].items())]
+        own = self._curves[trial_id]
         part = self._part(trial_id)
         others = [o.curve for name, o in self.outcomes.items() if o.value is not None and self._part(name) == part]
-        return is_poor(own, others, self.stopping, self.maximize)
+        return is_poor(list(own.values()), others, self.stopping, self.maximize, max(own))
 
     def _part(self, trial_id: str) -> Label | None:
         """The label of a trial, if labels are searched separately."""
         return self.trials[trial_id].hyperparameters.values[self.contrast[0]] if self.parts and self.contrast else None
 
 
-def is_poor(own: Sequence[float], others: Iterable[Sequence[float | None]], rule: Median, maximize: bool) -> bool:
-    """Whether the median rule stops a trial after the epochs of its curve: see `space.Median`."""
-    epoch, sign = len(own), 1 if maximize else -1
+def is_poor(
+    own: Sequence[float],
+    others: Iterable[Sequence[float | None]],
+    rule: Median,
+    maximize: bool,
+    epoch: int | None = None,
+) -> bool:
+    """Whether the median rule stops a trial after an epoch, by default that of its curve's end: see `space.Median`."""
+    epoch, sign = epoch or len(own), 1 if maximize else -1
     means = [sign * statistics.fmean(known) for curve in others if len(known := _finite(curve[:epoch])) == epoch]
     if epoch < rule.epochs or len(means) < rule.trials:
         return False
@@ -316,7 +324,7 @@ def _finite(curve: Sequence[float | None]) -> list[float]:
     return [value for value in curve if value is not None]
 
 
-def _is_final(trial) -> bool:
+def is_final(trial) -> bool:
     return FINAL + "seed" in trial.hyperparameters.values
 
 

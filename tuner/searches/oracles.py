@@ -8,7 +8,7 @@ import keras_tuner
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from tuner.searches.oracle import RUNNING, STOPPED, JournaledOracle
+from tuner.searches.oracle import RUNNING, STOPPED, JournaledOracle, is_final
 from tuner.searches.records import Outcome
 from tuner.searches.space import Search
 
@@ -21,11 +21,15 @@ class RandomOracle(JournaledOracle, keras_tuner.oracles.RandomSearchOracle):
 
 
 class GridOracle(JournaledOracle, keras_tuner.oracles.GridSearchOracle):
+    _populate_next: list[str]
+
     def __init__(self, *args, **options):
         super().__init__(*args, max_trials=NO_LIMIT, **options)
 
     def _next(self, trial_id: str, number: int) -> dict[str, Any]:
-        # KerasTuner finds the next point after a trial has ended, which leaves all workers but one idle.
+        # KerasTuner finds the next point after a trial has ended, which leaves all workers but one idle. Runs of the
+        # comparison, which come before more trials where a search has grown, are no points of the grid.
+        self._populate_next = [name for name in self._populate_next if not is_final(self.trials[name])]
         found = super()._next(trial_id, number)
         if found["status"] == RUNNING:
             self._populate_next.append(trial_id)

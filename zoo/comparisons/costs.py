@@ -45,10 +45,11 @@ def measure(
             words = ["--dry-run", "--set", *_with(overrides, spec)]
             words += ["--data-dir", str(data_dir)] if data_dir else []
             log = Path(place) / f"{len(found)}.txt"
-            last, code = supervise([sys.executable, "-m", "zoo.train", str(path), *words], log, lambda line: None)
+            lines: list[str] = []
+            last, code = supervise([sys.executable, "-m", "zoo.train", str(path), *words], log, lines.append)
             if code in (signals.STOPPED, signals.INTERRUPTED):
                 raise signals.Stop
-            cost = Cost.read(last)
+            cost = next(filter(None, map(Cost.read, reversed(lines))), None)
             if code or cost is None:
                 raise UserError(f"{label}: {_why(log) or last or f'ended with status {code}'}")
             found[label] = cost

@@ -15,6 +15,7 @@ from zoo.comparisons.question import Question, choose, counted
 from zoo.config.schema import Config
 from zoo.environment import SCHEMA
 from zoo.errors import UserError
+from zoo.reports import provenance
 from zoo.reports.groups import Result, Results
 from zoo.sweeps import grid
 from zoo.sweeps.cluster import Cluster
@@ -62,7 +63,9 @@ class Folder:
 
     def _check_same(self) -> None:
         then, now = self.record["question"], self.question.model_dump()
-        seeds = then.get("seeds"), now["seeds"]
+        if not isinstance(then.get("seeds"), list):
+            raise UserError(f"{self.out / RECORD}: not what zoo.compare writes: its question has no seeds")
+        seeds = then["seeds"], now["seeds"]
         base = self.config.resolved(self.out)
         pairs = [(f"the config's {key}", self.record["base"].get(key), base[key]) for key in base if key not in IGNORED]
         pairs += [(key.replace("_", " "), then.get(key), now[key]) for key in now if key != "seeds"]
@@ -181,7 +184,9 @@ class Folder:
         asked = self.question
         if len(asked.rates) == 1:
             return dict.fromkeys(asked.activations, str(asked.rates[0]))
-        (group,) = Results(self.out / RATES).groups()
+        results = Results(self.out / RATES)
+        provenance.check_runs(results)
+        (group,) = results.groups()
         key, sign = group.score.of("validation"), 1 if group.score.higher else -1
 
         def scores(runs: Sequence[Result]) -> list[float]:

@@ -11,7 +11,7 @@ import numpy as np
 from zoo.data.splits import Form
 from zoo.environment import memory_of_machine
 from zoo.errors import DataError, UserError
-from zoo.files import DAMAGED
+from zoo.files import DAMAGED, array_of
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
 MODES = {"grayscale": "L", "rgb": "RGB", "rgba": "RGBA"}
@@ -177,7 +177,7 @@ def _array(path: Path) -> np.ndarray:
         with found:
             if "x" not in found.files:
                 raise UserError(f"{path}: has no array x; there are {', '.join(found.files[:10]) or 'none'}")
-            return found["x"]
+            return array_of(found, "x")
     except DAMAGED as error:
         raise UserError(f"{path}: can't be read as an array: {error}") from None
 

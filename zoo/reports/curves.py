@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+from pydantic import ValidationError
 
 from zoo import config, models
 from zoo.errors import UserError
@@ -32,7 +33,8 @@ def figure3(results: Results, output: str) -> Iterator[Figure]:
         }
         caption = f"Area under each {what}: the smaller, the faster it fell. A dot for each seed; x: no run finished."
         absent = {group.title: [label for label in group.planned if label not in group.runs] for group in groups}
-        drawing = figures.bars(areas, "area under the loss, nats times epochs", absent)
+        unit = "squared units" if column == "mse" else "nats"
+        drawing = figures.bars(areas, f"area under the loss, {unit} times epochs", absent)
         yield Figure(f"{name}-area", caption, drawing)
 
 
@@ -142,9 +144,13 @@ def _symbols(panels: dict[str, dict[str, np.ndarray]]) -> str:
     return f"; {', '.join(named)}" if len(named) == len(members) == len(SYMBOLS) else ""
 
 
-def _shapes(group: Group, name: str, runs: list[Result]) -> Figure | None:
+def _shapes(group: Group, name: str, runs: list[Result]) -> Figure | Paragraph | None:
     every = [run.learned("parameters.csv", runs[0]) for run in runs]
-    make = models.factory(config.Config.model_validate(runs[0].settings).activation)
+    try:
+        make = models.factory(config.Config.model_validate(runs[0].settings).activation)
+    except ValidationError:  # a field that was removed, or a newer one
+        path = runs[0].folder / "config.json"
+        return Paragraph(f"{group.title}, {name}: not drawn, as {path} isn't a config of this version.")
     panels: dict[str, dict[str, np.ndarray]] = {}
     for site in _some(every[0]):
         last = max(next(iter(every[0].values())))

@@ -4,10 +4,11 @@ import base64
 import hashlib
 import html
 import io
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,12 @@ def note(folder: Path, given: str | None) -> str:
 def write(out: Path, title: str, blocks: Sequence[Heading | Paragraph | Table | Figure]) -> None:
     """Writes report.md, report.html, a file for each table and figure, and figures.svg with all of them.
 
+    Where two have the same name, the second one's ends with a number.
+
     Raises:
         UserError: if they can't be written; if one exists and isn't ours, before any is written.
     """
+    blocks = list(_with_own_names(blocks))
     manifest.check(out / name for name in _names(blocks))
     pictures, drawings = {}, {}
     for block in blocks:
@@ -96,6 +100,18 @@ def write(out: Path, title: str, blocks: Sequence[Heading | Paragraph | Table | 
         f"<style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n",
         manifest.claim,
     )
+
+
+def _with_own_names(
+    blocks: Sequence[Heading | Paragraph | Table | Figure],
+) -> Iterator[Heading | Paragraph | Table | Figure]:
+    taken: set[tuple[type, str]] = set()
+    for block in blocks:
+        if isinstance(block, Table | Figure):
+            names = itertools.chain([block.name], (f"{block.name}-{i}" for i in itertools.count(2)))
+            block = replace(block, name=next(name for name in names if (type(block), name) not in taken))
+            taken.add((type(block), block.name))
+        yield block
 
 
 def _names(blocks: Sequence[Heading | Paragraph | Table | Figure]) -> Iterator[str]:

@@ -275,6 +275,8 @@ def _label_ends(axes: Axes) -> None:
     axes.autoscale_view()  # otherwise the limits are set when it is drawn
     to_axes = axes.transData + axes.transAxes.inverted()
     heights = [min(1.0, to_axes.transform((x, y))[1]) if np.isfinite(y) else 1.0 for x, y in ends]
+    if not lines:
+        return
     order = np.argsort(heights, kind="stable")
     gap = 18 / axes.get_window_extent().height  # pixels
     placed: list[float] = []

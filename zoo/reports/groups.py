@@ -232,11 +232,14 @@ class Group:
     def _arm(self, name: str) -> judge.Arm:
         runs = self.runs.get(name, [])
         losses = [run.metrics["test_loss"] for run in runs if "test_loss" in run.metrics and not self.is_regression]
+        tried = [run for each in self.ladder.get(name, {}).values() for run in each]
+        ended = sum(run.state in (*ENDED, *LOST) for run in tried)
         return judge.Arm(
             {run.seed: run.metric(self.score.of("test")) for run in runs},
             len(self.planned[name]),
             sum(run.state in LOST for run in self.planned[name]),
             float(np.mean(losses)) if losses else None,
+            f"{name} is tuned over {ended} of {len(tried)} runs" if ended < len(tried) else "",
         )
 
     def _unequal(self, name: str, reference: str) -> str:
@@ -306,14 +309,15 @@ class Results:
 
         Once any run has begun, groups of which none has are left out.
         """
-        planned = self._planned(output)
+        planned = self.planned(output)
         return [group for group in planned if group.has_begun] if self.begun else planned
 
     def idle(self) -> list[str]:
         """The titles of the groups that `groups` leaves out."""
-        return [group.title for group in self._planned(None) if self.begun and not group.has_begun]
+        return [group.title for group in self.planned() if self.begun and not group.has_begun]
 
-    def _planned(self, output: str | None) -> list[Group]:
+    def planned(self, output: str | None = None) -> list[Group]:
+        """The groups, also those of which no run has begun."""
         found: dict[tuple, dict[str, list[Result]]] = {}
         plans: dict[tuple, Comparisons] = {}
         for run in self.every:

@@ -50,12 +50,16 @@ SKILL = 0.1  # of the way from a guess to a perfect score
 
 @dataclass(frozen=True)
 class Arm:
-    """The runs of one treatment: scores of finished runs by seed, and the number of planned runs."""
+    """The runs of one treatment: scores of finished runs by seed, and the number of planned runs.
+
+    `untuned` says what its tuning lacks; it is empty where that has ended.
+    """
 
     scores: Mapping[Hashable, float]
     planned: int
     lost: int = 0
     cross_entropy: float | None = None
+    untuned: str = ""
 
     @property
     def values(self) -> np.ndarray:
@@ -151,11 +155,20 @@ def _raw(section: Section, comparison: Comparison, family: int, level: float):
             f"{name} has {len(each.scores)} of {each.planned} runs"
             for name, each in pair.items()
             if len(each.scores) < each.planned
-        ],
+        ]
+        + [each.untuned for each in pair.values() if each.untuned]
+        + (_unpaired(pair) if section.paired else []),
         "confounded": [section.confounded[comparison]] if comparison in section.confounded else [],
     }
     status = next((status for status, why in reasons.items() if why), "")
     return status, "; ".join(reasons.get(status, ())), found, guessed
+
+
+def _unpaired(pair: Mapping[str, Arm]) -> list[str]:
+    """Which seeds of two arms have no partner."""
+    one, other = pair.values()
+    shared, every = len(one.scores.keys() & other.scores.keys()), len(one.scores.keys() | other.scores.keys())
+    return [f"{' and '.join(pair)} share {shared} of {every} seeds"] if shared < every else []
 
 
 def void(section: Section, family: int) -> list[str]:

@@ -1,5 +1,6 @@
 """What the runs of a sweep recorded, the commands that repeat them, and whether they can be compared."""
 
+import contextlib
 import json
 import math
 import shlex
@@ -137,11 +138,8 @@ def check(results: Results, mixed: bool) -> list[str]:
         UserError: for a run with an impossible value, one that contradicts its sweep or itself, or a copy of another;
             and for compared runs that differ in data, backend, config or code.
     """
-    groups = results.groups()
-    for run in results.every:
-        if run.state in ENDED:
-            _check_run(run, results)
-    said = []
+    check_runs(results)  # before they are grouped, by values of theirs
+    groups, said = results.groups(), []
     for group in groups:
         _check_copies(group)
         for what, values in _shared_values(group, results).items():
@@ -221,6 +219,16 @@ def same_machine(runs: list[Result]) -> bool:
 # One run
 
 
+def check_runs(results: Results) -> None:
+    """
+    Raises:
+        UserError: for a run with an impossible value, or one that contradicts its sweep or itself.
+    """
+    for run in results.every:
+        if run.state in ENDED:
+            _check_run(run, results)
+
+
 def _check_run(run: Result, results: Results) -> None:
     metrics, path = run.metrics, run.folder / "metrics.json"
     for name, value in metrics.items():
@@ -230,6 +238,8 @@ def _check_run(run: Result, results: Results) -> None:
             _require(_is_number(value) and 0 <= value <= 1, path, f"{name} is {value}; a share lies between 0 and 1")
         elif name.endswith(ERRORS):
             _require(_is_number(value) and value >= 0, path, f"{name} is {value}; it is 0 or more")
+        elif name in ("images_per_second", "peak_memory_mb"):
+            _require(_is_number(value) and value > 0, path, f"{name} is {value}; it is above 0")
         elif name.endswith("_r2"):
             _require(_is_number(value) and value <= 1, path, f"{name} is {value}; R² is 1 at most")
     _check_labels(run, path)
@@ -302,7 +312,9 @@ def _check_copies(group: Group) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    with contextlib.suppress(OverflowError):  # of an integer beyond float64
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return False
 
 
 def _require(holds: bool, path, what: str) -> None:

@@ -44,16 +44,15 @@ HEADER = ("activation", "interquartile mean, %", "better than the baseline", "me
 
 
 def sections(results: Results) -> dict[str, judge.Section]:
-    """The judge's sections, by the titles of their groups."""
-    return {group.title: group.section for group in results.groups(OUTPUT)}
+    """The judge's sections, by the titles of their groups; of all that are planned, whether they have begun or not."""
+    return {group.title: group.section for group in results.planned(OUTPUT)}
 
 
 def blocks(results: Results, found: Verdicts) -> Iterator[Heading | Paragraph | Table | Figure]:
     groups = results.groups(OUTPUT)
-    judged = {group.title: group.section for group in groups}
     counts = sorted({group.classes for group in groups if group.classes})
     yield Paragraph(EXPLAINED.format(guess="".join(GUESS.format(count=n, entropy=math.log(n)) for n in counts)))
-    yield verdicts.explained(judged, any(group.comparisons.pairs for group in groups))
+    yield verdicts.explained(sections(results), any(group.comparisons.pairs for group in results.planned(OUTPUT)))
     for group in groups:
         yield Heading(group.title, 3)
         decided, scale, errors = found[group.title], group.score.scale, {}
@@ -69,7 +68,7 @@ def blocks(results: Results, found: Verdicts) -> Iterator[Heading | Paragraph | 
 
 
 def scales(results: Results) -> dict[str, Scale]:
-    """How differences of the scores of each group are written."""
+    """How differences of the scores of each group that is shown are written."""
     return {group.title: group.score.scale for group in results.groups(OUTPUT)}
 
 

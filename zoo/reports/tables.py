@@ -61,13 +61,14 @@ def _in_small(results: Results, output: str) -> str:
 
 def table1(results: Results, output: str) -> Iterator[Table]:
     published, groups = _reference()[output], results.groups(output)
-    columns = [published["columns"].index(COLUMN.get(group.network, group.network)) for group in groups]
+    theirs_at = {name: at for at, name in enumerate(published["columns"])}
+    columns = [theirs_at.get(COLUMN.get(group.network, group.network)) for group in groups]
     rows, sound = [], []
     for name in dict.fromkeys(name for group in groups for name in group.planned):
         theirs = published["rows"].get(name)
         maxima = [_cell(group, name, "report_precision_max") for group in groups]
         places = zip(maxima, columns, strict=True)
-        rows.append([name, *(_beside(own, theirs[at] if theirs else None) for own, at in places)])
+        rows.append([name, *(_beside(own, None if at is None or not theirs else theirs[at]) for own, at in places)])
         sound.append([name, *(_cell(group, name, "test_precision_weighted") for group in groups)])
     header = ["activation", *(group.title for group in groups)]
     in_small = _in_small(results, output)
@@ -127,8 +128,8 @@ def weights(results: Results, output: str) -> Iterator[Table]:
         rows = []
         for name in group.planned:
             run = group.runs[name][0] if name in group.runs else None
-            learned = mixing_weights(run.folder) if run else {}
             members = published["rows"].get(name, {})
+            learned = mixing_weights(run.folder) if run and members else {}
             if run and members and any(len(learned.get(site, members)) != len(members) for site in sites):
                 raise UserError(
                     f"{run.folder / 'mixing_weights.csv'}: a site hasn't the {len(members)} weights of {name}"
@@ -183,6 +184,7 @@ def noise(results: Results, data_dir: Path | None) -> Iterator[Paragraph | Figur
 
 
 def _chosen(results: Results) -> Result:
-    """The first finished run with weights, preferably with ReLU."""
-    kept = [run for run in results.finished if (run.folder / "model.keras").exists()] or results.finished
+    """The first finished run that took it and has weights, preferably with ReLU."""
+    taken = [run for run in results.finished if "report_precision_last" in run.metrics]
+    kept = [run for run in taken if (run.folder / "model.keras").exists()] or taken
     return next((run for run in kept if run.activation == BASELINE), kept[0])

@@ -131,9 +131,7 @@ def _sentence(title: str, verdict: Verdict, scale: Scale) -> str:
     return f"The primary comparison, {said(verdict)}, has no verdict: {verdict.reason}"
 
 
-def summary(
-    sections: Mapping[str, Section], verdicts: Mapping[str, Sequence[Verdict]], scales: Mapping[str, Scale]
-) -> Paragraph:
+def summary(verdicts: Mapping[str, Sequence[Verdict]], scales: Mapping[str, Scale]) -> Paragraph:
     """The report in a paragraph: void sections first, then primary comparisons, then counts of the others."""
     void = {name: found for name, found in verdicts.items() if found and all(v.status == "void" for v in found)}
     sentences = [f"{name} is void: {void_reason(found)}" for name, found in void.items()]

@@ -127,6 +127,9 @@ def load(path: Path, fields: dict[str, Any] | None = None) -> tuple[Sweep, list[
     _check_exclude(path, sweep, every)
     _check_comparisons(path, sweep, every)
     planned = [run for run in every if not any(_matches(run, rule) for rule in sweep.exclude)]
+    stems = [Path(part).stem for part in sweep.parts]
+    if same := next((stem for stem in stems if stems.count(stem) > 1), None):
+        raise ConfigError(f"{path}: parts: two are called {same}, which couldn't be told apart; rename one")
     for part in sweep.parts:
         inside = path.parent / part
         if config.read_object(inside).get("parts"):
@@ -192,7 +195,7 @@ def _check_comparisons(path: Path, sweep: Sweep, every: list[Planned]) -> None:
 
 def plans(path: Path, sweep: Sweep) -> dict[str, dict[str, Any]]:
     """The comparisons of each part of a sweep by name, as JSON; under "" without parts."""
-    parts = {Path(part).stem: load(path.parent / part)[0] for part in sweep.parts} or {"": sweep}
+    parts = {Path(part).stem: load(path.parent / part, sweep.set)[0] for part in sweep.parts} or {"": sweep}
     return {name: part.comparisons.model_dump() for name, part in parts.items()}
 
 

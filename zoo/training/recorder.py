@@ -56,7 +56,7 @@ class Recorder:
         self.history.append({name: value for name, value in row.items() if name not in self.left_out})
         if self.tensorboard:
             self._for_tensorboard(row)
-        rate = round(images / training, 1)
+        rate = round(images / training, 4)
         self.timing.append((row["epoch"], round(seconds, 4), round(training, 4), rate))
 
     def activations(self, model: keras.Model, epoch: int, epochs: int) -> None:
