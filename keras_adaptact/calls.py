@@ -128,7 +128,7 @@ class Layout:
 
     def _forward(self, node) -> None:
         if is_graph(node.operation):
-            self._join(node.input_tensors, node.operation.inputs)
+            self._join(_given(node), node.operation.inputs)
             self._join(node.operation.outputs, node.output_tensors)
             return
         for tensor in node.output_tensors:
@@ -137,7 +137,7 @@ class Layout:
 
     def _backward(self, node) -> None:
         if is_graph(node.operation):
-            self._join(node.operation.inputs, node.input_tensors)
+            self._join(node.operation.inputs, _given(node))
             self._join(node.output_tensors, node.operation.outputs)
             return
         for tensor in node.input_tensors:
@@ -153,11 +153,19 @@ class Layout:
 
     def _join(self, sources, targets) -> None:
         for source, target in zip(sources, targets, strict=True):
-            self._know(target, self._axes.get(id(source)))
+            if source is not None and target is not None:
+                self._know(target, self._axes.get(id(source)))
 
     def _know(self, tensor, axis: int | None) -> None:
         if self._axes.get(id(tensor)) is None:
             self._axes[id(tensor)] = axis
+
+
+def _given(node) -> list[Any]:
+    """What a call gives a model for each of its inputs, None for one left out; without masks, which Keras adds."""
+    arguments = node.arguments
+    tensors = keras.tree.flatten(arguments.args[0] if arguments.args else arguments.kwargs.get("inputs"))
+    return tensors if len(tensors) == len(node.operation.inputs) else [None] * len(node.operation.inputs)
 
 
 def _said(layer, rank: int) -> int | None:

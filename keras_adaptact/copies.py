@@ -24,7 +24,7 @@ from keras_adaptact.keras_private import (
     uncalled,
 )
 from keras_adaptact.mixtures import Mixture
-from keras_adaptact.states import build, carry_saved, lost, numbers, paired, tie, variables_of_both
+from keras_adaptact.states import build, carry_saved, lost, lost_of_graph, numbers, paired, tie, variables_of_both
 
 
 def copy_model(
@@ -122,6 +122,9 @@ class _Copier:
                 target.trainable = source.trainable
         if self.tied:
             track_again(self.models[0][1])
+        for old, new in self.models:
+            if (name := lost_of_graph(old, new)) is not None:
+                _refuse(old, f"its `{name}` is no part of its graph")
 
     def _carry(self, old, new, changed: bool) -> None:
         for source, target in paired(old, new, changed):
@@ -139,7 +142,7 @@ class _Copier:
                     tie(target, after, first)
                     self.tied = True
                     continue
-                after.regularizer = before.regularizer
+                after.regularizer, after.constraint = before.regularizer, before.constraint
                 given = self.values.get(id(before))
                 after.assign(numbers(before) if given is None else given)
 

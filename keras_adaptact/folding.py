@@ -133,6 +133,8 @@ def _folded(site: Site, survey: Survey, weights: "_Weights") -> Folding:
         return _result(site, None, "", site.kept or "inside an Activation")
     if site.kept or not is_built:
         return _result(site, None, "", site.kept or "the model isn't built yet")
+    if any(getattr(part, "activity_regularizer", None) is not None for part in (site.layer, activation)):
+        return _result(site, None, "", "it has an activity regularizer")
     if activation.compute_dtype not in _PRECISE:
         return _result(site, None, "", f"it computes in {activation.compute_dtype}")
     form = form_of(activation)
@@ -327,6 +329,8 @@ def _unfit(layer, survey: Survey, weights: tuple[Any, Any] | None) -> str | None
         return f"a {type(layer).__name__} can't take a scale"
     if survey.calls.is_shared(layer):
         return f"{layer.name} is used elsewhere"
+    if layer.activity_regularizer is not None:
+        return f"{layer.name} has an activity regularizer"
     if not all(takes_one_tensor(node) for node in survey.calls.of(layer)):
         return f"the call of {layer.name} has other arguments"
     if layer.quantization_mode is not None or not all(w is None or isinstance(w, keras.Variable) for w in weights):

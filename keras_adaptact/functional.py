@@ -5,7 +5,7 @@ broadcasts against `z`. A NaN in `z` comes out as NaN.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import keras
@@ -244,7 +244,7 @@ def portable(function: Function) -> Function:
 
     Returns: the function, or one of the same values.
     """
-    return _PORTABLE.get(function, function)
+    return _PORTABLE.get(function, function) if isinstance(function, Hashable) else function
 
 
 def normalize_sum(raw: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """The parts of an existing model, walked through."""
 
-import inspect
 from collections.abc import Callable, Container, Iterator
 from itertools import count
 from typing import Any
@@ -12,6 +11,11 @@ from keras_adaptact.keras_private import flattened
 from keras_adaptact.places import kept_in
 
 _LAYERS = ("Activation", "ReLU", "LeakyReLU", "ELU", "PReLU", "Softmax")  # of keras.layers: activations themselves
+_OPERATIONS = {  # of keras.ops and keras.activations, likewise, of one tensor; the module has pooling, too
+    *("Relu", "Relu6", "ReLU", "LeakyRelu", "Elu", "Selu", "Celu", "Gelu", "Silu", "Mish", "Squareplus", "Softplus"),
+    *("Sigmoid", "HardSigmoid", "HardSilu", "LogSigmoid", "SparseSigmoid", "SparsePlus", "Softsign", "Threshold"),
+    *("TanhShrink", "HardTanh", "HardShrink", "SoftShrink", "Softmax", "LogSoftmax", "Sparsemax"),
+}
 
 
 def require_layer(model) -> None:
@@ -147,8 +151,8 @@ def _is_function_call(operation) -> bool:
     """Whether an operation is a call such as `keras.ops.relu(x)`, of one tensor."""
     if isinstance(operation, keras.layers.Layer):
         return False
-    of_activations = type(operation).__module__.rsplit(".", 1)[-1] in ("nn", "activations")
-    return of_activations and len(inspect.signature(operation.call).parameters) == 1
+    kind = type(operation)
+    return kind.__module__.rsplit(".", 1)[-1] in ("nn", "activations") and kind.__name__ in _OPERATIONS
 
 
 def function_at(layer, attribute: str) -> Callable | None:

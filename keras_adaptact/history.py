@@ -91,6 +91,8 @@ class ActivationHistory(keras.callbacks.Callback):
         found = {site: layer.formula_parameters() for site, layer in trainable_activations(model).items()}
         if not found:
             raise ValueError(f"ActivationHistory needs a model with trainable activations. Received: {model.name}")
+        if self.model is None:
+            self.set_model(model)  # whose activations an animation shows
         self.snapshots[step] = found
         self.records += [{"epoch": step} | row for row in activation_table(model)]
         self._write(step, found)

@@ -1,11 +1,13 @@
 """Which activations are the same: compared by what they compute, over all of float32."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from keras_adaptact import backends
 from keras_adaptact.base import TrainableActivation
 from keras_adaptact.copies import rebuilt
 from keras_adaptact.registry import Spec, get, lookup
@@ -53,7 +55,7 @@ def compared(function: Callable, other: Callable, channels: int = 2, gaps: bool 
     """Whether two activations compute the same from 1e-30 to 3e38 on both sides: to the bit, and to 1e-5.
 
     The end of a tensor counts, and on request tensors with gaps, which are parts of others: torch computes both by
-    other instructions than the rest.
+    other instructions than the rest. What trains in another way isn't the same.
     """
     points = np.concatenate([_GRID, _DENSE[: 2**17 // channels]])
     z = np.repeat(points[:, None], channels, axis=1)
@@ -61,12 +63,33 @@ def compared(function: Callable, other: Callable, channels: int = 2, gaps: bool 
         functions = [_in_float32(f) for f in (function, other)]
         first, second = _values(functions, ops.array(z))
         equal = _equal(first, second) and all(_equal(*_values(functions, tensor)) for tensor in _others(z, gaps))
+        alike = _trains_as(function, other)
     except Exception:  # of a model's own function, which may ask for tensors of another rank
+        return False, False
+    if not alike:
         return False, False
     if equal or first.shape != z.shape:
         return equal, equal
     first, second, size = (values.astype("float64") for values in (first, second, np.abs(z)))
     return False, np.allclose(first, second, 1e-5, 1e-5 * size, equal_nan=True)
+
+
+def _trains_as(function: Callable, other: Callable) -> bool:
+    """Whether one trains as the other where both compute the same; what is of Keras or of this library does."""
+    if isinstance(function, keras.layers.Layer):
+        code: Any = next(kind for kind in type(function).__mro__ if "call" in vars(kind))
+        if not _is_known(code):  # it may drop out, add losses, or do anything else in training
+            return type(function) is type(other)
+    called: Any = getattr(function, "activation", None) if isinstance(function, keras.layers.Layer) else function
+    if not callable(called) or isinstance(called, keras.layers.Layer) or _is_known(called):
+        return True
+    z = _DENSE[:62].reshape(31, 2)
+    slopes = [ops.convert_to_numpy(backends.slope(each, ops.array(z))) for each in (function, other)]
+    return np.allclose(slopes[0], slopes[1], 1e-5, 1e-5)
+
+
+def _is_known(code) -> bool:
+    return str(getattr(code, "__module__", "")).split(".")[0] in ("keras", "keras_adaptact")
 
 
 def _others(z: np.ndarray, gaps: bool) -> Iterator:

@@ -199,6 +199,9 @@ def _fresh(layer, new: Spec) -> DyT | Derf:
     options = _options(new) | {"name": layer.name, "dtype": layer.dtype_policy, "trainable": layer.trainable}
     found = {"gamma": getattr(layer, "gamma", getattr(layer, "scale", None)), "beta": getattr(layer, "beta", None)}
     learned: dict[str, Any] = {name: value for name, value in found.items() if isinstance(value, keras.Variable)}
+    for name in (f"{parameter}_{setting}" for parameter in learned for setting in ("regularizer", "constraint")):
+        if options.get(name) is None:
+            options[name] = getattr(layer, name, None)
     by_channel = options["granularity"] == "channel"
     if by_channel:
         shape = _input_shape(layer)

@@ -117,6 +117,8 @@ class ActivationRates(keras.optimizers.Optimizer):
         return self._var_key(variable) in self._keys
 
     def build(self, variables):
+        if self.built:  # its steps are changed already
+            return
         self._choose(self.chosen.among(variables, self._var_key))
         self.inner_optimizer.build(variables)
         for leaf in leaves(self.inner_optimizer):

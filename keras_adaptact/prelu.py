@@ -53,6 +53,7 @@ class PReLU(keras.layers.PReLU):
         super().__init__(alpha.initializer, alpha.regularizer, alpha.constraint, **kwargs)
         self._storage = storage  # "rows", a matrix for series, in models of 0.1.0, as their optimizers' states are
         self.granularity = granularity
+        self._follows_owner = data_format is None
         self.data_format = keras.config.image_data_format() if data_format is None else data_format
 
     def build(self, input_shape: Sequence[int | None]) -> None:
@@ -65,6 +66,8 @@ class PReLU(keras.layers.PReLU):
         make_path_unique(self.alpha)
 
     def build_for(self, owner: keras.layers.Layer, shape: tuple[int | None, ...]) -> None:
+        if self._follows_owner:
+            self.data_format = getattr(owner, "data_format", "channels_last")
         self.build(shape)
 
     def load_own_variables(self, store: Any) -> None:

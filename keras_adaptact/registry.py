@@ -128,7 +128,7 @@ def get(spec: Spec, name: str | None = None) -> keras.layers.Layer:
         return _make(spec["name"], {k: v for k, v in spec.items() if k != "name"}, named)
     if isinstance(spec, keras.layers.Layer):
         config = spec.get_config()
-        del config["name"]
+        config.pop("name", None)
         return type(spec).from_config(config | named)
     if isinstance(spec, type) and issubclass(spec, keras.layers.Layer):
         _check_options(spec.__name__, {}, _options_of(spec))

@@ -172,6 +172,8 @@ def _seen(name, layer, function, survey: Survey) -> Site:
         kept = "it is called with other arguments"
     elif not isinstance(layer, keras.layers.Layer) and any(_has_mask(node) for node in calls.of(layer)):
         kept = "a function, which drops the mask that a layer would pass on"
+    elif place == "itself" and isinstance(layer, keras.layers.Layer) and (dtype := _given_no_floats(calls, layer)):
+        kept = f"it is given {dtype}, which an activation would make floating"
     elif place != "itself" and not _takes_activation(layer):
         kept = "its configuration has no `activation`"
     return Site(
@@ -215,6 +217,12 @@ def _kept(name, layer, function, why: str, attribute: str = "") -> Site:
         layer=layer,
         attribute=attribute,
     )
+
+
+def _given_no_floats(calls: Calls, layer) -> str | None:
+    """The dtype of what calls of a layer are given, where it isn't floating."""
+    given = (keras.backend.standardize_dtype(tensor.dtype) for node in calls.of(layer) for tensor in node.input_tensors)
+    return next((dtype for dtype in given if not keras.backend.is_float_dtype(dtype)), None)
 
 
 def _has_mask(node) -> bool:

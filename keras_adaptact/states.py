@@ -2,7 +2,9 @@
 
 import contextlib
 import functools
+import inspect
 import tempfile
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -89,22 +91,69 @@ class _Store(dict):
 def lost(old, new) -> str | None:
     """An attribute whose value a copy has otherwise, as neither Keras's state nor the configuration hold it, if any.
 
-    Such are arrays, tensors, modules of torch, and numbers and text that were drawn at random or set after the
-    constructor. One that the copy lacks is set by a call. Layers of Keras's own have none.
+    Such are arrays, tensors, modules of torch, functions, and numbers and text that were drawn at random or set after
+    the constructor. One that the copy and its class lack is set by a call. Layers of Keras's own have none, but for
+    methods that were set on the object.
     """
-    if type(old).__module__.split(".")[0] in ("keras", "keras_adaptact"):
-        return None
+    if (name := _set_method(old, new)) is not None or _is_of_keras(old):
+        return name
     before, after = _beside_state(old), _beside_state(new)
-    return next((k for k, v in before.items() if k in after and _content(v) != _content(after[k])), None)
+    return next((k for k, v in before.items() if _differs(k, v, after.get(k, _of_class(new, k)))), None)
+
+
+def lost_of_graph(old, new) -> str | None:
+    """The same of a model whose layers Keras knows: also a layer or a variable outside of its graph.
+
+    A copy of another class is a plain model, which has been said.
+    """
+    if type(old) is not type(new):
+        return None
+    within = {id(operation) for operation in (*getattr(old, "operations", ()), *old.layers)}
+    for layer in tracked_layers(old):
+        if id(layer) not in within and not isinstance(layer, keras.layers.InputLayer):
+            return layer.name
+    for name, value in vars(old).items():
+        if name in _of_keras() or name in vars(new):
+            continue
+        if isinstance(value, keras.Variable) or (not _is_of_keras(old) and _differs(name, value, _of_class(new, name))):
+            return name
+    return _set_method(old, new)
+
+
+_MISSING = object()
+
+
+def _of_class(layer, name: str) -> Any:
+    """What a class says of an attribute that its object has not; not what it computes."""
+    found = inspect.getattr_static(type(layer), name, _MISSING)
+    is_computed = hasattr(type(found), "__get__") and not isinstance(found, types.FunctionType)
+    return _MISSING if is_computed else found
+
+
+def _differs(name: str, value, other) -> bool:
+    """Whether an attribute was lost; an activation is replaced, or is a site, whatever it is kept as."""
+    if other is _MISSING or ("activation" in name and not isinstance(value, bool | int | float | np.ndarray)):
+        return False
+    return _content(value) != _content(other)
+
+
+def _set_method(old, new) -> str | None:
+    """A method that was set on the object, and that its copy has from the class."""
+    known = vars(new).keys() | _of_keras()
+    for name, value in vars(old).items():
+        if name not in known and callable(own := _of_class(old, name)) and getattr(value, "__func__", None) is not own:
+            return name
+    return None
+
+
+def _is_of_keras(layer) -> bool:
+    return type(layer).__module__.split(".")[0] in ("keras", "keras_adaptact")
 
 
 def _beside_state(layer) -> dict[str, Any]:
-    """The attributes that a layer has beside Keras's, but for activations, which are replaced or are sites;
-    on torch also parameters and buffers that are no variables."""
+    """The attributes that a layer has beside Keras's; on torch also parameters and buffers that are no variables."""
     found = {
-        name: value
-        for name, value in vars(layer).items()
-        if name not in _of_keras() and not name.startswith("_self_") and "activation" not in name
+        name: value for name, value in vars(layer).items() if name not in _of_keras() and not name.startswith("_self_")
     }
     return found | vars(layer).get("_parameters", {}) | vars(layer).get("_buffers", {})
 
@@ -112,13 +161,17 @@ def _beside_state(layer) -> dict[str, Any]:
 @functools.cache
 def _of_keras() -> frozenset[str]:
     """The names of the attributes that Keras itself gives a layer or a model."""
-    return frozenset(vars(keras.layers.Layer())) | TRAINING
+    inputs = keras.Input((1,))
+    made = keras.layers.Layer(), keras.Sequential(), keras.Model(inputs, inputs)
+    return frozenset(TRAINING).union(*map(vars, made))
 
 
 def _content(value, above: frozenset[int] = frozenset()) -> Any:
     """What can be compared of a value: its numbers, text and arrays; None of what has a place in Keras's state."""
-    if id(value) in above or isinstance(value, keras.Operation | keras.Variable | type) or value is None:
+    if id(value) in above or isinstance(value, keras.Operation | keras.Variable) or value is None:
         return None
+    if isinstance(value, type | types.BuiltinFunctionType | np.ufunc):
+        return getattr(value, "__module__", ""), getattr(value, "__qualname__", value.__name__)
     if isinstance(value, bool | int | float | complex | str | bytes):
         return repr(value)
     if isinstance(value, np.ndarray | np.generic) or ops.is_tensor(value):
@@ -129,11 +182,18 @@ def _content(value, above: frozenset[int] = frozenset()) -> Any:
         return array.shape, str(array.dtype), array.tobytes()
     if hasattr(value, "state_dict"):  # of torch
         value = dict(value.state_dict())
+    inside = above | {id(value)}
+    if isinstance(value, types.MethodType):
+        return _content(value.__func__, inside)
+    if isinstance(value, types.FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or () if cell != types.CellType()]
+        return value.__code__, [_content(each, inside) for each in (value.__defaults__, value.__kwdefaults__, cells)]
+    if isinstance(value, functools.partial):
+        return [_content(each, inside) for each in (value.func, value.args, value.keywords)]
     if not isinstance(value, list | tuple | set | frozenset | dict):
-        if callable(value) or type(value).__module__.split(".")[0] in FRAMEWORKS:
+        if type(value).__module__.split(".")[0] in FRAMEWORKS:
             return None
         value = getattr(value, "__dict__", {})
-    inside = above | {id(value)}
     if isinstance(value, set | frozenset):
         return sorted(repr(_content(item, inside)) for item in value)
     if isinstance(value, dict):
@@ -157,7 +217,9 @@ def _held(layer) -> dict[tuple, Any]:
             found[(name,)] = value
         elif isinstance(value, list | tuple | dict):
             for path, item in keras.tree.flatten_with_path(value):
-                if isinstance(item, keras.Variable):
+                if isinstance(item, keras.random.SeedGenerator):
+                    found[name, *path, "state"] = item.state
+                elif isinstance(item, keras.Variable):
                     found[name, *path] = item
     return found
 

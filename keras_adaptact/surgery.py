@@ -279,7 +279,8 @@ def _fresh(site: Site, spec: Spec, **changes) -> keras.layers.Layer:
         raise _Unknown("it has an activity regularizer")
     made = get(spec, name=f"{layer.name}_activation" if site.attribute else layer.name)
     if isinstance(layer, keras.layers.Layer):
-        policy = layer.dtype_policy
+        there = site.activation  # which may have a policy of its own
+        policy = there.dtype_policy if isinstance(there, keras.layers.Layer) else layer.dtype_policy
         if policy.quantization_mode is not None:
             policy = policy.get_config()["source_name"]  # an activation has nothing to quantize
         changes = {"dtype": policy, "trainable": layer.trainable} | changes

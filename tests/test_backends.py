@@ -1,6 +1,7 @@
 """The fast way to run a formula: what it keeps, that it equals the plain one, and where it must work."""
 
 import copy
+import dataclasses
 import functools
 import pickle
 import runpy
@@ -453,3 +454,70 @@ def test_an_exported_model_has_nothing_that_only_xla_runs(tmp_path):
     model(np.zeros((16, 64, 64, 3), "float32"))
     model.export(tmp_path / "model", verbose=False)
     assert b"_XlaMustCompile" not in (tmp_path / "model" / "saved_model.pb").read_bytes()
+
+
+class Reading(ka.TrainableActivation):
+    """Reads an attribute, which may change."""
+
+    a = ka.Parameter(1.0)
+
+    def __init__(self, k=1.0, **options):
+        super().__init__(**options)
+        self.k = k
+
+    def formula(self, z, a):
+        return a * self.k * z
+
+
+class Owning(ka.TrainableActivation):
+    """Has a variable beside its parameters."""
+
+    a = ka.Parameter(1.0)
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.t = self.add_weight(name="t", shape=(), initializer="ones")
+
+    def formula(self, z, a):
+        return a * self.t * z
+
+
+@pytest.mark.parametrize("size", [8, 2**18])
+def test_what_a_formula_reads_beside_its_arguments_is_not_kept(size):
+    x = np.ones((1, size), "float32")
+    layer = Reading()
+    model = keras.Sequential([layers.Input((size,)), layer])
+    for k in (1.0, 3.0):
+        layer.k = k
+        model.compile(keras.optimizers.SGD(0.0), "mae")
+        assert model.train_on_batch(x, 0 * x) == pytest.approx(k)
+        assert ops.convert_to_numpy(model(x))[0, 0] == k
+    factor = keras.Variable(1.0)
+    for layer in (Owning(), ka.AdaptiveActivation(lambda z: ops.tanh(factor * z))):
+        model = keras.Sequential([layers.Input((size,)), layer])
+        model.compile(keras.optimizers.SGD(0.1), "mae")
+        model.fit(x, 0 * x, verbose=0)
+        values = [float(ops.convert_to_numpy(v)) for v in layer.trainable_variables if not len(v.shape)]
+        assert all(value < 1.0 for value in values) and np.isfinite(ops.convert_to_numpy(model(x))).all()
+
+
+@pytest.mark.parametrize("size", [8, 2**18])
+def test_formulas_without_parameters_or_a_hash(size):
+    class Bare(ka.TrainableActivation):
+        def formula(self, z):
+            return ops.round(z) + z
+
+    @dataclasses.dataclass
+    class Unhashable:
+        factor: float = 2.0
+
+        def __call__(self, z):
+            return self.factor * z
+
+    x = np.full((1, size), 0.75, "float32")
+    for layer, expected in ((Bare(), 1.75), (ka.AdaptiveActivation(Unhashable()), 1.5)):
+        model = keras.Sequential([layers.Input((size,)), ka.AReLU(), layer])
+        model.compile(keras.optimizers.SGD(0.0), "mae")
+        model.train_on_batch(x, x)
+        model = keras.Sequential([layers.Input((size,)), layer])
+        assert np.isclose(ops.convert_to_numpy(model(x))[0, 0], expected)

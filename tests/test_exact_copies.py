@@ -443,3 +443,107 @@ def test_what_was_set_after_the_constructor_is_not_lost(name, value):
     setattr(model.layers[0], name, value)
     with pytest.raises(ValueError, match=r"can't be copied: its `.*` has another value"):
         ka.replace_activations(model, "relu", "arelu")
+
+
+@keras.saving.register_keras_serializable("tests")
+class Scaled(layers.Layer):
+    """Has defaults of its class, and a function that isn't in its configuration."""
+
+    scale = 1.0
+
+    def __init__(self, function=ops.tanh, **options):
+        super().__init__(**options)
+        self.function, self.activation_gain = function, 1.0
+        self.own = lambda x: x + 1.0
+        self.bound, self.partial = self.inner, functools.partial(ops.clip, x_min=-1.0, x_max=1.0)
+
+    def inner(self, x):
+        return self.activation_gain * x
+
+    def call(self, inputs):
+        return self.partial(self.bound(self.own(self.function(inputs)))) * self.scale
+
+    def get_config(self):
+        config = super().get_config()
+        config.pop("function", None)
+        return config
+
+
+LATER = {
+    "a default of its class": lambda layer: setattr(layer, "scale", 3.0),
+    "a number named after an activation": lambda layer: setattr(layer, "activation_gain", 3.0),
+    "a function": lambda layer: setattr(layer, "function", ops.exp),
+    "a method": lambda layer: setattr(layer, "inner", lambda x: 3.0 * x),
+    "a partial": lambda layer: setattr(layer, "partial", functools.partial(ops.clip, x_min=-2.0, x_max=2.0)),
+    "a lambda": lambda layer: setattr(layer, "own", lambda x: x + 2.0),
+}
+
+
+@pytest.mark.parametrize("change", [None, *LATER])
+def test_what_is_not_in_the_configuration_is_not_lost(change):
+    model = keras.Sequential([layers.Input((6, 5)), Scaled(), layers.ReLU()])
+    if change is None:
+        np.testing.assert_array_equal(call(ka.replace_activations(model, "relu", "arelu")), call(model))
+        return
+    LATER[change](model.layers[0])
+    for copy in (lambda m: ka.replace_activations(m, "relu", "arelu"), ka.fold_activations):
+        with pytest.raises(ValueError, match=r"can't be copied: its `.*` has another value"):
+            copy(model)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Weighted(keras.Model):
+    weight = 1.0
+
+    def compute_loss(self, *args, **options):
+        return self.weight * super().compute_loss(*args, **options)
+
+
+def test_what_was_set_on_a_functional_model_is_not_lost():
+    """An attribute of its class, a layer outside of the graph, and a method; what only says something of it is."""
+
+    def made(kind):
+        inputs = keras.Input((5,))
+        return kind(inputs, layers.Dense(1, "relu")(inputs))
+
+    for kind, name, value in (
+        (Weighted, "weight", 0.1),
+        (keras.Model, "extra", layers.Dense(2, name="extra")),
+        (keras.Model, "compute_loss", lambda *_, **__: 7.0),
+    ):
+        model = made(kind)
+        setattr(model, name, value)
+        with pytest.raises(ValueError, match=f"can't be copied: its `{name}` is no part of its graph"):
+            ka.replace_activations(model, "relu", "arelu")
+    model = made(Weighted)
+    model.classes, model.weight = ["a"], 1.0
+    model.compile("sgd", "mse")
+    model.fit(np.ones((4, 5)), np.ones((4, 1)), verbose=0)
+    assert type(ka.replace_activations(model, "relu", "arelu")) is Weighted
+
+
+def test_constraints_set_later_and_seeds_in_lists_are_copied():
+    class Noisy(layers.Layer):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.seeds = [keras.random.SeedGenerator(1), keras.random.SeedGenerator(2)]
+
+        def call(self, inputs):
+            return inputs + keras.random.normal(ops.shape(inputs), seed=self.seeds[1])
+
+    model = keras.Sequential([layers.Input((5,)), layers.Dense(3), Noisy(), layers.ReLU()])
+    model.layers[0].kernel.constraint = keras.constraints.NonNeg()
+    call(model, X[:, 0])
+    copied = ka.replace_activations(model, "relu", "arelu")
+    assert copied.layers[0].kernel.constraint is model.layers[0].kernel.constraint
+    np.testing.assert_array_equal(call(copied, X[:, 0]), call(model, X[:, 0]))
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask")
+def test_a_nested_model_is_called_with_a_mask():
+    inner = keras.Sequential([layers.Input((5, 8)), layers.Dense(8, activation="relu"), layers.LSTM(3)])
+    inputs = keras.Input((5,))
+    model = keras.Model(inputs, inner(layers.Embedding(10, 8, mask_zero=True)(inputs)))
+    x = np.array([[1, 2, 3, 0, 0], [4, 0, 0, 0, 0]])
+    assert "dense" in str(ka.plan_replacement(model, "relu", "arelu"))
+    np.testing.assert_array_equal(call(ka.replace_activations(model, "relu", "arelu"), x), call(model, x))

@@ -190,3 +190,22 @@ def test_what_stays_in_a_wrapper_is_frozen_too():
     folded = ka.fold_activations(model)
     assert [layer.trainable for layer in ka.trainable_activations(folded).values()] == [False]
     assert [layer.trainable for layer in ka.trainable_activations(model).values()] == [True]
+
+
+def test_what_has_an_activity_regularizer_stays():
+    """Of the activation, of the layer that it is in, and of the one before it, whose outputs would be others."""
+    penalty = keras.regularizers.L2(1.0)
+    strong = {"a_initializer": 0.7, "b_initializer": 3.0, "c_initializer": 0.1}
+    for stack in (
+        [layers.Dense(5, activation=ka.ATanh(activity_regularizer=penalty, **strong))],
+        [layers.Dense(5, activation=ka.ATanh(**strong), activity_regularizer=penalty)],
+        [layers.Dense(5, activity_regularizer=penalty), ka.ATanh(**strong)],
+    ):
+        model = keras.Sequential([layers.Input((4,)), *stack, layers.Dense(2)])
+        x, y = np.ones((3, 4), "float32"), np.zeros((3, 2))
+        losses = []
+        for each in (model, ka.fold_activations(model)):
+            each.compile("sgd", "mse")
+            losses.append(each.evaluate(x, y, verbose=0))
+        assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+        assert "an activity regularizer" in str(ka.plan_folding(model))

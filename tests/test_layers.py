@@ -415,3 +415,18 @@ def test_keras_takes_them_as_activations():
     assert keras.activations.get(layer) is layer
     again = keras.activations.deserialize(keras.activations.serialize(ka.AReLU(b_initializer=0.25)))
     assert again.b == 0.25
+
+
+@pytest.mark.parametrize("data_format, shape, expected", [("channels_first", (3, 6, 6), (5, 1, 1)), (None, (6, 3), 4)])
+def test_prelu_shares_over_the_axes_of_its_owner(data_format, shape, expected, monkeypatch):
+    activation = ka.PReLU(granularity="channel")
+    if data_format and keras.config.backend() == "tensorflow":
+        pytest.skip("TensorFlow's convolutions on a CPU take no channels first")
+    owner = layers.Conv2D(5, 3, data_format=data_format, activation=activation) if data_format else layers.Dense(4)
+    if not data_format:
+        monkeypatch.setattr(keras.config, "image_data_format", lambda: "channels_first")
+        activation = owner.activation = ka.PReLU(granularity="channel")
+    keras.Sequential([layers.Input(shape), owner])
+    assert np.prod(activation.alpha.shape) == np.prod(expected)
+    if data_format:
+        assert tuple(activation.alpha.shape) == expected

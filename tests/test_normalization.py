@@ -186,3 +186,12 @@ def test_nothing_to_replace_is_an_error():
         ka.replace_normalization(model)
     with pytest.raises(TypeError, match="pattern of layer names"):
         ka.replace_normalization(model, layers=3)
+
+
+def test_regularizers_and_constraints_stay():
+    settings = {"gamma_regularizer": keras.regularizers.L2(0.1), "beta_constraint": keras.constraints.NonNeg()}
+    model = keras.Sequential([layers.Input((6, 8)), layers.LayerNormalization(**settings)])
+    changed = ka.replace_normalization(model, "dyt")
+    found = changed.layers[-1].get_config()
+    assert found["gamma_regularizer"]["config"]["l2"] == pytest.approx(0.1) and found["beta_constraint"]
+    assert found["beta_regularizer"] is None and len(changed.losses) == 1

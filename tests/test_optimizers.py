@@ -309,3 +309,14 @@ def test_an_optimizer_for_the_wrong_model():
     for arguments in ((plain, "adam"), (small(), used), (small(), "adam", -1.0), (small(), "adam", "2")):
         with pytest.raises(ValueError, match="Received"):
             ka.optimizer_for(*arguments)
+
+
+def test_building_twice_changes_nothing():
+    model = keras.Sequential([layers.Input((4,)), layers.Dense(3, activation=ka.AReLU())])
+    optimizer = ka.optimizer_for(model, keras.optimizers.SGD(0.01), learning_rate_factor=10.0)
+    for _ in range(2):
+        optimizer.build(model.trainable_variables)
+    before = float(model.layers[0].activation.get_parameters()["a"])
+    ones = [keras.ops.ones(v.shape) for v in model.trainable_variables]
+    optimizer.apply(ones, model.trainable_variables)
+    assert float(model.layers[0].activation.get_parameters()["a"]) == pytest.approx(before - 0.1)

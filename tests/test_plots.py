@@ -147,3 +147,14 @@ def test_a_package_is_missing(package, history, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ImportError, match=r"pip install matplotlib"):
         ka.animate_activations(history, tmp_path / "a.gif")
+
+
+def test_a_history_that_was_recorded_is_animated(tmp_path):
+    model = keras.Sequential([layers.Input((4,)), layers.Dense(3, activation=ka.AReLU())])
+    history = ka.ActivationHistory()
+    history.record(model, 0)
+    model.layers[0].activation.set_parameters(b=0.5)
+    history.record(model, 1)
+    ka.animate_activations(history, tmp_path / "a.gif")
+    with Image.open(tmp_path / "a.gif") as image:
+        assert image.n_frames == 2

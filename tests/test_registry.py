@@ -193,3 +193,14 @@ def test_a_layer_of_a_users_own(clean_registry):
     assert layer.a == [2.0]
     mixed = ka.Mixture(["snake", "relu"], weights=[1, 0])
     np.testing.assert_allclose(ops.convert_to_numpy(mixed(np.array([[0.5]]))), [[0.5 + np.sin(0.5) ** 2]], rtol=1e-6)
+
+
+def test_a_layer_whose_configuration_has_no_name():
+    class Nameless(keras.layers.Layer):
+        def get_config(self):
+            return {}
+
+        def call(self, x):
+            return x
+
+    assert isinstance(ka.get(Nameless()), Nameless)

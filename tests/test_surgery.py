@@ -439,3 +439,58 @@ def test_only_activations_are_warmed_up():
     model.fit(X, np.ones((4, 1)), verbose=0)
     with pytest.raises(ValueError, match=r"no trainable activations.*Received"), ka.only_activations(nested()):
         pass
+
+
+class RandomReLU(layers.ReLU):
+    """Leaky in training."""
+
+    def call(self, inputs, training=False):
+        return ops.where(inputs > 0, inputs, 0.3 * inputs) if training else ops.relu(inputs)
+
+
+class Penalized(layers.Activation):
+    def call(self, inputs):
+        self.add_loss(ops.mean(inputs))
+        return super().call(inputs)
+
+
+def straight_through(x):
+    """ReLU, with another slope."""
+    return ops.relu(x) + 0.1 * (x - ops.stop_gradient(x))
+
+
+def as_relu(x):
+    return ops.where(x > 0, x, 0.0)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_what_trains_in_another_way_is_another_function(in_place):
+    stack = [RandomReLU(), Penalized("relu"), layers.Activation(straight_through), layers.Activation(as_relu)]
+    stack += [layers.Dense(3, activation=straight_through), layers.Dense(3, activation=as_relu)]
+    model = keras.Sequential([layers.Input((4,)), *stack])
+    plan = ka.plan_replacement(model, "relu", "arelu", in_place=in_place)
+    assert [site.replaced for site in plan] == [False, False, False, True, False, True]
+    assert {site.why for site in plan if not site.replaced} == {"another function"}
+    chosen = ka.plan_replacement(model, choose=lambda layer: "arelu", in_place=in_place)
+    assert all(site.replaced for site in chosen)
+    assert [site.starts_equal for site in chosen] == [False, False, False, True, False, True]
+
+
+def test_pooling_and_normalizing_are_no_activations():
+    inputs = keras.Input((8, 8, 3))
+    x = ops.average_pool(ops.normalize(ops.max_pool(layers.Conv2D(4, 3)(inputs), 2)), 3)
+    x = ops.glu(ops.relu(x))
+    model = keras.Model(
+        inputs, layers.GlobalAveragePooling2D()(ops.depth_to_space(ops.concatenate([x, x], axis=-1), 2))
+    )
+    assert [site.kind for site in ka.plan_replacement(model, choose=lambda layer: "arelu")] == ["Relu"]
+
+
+def test_an_activation_keeps_its_own_dtype():
+    head = layers.Dense(1, activation=layers.Activation("sigmoid", dtype="float32"), name="head", dtype="mixed_float16")
+    model = keras.Sequential([layers.Input((4,)), head])
+    changed = ka.replace_activations(model, "sigmoid", "asigmoid", layers="head")
+    assert changed.layers[-1].activation.compute_dtype == "float32" and changed.layers[-1].compute_dtype == "float16"
+    whole = keras.Input((4,), dtype="int32")
+    (site,) = ka.plan_replacement(keras.Model(whole, layers.ReLU()(whole)), "relu", "arelu")
+    assert (site.replaced, site.why) == (False, "it is given int32, which an activation would make floating")

@@ -28,7 +28,7 @@ from keras_adaptact import config
 from keras_adaptact.backends import common
 from keras_adaptact.backends.common import Form, Rows, optional
 
-__all__ = ["Form", "Rows", "run", "tell", "wait"]
+__all__ = ["Form", "Rows", "run", "slope", "tell", "wait"]
 
 MODULES = ("jax", "tensorflow", "torch")  # those beside this one that run formulas
 
@@ -43,6 +43,15 @@ def run(form, z, variables, training: bool = False):
     if config.implementation() == "plain":
         return form(z, *variables)
     return _of_backend("run")(form, z, variables, training)
+
+
+def slope(function, z):
+    """The derivative of an elementwise function at each element of a tensor.
+
+    Raises:
+        NotImplementedError: on a backend that has no module here.
+    """
+    return _of_backend("slope")(function, z)
 
 
 def tell(take, z) -> None:

@@ -124,6 +124,10 @@ def run(form, z, variables, training):
     return form(z, *variables)
 
 
+def slope(function, z):
+    raise NotImplementedError
+
+
 def tell(take: Callable, z) -> None:
     """Hands the values of a tensor to `take`, as NumPy; inside a loop of JAX's by the end of `wait`."""
     take(ops.convert_to_numpy(z))

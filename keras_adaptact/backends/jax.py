@@ -15,6 +15,7 @@ from jax import lax
 
 from keras_adaptact.backends import cuda
 from keras_adaptact.backends.common import canonical, optional, plain
+from keras_adaptact.backends.native import is_pure
 
 NATIVE = 0  # elements from which the kernels pay
 CHUNK = 2**17  # elements; measured best of 2**16 to 2**19, by benchmarks/activations.py
@@ -22,6 +23,8 @@ LARGE = 2**20  # elements from which the loop pays
 
 
 def run(form, z, variables, training):
+    if not is_pure(form, variables):
+        return form(z, *variables)
     known = all(isinstance(n, int) for n in z.shape)  # Keras traces with symbolic sizes, which compare with nothing
     traced = any(isinstance(x, jax.core.Tracer) for x in (z, *variables))
     # Inside `shard_map` the gradient by what all devices have alike is a sum over them, which JAX's own rules take.
@@ -101,6 +104,10 @@ def _rows_of_a_chunk(rows: int, width: int) -> int:
     wanted = max(1, CHUNK // width)
     near = [size for size in range(wanted, max(0, wanted // 4), -1) if rows % size == 0]
     return near[0] if near else min(wanted, rows)
+
+
+def slope(function, z):
+    return jax.grad(lambda z: function(z).sum())(z)
 
 
 def tell(take, z):

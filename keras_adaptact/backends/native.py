@@ -30,7 +30,7 @@ import keras
 from keras_adaptact.backends import cache
 from keras_adaptact.backends.graph import Unknown
 from keras_adaptact.backends.printer import ELEMENTS, Kind, source
-from keras_adaptact.backends.tracing import is_tracing
+from keras_adaptact.backends.tracing import is_tracing, reads_nothing
 
 # Vector instructions for these loops, with NaN and infinity as in the formula: no errno, no traps, and sums in lanes.
 FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"]
@@ -93,6 +93,26 @@ class Detached:
         if looked_at:  # and went on without it
             raise Unknown(f"`{looked_at[0]}` of its object")
         return y
+
+
+_PURE: dict[Any, bool] = {}
+
+
+def is_pure(form, variables) -> bool:
+    """Whether a formula computes with its arguments alone, as far as it shows in a symbolic call.
+
+    One that reads an attribute of its layer, or a variable beside its parameters, can't be compiled or cached: what it
+    read may change, or want a gradient. Nor can one that has no hash.
+    """
+    formula = Detached(form.formula.__func__) if inspect.ismethod(form.formula) else form.formula
+    try:
+        key = replace(form, formula=formula), tuple(x.shape[0] for x in variables)
+        if key not in _PURE:
+            rows = replace(form.rows, behind=0)
+            _PURE[key] = reads_nothing(lambda z, *given: formula(z, *rows(*given)), key[1])
+        return _PURE[key]
+    except TypeError:  # it has no hash
+        return False
 
 
 @functools.lru_cache(maxsize=256)

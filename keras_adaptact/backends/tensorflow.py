@@ -30,7 +30,7 @@ BATCH = 64  # what an unknown batch size counts as
 def run(form, z, variables, training):
     variables = [tf.convert_to_tensor(variable) for variable in variables]
     inputs = [z, *variables]
-    if has_tangent(inputs):
+    if has_tangent(inputs) or not native.is_pure(form, variables):
         return form(*inputs)
     recorded_on_cpu = not tf.executing_eagerly() and is_recorded(inputs) and not tf.config.list_physical_devices("GPU")
     size = 0 if z.shape.rank is None else math.prod(BATCH if n is None else n for n in z.shape)
@@ -43,6 +43,13 @@ def run(form, z, variables, training):
     if tf.executing_eagerly() or is_recorded(inputs):
         return function(*arguments)
     return portably(function, *arguments)
+
+
+def slope(function, z):
+    with tf.GradientTape() as tape:
+        tape.watch(z)
+        y = function(z)
+    return tape.gradient(y, z)
 
 
 def _may_have_kernels(variables) -> bool:
@@ -149,7 +156,7 @@ def _differentiate(function, inputs, gradients):
 
 def _loop(function, gradient, z, *parameters):
     """The same, chunk by chunk along the leading axis, and what is left over at once."""
-    scalars = not parameters[0].shape.rank
+    scalars = not parameters or not parameters[0].shape.rank
     row = [LANES] if scalars else z.shape[1:].as_list()
     spread = [tf.fill(row, p) for p in parameters] if scalars else parameters
     width = math.prod(row) if None not in row else tf.reduce_prod(tf.shape(z)[1:])

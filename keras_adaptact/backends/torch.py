@@ -20,6 +20,7 @@ import torch
 
 from keras_adaptact.backends import cuda
 from keras_adaptact.backends.common import portably
+from keras_adaptact.backends.native import is_pure
 from keras_adaptact.backends.torch_kernels import Kernel, by_channel, kernel_of
 from keras_adaptact.backends.torch_private import compiler_parts, has_memory, is_traced
 
@@ -40,7 +41,7 @@ ONE_PASS = {
 def run(form, z, variables, training):
     if torch.jit.is_tracing() or torch.compiler.is_exporting():
         return portably(form, z, *variables)
-    if is_traced(z, *variables):
+    if is_traced(z, *variables) or not is_pure(form, variables):
         return form(z, *variables)
     needs_gradient = torch.is_grad_enabled() and any(x.requires_grad for x in (z, *variables))
     kernel = _kernel(form, z, variables)
@@ -134,6 +135,12 @@ class _Lean(torch.autograd.Function):
         program = _program(*layout.key, True)
         by_z, *by_variables = program(layout.flatten(gradient), layout.flatten(z), *variables)
         return None, layout.restore(by_z), *by_variables
+
+
+def slope(function, z):
+    with torch.enable_grad():
+        at = z.detach().requires_grad_()
+        return torch.autograd.grad(function(at).sum(), at)[0]
 
 
 def _pull(form, gradient, *inputs):

@@ -5,9 +5,11 @@ A formula with an operation that `vocabulary` doesn't know has no graph, and run
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from keras_adaptact.backends.graph import Graph, Node, Unknown
 from keras_adaptact.backends.vocabulary import CONDITIONS, ELEMENTWISE, OF_CONDITIONS, OF_PARAMETERS, WITH_OPTIONS
@@ -21,11 +23,55 @@ def is_tracing() -> bool:
     return getattr(_thread, "is_tracing", False)
 
 
+def reads_nothing(function: Callable, sizes: tuple[int, ...]) -> bool:
+    """Whether ``function(z, *variables)`` computes with these and numbers alone; False where it can't be traced."""
+    try:
+        z, variables, y = _called(function, sizes)
+        left, seen = [y], {id(x) for x in (z, *variables)}
+        while left:
+            x = left.pop()
+            if not isinstance(x, keras.KerasTensor):
+                return False
+            if id(x) not in seen:
+                seen.add(id(x))
+                operation, call = call_of(x)
+                given = keras.tree.flatten([vars(operation), call.arguments.args, call.arguments.kwargs])
+                if isinstance(operation, keras.layers.Layer) or any(map(_is_foreign, given)):
+                    return False
+                left += call.input_tensors
+    except (Unknown, LookupError):
+        return False
+    return True
+
+
+def _is_foreign(x) -> bool:
+    """Whether something holds values that may change."""
+    return isinstance(x, keras.Variable | np.ndarray) or (ops.is_tensor(x) and not isinstance(x, keras.KerasTensor))
+
+
 def trace(function: Callable, sizes: tuple[int, ...]) -> tuple[Node, Node, list[list[Node]]]:
     """The graph of ``y = function(z, *variables)``, with a scalar z and variables of shape (size,): y, z, variables.
 
     Raises:
         Unknown: for an operation that has no place in a graph.
+    """
+    z, variables, y = _called(function, sizes)
+    graph = Graph()
+    start = graph.node("z", wide=True)
+    numbers = [[graph.node("variable", value=(i, j)) for j in range(size)] for i, size in enumerate(sizes)]
+    known = {id(z): np.array(start, object)}
+    known |= {id(variable): np.array(row, object) for variable, row in zip(variables, numbers, strict=True)}
+    found = _value(y, known).item()
+    if not isinstance(found, Node) or not found.wide:
+        raise Unknown("a value without z")
+    return found, start, numbers
+
+
+def _called(function: Callable, sizes: tuple[int, ...]) -> tuple[Any, list, Any]:
+    """A scalar z, variables of shape (size,), and what a function makes of them, all symbolic.
+
+    Raises:
+        Unknown: where it can't be called so.
     """
     traced: list = []
 
@@ -45,17 +91,7 @@ def trace(function: Callable, sizes: tuple[int, ...]) -> tuple[Node, Node, list[
     thread.join()
     if isinstance(traced[0], Exception):
         raise Unknown(str(traced[0])) from traced[0]
-    z, variables, y = traced[0]
-
-    graph = Graph()
-    start = graph.node("z", wide=True)
-    numbers = [[graph.node("variable", value=(i, j)) for j in range(size)] for i, size in enumerate(sizes)]
-    known = {id(z): np.array(start, object)}
-    known |= {id(variable): np.array(row, object) for variable, row in zip(variables, numbers, strict=True)}
-    found = _value(y, known).item()
-    if not isinstance(found, Node) or not found.wide:
-        raise Unknown("a value without z")
-    return found, start, numbers
+    return traced[0]
 
 
 def _value(x, known: dict[int, np.ndarray]):
