@@ -1,6 +1,6 @@
 """What a chief carries: simulated workers, killed at random with the chief, that report at once.
 
-    KERAS_BACKEND=jax python benchmarks/cluster.py --out benchmarks/results/checks.json
+    KERAS_BACKEND=jax python benchmarks/cluster.py --out benchmarks/results/checks.json.xz
 
 The chief is `python -m tuner.search` as it is; a worker is a gRPC client that imports no Keras, writes its trial's
 outcome and reports it, as fast as the chief answers. Kills are SIGKILL, and who was killed is started again. At the end

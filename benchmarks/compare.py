@@ -1,7 +1,7 @@
 """Whether `zoo.compare` finds a difference where there is none, and a planted one.
 
-    KERAS_BACKEND=torch python benchmarks/compare.py --first 200 --out benchmarks/results/checks.json
-    KERAS_BACKEND=torch python benchmarks/compare.py --planted --out benchmarks/results/checks.json
+    KERAS_BACKEND=torch python benchmarks/compare.py --first 200 --out benchmarks/results/checks.json.xz
+    KERAS_BACKEND=torch python benchmarks/compare.py --planted --out benchmarks/results/checks.json.xz
 
 Each repetition is a whole comparison of LeNet on few digits with ReLU as "relu" and as "again": two learning rates
 with three runs each, then five seeds of each. No two repetitions share a seed, and --first begins with others. Seeds

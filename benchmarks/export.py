@@ -1,6 +1,6 @@
 """What can be shipped from a backend: networks exported in each format of Keras, run elsewhere, and compared.
 
-    KERAS_BACKEND=torch python benchmarks/export.py --out benchmarks/results/checks.json
+    KERAS_BACKEND=torch python benchmarks/export.py --out benchmarks/results/checks.json.xz
 
 Needs, for what it tries: onnx, onnxruntime and onnxscript (torch), tf2onnx (TensorFlow) or jax2onnx (JAX); openvino;
 ai-edge-litert, from torch also litert-torch; tensorflow. A difference is the largest of any output, relative to the

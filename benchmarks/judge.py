@@ -116,7 +116,7 @@ def measure(reports: int) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description="How often the judge is wrong.")
     parser.add_argument("--reports", type=int, default=1_000, help="simulated reports of each line")
-    parser.add_argument("--out", type=Path, default=tables.RESULTS / "checks.json", help="JSON file")
+    parser.add_argument("--out", type=Path, default=tables.RESULTS / "checks.json.xz", help="JSON file")
     arguments = parser.parse_args()
     began = time.monotonic()
     measured = measure(arguments.reports)

@@ -1,6 +1,6 @@
 """Whether each recipe of `configs/` trains with each activation: the loss after a few hundred steps, beside ReLU's.
 
-    KERAS_BACKEND=tensorflow python benchmarks/recipes.py --data-dir DIR --out benchmarks/results/checks.json
+    KERAS_BACKEND=tensorflow python benchmarks/recipes.py --data-dir DIR --out benchmarks/results/checks.json.xz
 
 Five networks, two recipes each (`NAME.json` and the report's `NAME-reference.json`), eight activations. A run takes
 three epochs on 1,600 images of CIFAR-10, in batches of 16, with the reference stem: its rate, its schedule (squeezed

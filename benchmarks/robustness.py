@@ -1,4 +1,4 @@
-"""Attacks on the zoo by generated input, and what came of them, as in benchmarks/results/checks.json:
+"""Attacks on the zoo by generated input, and what came of them, as in benchmarks/results/checks.json.xz:
 
     python benchmarks/robustness.py --configs 10000 --commands 100 --damages 20 --signals 100 --kills 100 --pairs 10
 

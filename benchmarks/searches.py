@@ -110,7 +110,7 @@ def stopping(arguments: argparse.Namespace) -> tuple[str, dict[str, Any]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, metavar="FILE", default=tables.RESULTS / "checks.json")
+    parser.add_argument("--out", type=Path, metavar="FILE", default=tables.RESULTS / "checks.json.xz")
     commands = parser.add_subparsers(dest="what", required=True)
     for_planted = commands.add_parser("planted")
     for_planted.add_argument("--seeds", type=int, default=10)

@@ -1,6 +1,6 @@
 """Activations replaced and folded in every network of keras.applications and in backbones of KerasHub.
 
-    KERAS_BACKEND=torch python benchmarks/surgery.py --out benchmarks/results/checks.json
+    KERAS_BACKEND=torch python benchmarks/surgery.py --out benchmarks/results/checks.json.xz
 
 For each network, with random weights and the smallest images that it takes: how many sites are replaced and kept, and
 why; the largest difference of a direct call's outputs, and how far these outputs differ among images (relative to the

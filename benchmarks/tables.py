@@ -12,8 +12,8 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def part(path: Path, *keys: str) -> Any:
-    """What is in a file under some keys; {} if there is nothing yet."""
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """What is in a file under some keys; {} if there is nothing yet. One whose name ends in .xz is compressed."""
+    found = json.loads(files.read_text(path)) if path.exists() else {}
     for key in keys:
         found = found.get(key, {})
     return found

@@ -175,7 +175,7 @@ def stability(cells: stability_report.grid.Cells) -> str:
 
 def recipes() -> str:
     """The loss that a short run of each recipe ends with, by activation."""
-    found = tables.part(tables.RESULTS / "checks.json", "recipes", "rows")
+    found = tables.part(tables.RESULTS / "checks.json.xz", "recipes", "rows")
     names = list(dict.fromkeys(row["activation"] for row in found))
     lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for network, recipe in dict.fromkeys((row["network"], row["recipe"]) for row in found):
@@ -199,7 +199,7 @@ def exports() -> str:
 
 
 def export_rows(backend: str) -> list[dict[str, str]]:
-    return tables.part(tables.RESULTS / "checks.json", "export", backend)["rows"]
+    return tables.part(tables.RESULTS / "checks.json.xz", "export", backend)["rows"]
 
 
 def exported(kind: str, backend: str) -> str:
