@@ -161,8 +161,9 @@ def _beside_state(layer) -> dict[str, Any]:
 @functools.cache
 def _of_keras() -> frozenset[str]:
     """The names of the attributes that Keras itself gives a layer or a model."""
-    inputs = keras.Input((1,))
-    made = keras.layers.Layer(), keras.Sequential(), keras.Model(inputs, inputs)
+    named = {"name": "of_keras"}  # or Keras would count them, and name a user's next model otherwise
+    inputs = keras.Input((1,), **named)
+    made = keras.layers.Layer(**named), keras.Sequential(**named), keras.Model(inputs, inputs, **named)
     return frozenset(TRAINING).union(*map(vars, made))
 
 
@@ -193,7 +194,7 @@ def _content(value, above: frozenset[int] = frozenset()) -> Any:
     if not isinstance(value, list | tuple | set | frozenset | dict):
         if type(value).__module__.split(".")[0] in FRAMEWORKS:
             return None
-        value = getattr(value, "__dict__", {})
+        value = {"__class__": type(value), **getattr(value, "__dict__", {})}
     if isinstance(value, set | frozenset):
         return sorted(repr(_content(item, inside)) for item in value)
     if isinstance(value, dict):
