@@ -112,7 +112,8 @@ def _confounded(found: "SearchResults", comparison: Comparison, sound: bool) -> 
         ]
         counts = f"{len(sides[0])} trials for {comparison.arm} and {len(sides[1])} for {comparison.reference}"
         reasons.append(f"unequal effort: {', '.join([counts, *apart])}")
-        best = [next(iter(_finals(found)[label]), None) for label in comparison[:2]]
+        runs = _finals(found)
+        best = [next(iter(runs[label]), None) for label in comparison[:2]]
         if others := [
             name
             for name in _choices(search)

@@ -301,6 +301,7 @@ class Results:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(f"{path}: not what zoo.sweep writes ({error!r})") from None
         self.folder, self.shown = folder, shown or folder
+        self._planned: dict[str | None, list[Group]] = {}  # whose sections and scores are computed once
         self.finished = [run for run in self.every if run.state == "finished"]
         self.begun = [run for run in self.every if run.state != MISSING]
 
@@ -318,6 +319,11 @@ class Results:
 
     def planned(self, output: str | None = None) -> list[Group]:
         """The groups, also those of which no run has begun."""
+        if output not in self._planned:
+            self._planned[output] = self._grouped(output)
+        return self._planned[output]
+
+    def _grouped(self, output: str | None) -> list[Group]:
         found: dict[tuple, dict[str, list[Result]]] = {}
         plans: dict[tuple, Comparisons] = {}
         for run in self.every:
