@@ -143,7 +143,7 @@ def test_a_plan_of_folding_prints_as_a_table():
 
 
 def test_regularized_and_constrained_kernels_are_folded():
-    kernel = {"kernel_regularizer": "l2", "kernel_constraint": keras.constraints.NonNeg(), "activity_regularizer": "l1"}
+    kernel = {"kernel_regularizer": "l2", "kernel_constraint": keras.constraints.NonNeg()}
     model = model_of((5,), layers.Dense(4, **kernel), strong(), layers.Dense(2, **kernel))
     assert folds(model, X[:, 0])[0].becomes == "tanh"
 
