@@ -85,6 +85,10 @@ class WeightedSum:
             terms.append(weighted(z, weight, *own) if weighted else weight * functional.portable(formula)(z, *own))
         return functools.reduce(operator.add, terms)
 
+    def with_formulas(self, change: Callable[[Callable], Callable]) -> "WeightedSum":
+        """The same of formulas that `change` makes of the members'."""
+        return replace(self, members=tuple((change(formula), count) for formula, count in self.members))
+
 
 def layer_of(spec) -> keras.layers.Layer | None:
     """The layer that a member's spec stands for, or None where it stands for a function."""

@@ -170,6 +170,27 @@ def test_what_a_kernel_would_get_wrong_has_none(kind, built, monkeypatch):
     np.testing.assert_allclose(y, expected[kind], rtol=1e-5, atol=1e-6)
 
 
+class Sloped:
+    """A function with something of its own."""
+
+    slope = 2.0
+
+    def __call__(self, z):
+        return self.slope * z
+
+
+@pytest.mark.parametrize("kind", [OfItsObject, Sloped])
+def test_a_member_of_a_mixture_that_looks_at_its_object(kind, built):
+    z = np.ones((3, 4), "float32")
+    member = kind()
+    mixture = ka.Mixture([member, "tanh"])
+    for member.slope in (2.0, 3.0):
+        y, by_z, *_ = gradients(mixture, z, np.ones_like(z))
+        np.testing.assert_allclose(y, (member.slope * z + np.tanh(z)) / 2, rtol=1e-6)
+        np.testing.assert_allclose(by_z, (member.slope + 1 - np.tanh(z) ** 2) / 2, rtol=1e-6)
+    assert not any(built)
+
+
 def test_tracing_a_formula_leaves_the_names_of_later_layers():
     """What a thread of its own is for: Keras counts the operations of each by thread."""
     form = backends.Form(lambda z, a: a * z + z, backends.Rows(), "float32")

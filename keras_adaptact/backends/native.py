@@ -67,9 +67,18 @@ def kernel_of(form, shapes, dtype: str, channels: str | None) -> tuple[Any, Kind
     ranks = {len(shape) for shape in shapes}
     if form.dtype != "float32" or dtype not in ELEMENTS or ranks not in (set(), {1}, {2}):
         return None
-    if inspect.ismethod(form.formula):
-        form = replace(form, formula=Detached(form.formula.__func__))
+    form = replace(form, formula=detached(form.formula))
     return form, Kind(tuple(shape[0] for shape in shapes), channels if ranks == {2} else None, dtype)
+
+
+def detached(formula: Callable) -> Callable:
+    """A formula without the object that it is a method of; that of a mixture without those of its members."""
+    if hasattr(formula, "with_formulas"):
+        return formula.with_formulas(detached)
+    if inspect.ismethod(formula):
+        return Detached(formula.__func__)
+    called, fixed = type(formula).__call__, getattr(type(formula), "__dataclass_params__", None)
+    return Detached(called) if inspect.isfunction(called) and not (fixed and fixed.frozen) else formula
 
 
 @dataclass(frozen=True)
@@ -101,10 +110,10 @@ _PURE: dict[Any, bool] = {}
 def is_pure(form, variables) -> bool:
     """Whether a formula computes with its arguments alone, as far as it shows in a symbolic call.
 
-    One that reads an attribute of its layer, or a variable beside its parameters, can't be compiled or cached: what it
+    One that reads an attribute of its object, or a variable beside its parameters, can't be compiled or cached: what it
     read may change, or want a gradient. Nor can one that has no hash.
     """
-    formula = Detached(form.formula.__func__) if inspect.ismethod(form.formula) else form.formula
+    formula = detached(form.formula)
     try:
         key = replace(form, formula=formula), tuple(x.shape[0] for x in variables)
         if key not in _PURE:
