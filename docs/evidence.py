@@ -100,6 +100,7 @@ def answer(tables_of: dict[str, dict[str, document.Table]]) -> str:
     in_small = {name: cell("alexnet", "sound-alexnet", name, "accuracy") for name in ("relu", "method1")}
     seeds_in_small, small = cell("alexnet", "sound-alexnet", "method1", "seeds"), ("alexnet", "comparisons-alexnet")
     slow = {name: cell("lenet-rates", "effort-lenet", name, "at relu's").split(": ")[1] for name in reached}
+    ends = {name: at_the_end(tables_of[f"{name}-rates"][f"effort-{name}"]) for name in COMPARED}
     names, mixing = (*reached, "sigmoid", "asigmoid"), ("mixing", "comparisons-contrast")
     full = {name: f"{100 * float(cell('report', 'table1-sound', name, 'lenet')):.1f}" for name in names}
     sentences = (
@@ -125,6 +126,8 @@ def answer(tables_of: dict[str, dict[str, document.Table]]) -> str:
         f"{brought('arelu minus relu', small)}.",
         f"Where LeNet trains with method 1 at ReLU's best rate (10 epochs, one seed) it has {slow['method1']} %, with "
         f"AReLU {slow['arelu']} and with ReLU {slow['relu']}.",
+        f"On LeNet {ends['lenet']}, and on AlexNet {ends['alexnet']}, are best at the highest rate that was tried; a "
+        "higher one may be better still.",
         "By the report's own protocol, 150 epochs at one rate and one seed, LeNet has a weighted precision of "
         f"{full['relu']} % with ReLU, {full['arelu']} with AReLU and {full['method1']} with method 1; sigmoid gains "
         f"most by being adaptive, from {full['sigmoid']} to {full['asigmoid']} %.",
@@ -132,6 +135,14 @@ def answer(tables_of: dict[str, dict[str, document.Table]]) -> str:
         f"{brought('searched minus learned', mixing)}.",
     )
     return "\n\n".join((points(sentences), "More of what was found; each p is by Holm's method:", points(more)))
+
+
+def at_the_end(effort: document.Table) -> str:
+    """The activations whose best rate is the highest of those that were tried."""
+    own = list(effort.header).index("at its own learning rate")
+    rates = {row[0]: float(row[own].split(":")[0]) for row in effort.rows}
+    *names, last = [name for name, rate in rates.items() if rate == max(rates.values())]
+    return f"{', '.join(names)} and {last}"
 
 
 def points(sentences: Iterable[str]) -> str:

@@ -544,6 +544,14 @@ def test_each_activation_is_judged_at_its_own_best_rate(tmp_path):
     assert "test accuracy against learning rate" in text
 
 
+def test_what_is_best_at_the_last_value_tried_is_said(tmp_path):
+    rates = "1e-1", "0.3", "0.2"
+    relu, tanh = (dict(zip(rates, map(around, best), strict=True)) for best in ((0.5, 0.6, 0.7), (0.5, 0.7, 0.6)))
+    _, text = told(ladder(tmp_path, {"relu": relu, "tanh": tanh}))
+    note = "the best learning rate of tanh (0.3) is the lowest or the highest that was tried, so that a better one may"
+    assert f"Note, lenet: {note} lie beyond." in text
+
+
 def test_nothing_is_judged_while_tuning_goes_on(tmp_path):
     """Of ReLU's second rate one run of six isn't there."""
     relu = {"0.1": around(0.5), "0.2": around(0.6)}

@@ -171,13 +171,8 @@ class Answer:
 
     def _edges(self) -> Iterator[Paragraph]:
         """An activation that is best at the end of the ladder may be better beyond it."""
-        ends = [str(self.question.rates[0]), str(self.question.rates[-1])]
-        names = [f"{name} ({rate})" for name, rate in self.chosen.items() if rate in ends]
-        if len(self.question.rates) > 2 and names:
-            yield Paragraph(
-                f"Note: the best learning rate of {', '.join(names)} is the lowest or the highest that was tried, so "
-                "that a better one may lie beyond: --rates takes a list of others."
-            )
+        if found := sound.beyond("learning rate", self.chosen, self.group.ladder):
+            yield Paragraph(f"Note: {found}: --rates takes a list of others.")
 
     def _table(self) -> Table:
         told = {verdict.comparison.arm: verdict for verdict in self.verdicts}

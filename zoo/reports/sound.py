@@ -4,6 +4,7 @@ networks of a sweep together: the measures of Agarwal et al. (2021) and the rank
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import mean, median, stdev
+from typing import Any
 
 import numpy as np
 from scipy import integrate
@@ -278,6 +279,8 @@ def _effort(group: Group) -> Iterator[Table | Figure | Paragraph]:
     )
     header = ("activation", "tuned over", f"at its own {axis}", f"at {group.baseline}'s")
     yield Table(f"effort-{group.slug}", caption, header, rows)
+    if found := beyond(axis, {name: group.chosen(name) for name in group.planned}, group.ladder):
+        yield Paragraph(f"Note, {group.title}: {found}.")
     score, factor = group.score, group.score.scale.factor
     try:
         arms = {
@@ -297,6 +300,24 @@ def _effort(group: Group) -> Iterator[Table | Figure | Paragraph]:
     )
     caption = f"{group.title}: {what} against {axis}. A dot is a seed, a cross a run that did not finish, at a guess."
     yield Figure(f"rates-{group.slug}", caption, drawing)
+
+
+def beyond(axis: str, chosen: Mapping[str, str], ladder: Mapping[str, Mapping[str, Any]]) -> str:
+    """Which activations are best at the lowest or the highest of three values or more; "" if none is."""
+    names = []
+    for name, value in chosen.items():
+        try:
+            tried = sorted(map(float, ladder.get(name, ())))
+            if len(tried) > 2 and value and float(value) in (tried[0], tried[-1]):
+                names.append(f"{name} ({value})")
+        except ValueError:  # the values aren't numbers
+            continue
+    return (
+        f"the best {axis} of {', '.join(names)} is the lowest or the highest that was tried, so that a better one may "
+        "lie beyond"
+        if names
+        else ""
+    )
 
 
 def _at(group: Group, name: str, value: str) -> str:
