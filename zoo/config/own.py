@@ -184,7 +184,7 @@ class Hub(OwnNetwork):
 
     kerashub: Annotated[str, Field(pattern=OWN)] = Field(
         description='a folder that save_to_preset wrote, as "my_preset/", found from this config; or the name of a '
-        "preset, where a network or a cache has it"
+        "preset, which KerasHub downloads, or has in its cache"
     )
     weights: Literal["preset"] | None = Field(None, description='null: random; "preset" where it has some')
     source: str | None = Field(
