@@ -1,6 +1,7 @@
 """The state of a layer beside its configuration, and how it is copied to another layer like it."""
 
 import contextlib
+import copyreg
 import functools
 import inspect
 import tempfile
@@ -23,6 +24,8 @@ from keras_adaptact.keras_private import (
 )
 
 FRAMEWORKS = ("keras", "tensorflow", "torch", "jax", "jaxlib", "numpy")
+# What of Keras's objects a layer computes with, and that its configuration says all of.
+_CONFIGURED = (keras.regularizers.Regularizer, keras.constraints.Constraint, keras.losses.Loss, keras.DTypePolicy)
 
 
 def build(old, new) -> None:
@@ -134,7 +137,8 @@ def _differs(name: str, value, other) -> bool:
     """Whether an attribute was lost; an activation is replaced, or is a site, whatever it is kept as."""
     if other is _MISSING or ("activation" in name and not isinstance(value, bool | int | float | np.ndarray)):
         return False
-    return _content(value) != _content(other)
+    known: dict[Any, int] = {}
+    return _content(value, known, {}) != _content(other, known, {})
 
 
 def _set_method(old, new) -> str | None:
@@ -167,12 +171,33 @@ def _of_keras() -> frozenset[str]:
     return frozenset(TRAINING).union(*map(vars, made))
 
 
-def _content(value, above: frozenset[int] = frozenset()) -> Any:
-    """What can be compared of a value: its numbers, text and arrays; None of what has a place in Keras's state."""
-    if id(value) in above or isinstance(value, keras.Operation | keras.Variable) or value is None:
+def _content(value, known: dict[Any, int], seen: dict[int, Any]) -> int | None:
+    """A number for the content of a value: its numbers, text and arrays; None for what has a place in Keras's state.
+
+    Args:
+        value: anything.
+        known: the numbers that contents have so far. Equal contents have equal numbers.
+        seen: by id, each object that was met in this value, and its number, or None while that is being found, so that
+            objects that know each other come to an end.
+    """
+    if value is None or isinstance(value, keras.Operation | keras.Variable):
         return None
+    if id(value) not in seen:
+        seen[id(value)] = value, None
+        content = _with_numbers(value, functools.partial(_content, known=known, seen=seen))
+        seen[id(value)] = value, None if content is None else known.setdefault(content, len(known))
+    return seen[id(value)][1]
+
+
+def _with_numbers(value, number) -> Any:
+    """The content of a value, with a number for each thing in it; it has a hash."""
+    if isinstance(value, types.ModuleType):
+        return value.__name__
+    if callable(wrapped := getattr(value, "__wrapped__", None)):  # a function that is compiled
+        return type(value), number(wrapped)
     if isinstance(value, type | types.BuiltinFunctionType | np.ufunc):
-        return getattr(value, "__module__", ""), getattr(value, "__qualname__", value.__name__)
+        of_what = number(getattr(value, "__self__", None))
+        return getattr(value, "__module__", ""), getattr(value, "__qualname__", value.__name__), of_what
     if isinstance(value, bool | int | float | complex | str | bytes):
         return repr(value)
     if isinstance(value, np.ndarray | np.generic) or ops.is_tensor(value):
@@ -180,26 +205,39 @@ def _content(value, above: frozenset[int] = frozenset()) -> Any:
             array = np.asarray(ops.convert_to_numpy(value))
         except Exception:  # a symbolic one, which a call has left
             return None
-        return array.shape, str(array.dtype), array.tobytes()
-    if hasattr(value, "state_dict"):  # of torch
+        held = number(array.tolist()) if array.dtype == object else array.tobytes()
+        return array.shape, str(array.dtype), held
+    if callable(getattr(type(value), "state_dict", None)):  # of torch
         value = dict(value.state_dict())
-    inside = above | {id(value)}
     if isinstance(value, types.MethodType):
-        return _content(value.__func__, inside)
+        return number(value.__func__)
     if isinstance(value, types.FunctionType):
         cells = [cell.cell_contents for cell in value.__closure__ or () if cell != types.CellType()]
-        return value.__code__, [_content(each, inside) for each in (value.__defaults__, value.__kwdefaults__, cells)]
+        return value.__code__, *map(number, (value.__defaults__, value.__kwdefaults__, cells))
     if isinstance(value, functools.partial):
-        return [_content(each, inside) for each in (value.func, value.args, value.keywords)]
-    if not isinstance(value, list | tuple | set | frozenset | dict):
-        if type(value).__module__.split(".")[0] in FRAMEWORKS:
-            return None
-        value = {"__class__": type(value), **getattr(value, "__dict__", {})}
-    if isinstance(value, set | frozenset):
-        return sorted(repr(_content(item, inside)) for item in value)
+        return tuple(map(number, (value.func, value.args, value.keywords)))
     if isinstance(value, dict):
-        return {name: _content(item, inside) for name, item in value.items()}
-    return [_content(item, inside) for item in value]
+        return frozenset((name, number(item)) for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return tuple(map(number, value))
+    if isinstance(value, set | frozenset):
+        return frozenset(map(number, value))
+    if isinstance(value, _CONFIGURED):
+        return type(value), number(value.get_config())
+    if type(value).__name__.lower().endswith(("dtype", "device")):
+        return repr(value)
+    return None if type(value).__module__.split(".")[0] in FRAMEWORKS else _reduced(value, number)
+
+
+def _reduced(value, number) -> Any:
+    """What an object says of itself to `copy` and `pickle`; nothing but its class where it says nothing."""
+    try:
+        registered = copyreg.dispatch_table.get(type(value))
+        parts = registered(value) if registered else value.__reduce_ex__(2)
+        told = [list(part) if isinstance(part, Iterator) else part for part in parts]
+    except Exception:  # a lock, a generator, or whatever an object of a user's raises
+        told = [type(value)]
+    return tuple(map(number, told))
 
 
 def numbers(variable) -> np.ndarray:

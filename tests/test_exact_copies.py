@@ -1,6 +1,10 @@
 """Models that break copies: each keeps its numbers and its state."""
 
+import collections
+import fractions
 import functools
+import re
+import threading
 from importlib.util import find_spec
 
 import keras
@@ -489,6 +493,61 @@ def test_what_is_not_in_the_configuration_is_not_lost(change):
     for copy in (lambda m: ka.replace_activations(m, "relu", "arelu"), ka.fold_activations):
         with pytest.raises(ValueError, match=r"can't be copied: its `.*` has another value"):
             copy(model)
+
+
+class Slots:
+    __slots__ = ("others", "value")
+
+    def __init__(self, value):
+        self.value, self.others = value, self
+
+
+def who_know_each_other(value):
+    """Forty objects, which have far too many paths to go along each."""
+    found = [Slots(i) for i in range(40)]
+    for each in found:
+        each.others = found
+    return found[value]
+
+
+MAKERS = {
+    "an object with slots": Slots,
+    "objects that know each other": who_know_each_other,
+    "objects in an array": lambda value: np.array([Slots(value)]),
+    "a queue": lambda value: collections.deque([value]),
+    "bytes": lambda value: bytearray([value]),
+    "a range": range,
+    "a set": lambda value: {0, value},
+    "a fraction": lambda value: fractions.Fraction(1, value),
+    "a pattern": lambda value: re.compile("a" * value),
+    "a regularizer": lambda value: keras.regularizers.L2(value),
+    "a dtype": lambda value: np.dtype(f"float{32 * value}"),
+    "a function that is wrapped": lambda value: functools.lru_cache(lambda x: value * x),
+    "a function of another object": lambda value: ("a" * value).join,
+    "a module": lambda value: (np, keras)[value - 1],
+}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("value", [1, 2])
+def test_objects_of_any_kind_are_compared_by_what_they_hold(kind, value):
+    """What the constructor makes is in the copy, too; what was set later is not."""
+
+    class Holding(layers.Layer):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.thing, self.lock = MAKERS[kind](1), threading.Lock()
+
+        def call(self, inputs):
+            return 1.0 * inputs
+
+    model = keras.Sequential([layers.Input((6, 5)), Holding(), layers.ReLU()])
+    model.layers[0].thing = MAKERS[kind](value)
+    if value == 1:
+        np.testing.assert_array_equal(call(ka.replace_activations(model, "relu", "arelu")), call(model))
+        return
+    with pytest.raises(ValueError, match="can't be copied: its `thing` has another value"):
+        ka.replace_activations(model, "relu", "arelu")
 
 
 @keras.saving.register_keras_serializable("tests")
