@@ -193,8 +193,6 @@ def _with_numbers(value, number) -> Any:
     """The content of a value, with a number for each thing in it; it has a hash."""
     if isinstance(value, types.ModuleType):
         return value.__name__
-    if callable(wrapped := getattr(value, "__wrapped__", None)):  # a function that is compiled
-        return type(value), number(wrapped)
     if isinstance(value, type | types.BuiltinFunctionType | np.ufunc):
         of_what = number(getattr(value, "__self__", None))
         return getattr(value, "__module__", ""), getattr(value, "__qualname__", value.__name__), of_what
@@ -214,6 +212,8 @@ def _with_numbers(value, number) -> Any:
     if isinstance(value, types.FunctionType):
         cells = [cell.cell_contents for cell in value.__closure__ or () if cell != types.CellType()]
         return value.__code__, *map(number, (value.__defaults__, value.__kwdefaults__, cells))
+    if callable(wrapped := getattr(value, "__wrapped__", None)):  # a function that is compiled, or has a cache
+        return type(value), number(wrapped)
     if isinstance(value, functools.partial):
         return tuple(map(number, (value.func, value.args, value.keywords)))
     if isinstance(value, dict):

@@ -510,6 +510,14 @@ def who_know_each_other(value):
     return found[value]
 
 
+def decorated(value):
+    @functools.wraps(max)
+    def function(x):
+        return value * x
+
+    return function
+
+
 MAKERS = {
     "an object with slots": Slots,
     "objects that know each other": who_know_each_other,
@@ -522,7 +530,8 @@ MAKERS = {
     "a pattern": lambda value: re.compile("a" * value),
     "a regularizer": lambda value: keras.regularizers.L2(value),
     "a dtype": lambda value: np.dtype(f"float{32 * value}"),
-    "a function that is wrapped": lambda value: functools.lru_cache(lambda x: value * x),
+    "a function in the name of another": decorated,
+    "a function with a cache": lambda value: functools.lru_cache(lambda x: value * x),
     "a function of another object": lambda value: ("a" * value).join,
     "a module": lambda value: (np, keras)[value - 1],
 }
