@@ -120,6 +120,8 @@ class _Copier:
         for old, new in self.carried:
             for source, target in variables_of_both(old, new):
                 target.trainable = source.trainable
+            if (name := lost(old, new)) is not None:
+                _refuse(old, f"its `{name}` has another value in a layer of its configuration")
         if self.tied:
             track_again(self.models[0][1])
         for old, new in self.models:
@@ -130,12 +132,11 @@ class _Copier:
         for source, target in paired(old, new, changed):
             self.carried.append((source, target))
             target.name = source.name
+            target.activity_regularizer = source.activity_regularizer
             build(source, target)
             if getattr(source, "lora_enabled", False):  # Keras's `build` enables it with the rank as alpha
                 target.lora_alpha = source.lora_alpha
             carry_saved(source, target)
-            if (name := lost(source, target)) is not None:
-                _refuse(source, f"its `{name}` has another value in a layer of its configuration")
             for before, after in variables_of_both(source, target):
                 first = self.variables.setdefault(id(before), after)
                 if first is not after:

@@ -53,6 +53,11 @@ class Member:
             raise ValueError(
                 f"A member of a mixture has no activity regularizer, which sees a layer. Received: {spec!r}"
             )
+        if others := [variable.name for variable in layer._other_variables()]:
+            raise ValueError(
+                "A mixture makes parameters of its own for a member, which has no other variables. Received: "
+                f"{spec!r}, which has {', '.join(others)}"
+            )
         if layer.granularity == "channel" and granularity == "layer":
             raise ValueError(
                 f'A member can\'t have granularity="channel" in a mixture of granularity="layer". Received: {spec!r}'

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_adaptact.base import TrainableActivation
 from keras_adaptact.graphs import is_activation
 from keras_adaptact.keras_private import (
     BOOKKEEPING,
@@ -24,8 +25,8 @@ from keras_adaptact.keras_private import (
 )
 
 FRAMEWORKS = ("keras", "tensorflow", "torch", "jax", "jaxlib", "numpy")
-# What of Keras's objects a layer computes with, and that its configuration says all of.
-_CONFIGURED = (keras.regularizers.Regularizer, keras.constraints.Constraint, keras.losses.Loss, keras.DTypePolicy)
+# What of Keras's objects a layer computes with. Their names may be counted.
+_COMPUTING = (keras.regularizers.Regularizer, keras.constraints.Constraint, keras.losses.Loss, keras.DTypePolicy)
 
 
 def build(old, new) -> None:
@@ -98,8 +99,12 @@ def lost(old, new) -> str | None:
     the constructor. One that the copy and its class lack is set by a call. Layers of Keras's own have none, but for
     methods that were set on the object.
     """
-    if (name := _set_method(old, new)) is not None or _is_of_keras(old):
+    if (name := _set_method(old, new)) is not None:
         return name
+    if _is_of_keras(old):
+        members = [[m.spec for m in getattr(layer, "members", ())] for layer in (old, new)]
+        pairs = [pair for pair in zip(*members, strict=True) if isinstance(pair[0], keras.layers.Layer)]
+        return next(filter(None, (lost(*pair) for pair in pairs)), None)
     before, after = _beside_state(old), _beside_state(new)
     return next((k for k, v in before.items() if _differs(k, v, after.get(k, _of_class(new, k)))), None)
 
@@ -134,11 +139,26 @@ def _of_class(layer, name: str) -> Any:
 
 
 def _differs(name: str, value, other) -> bool:
-    """Whether an attribute was lost; an activation is replaced, or is a site, whatever it is kept as."""
-    if other is _MISSING or ("activation" in name and not isinstance(value, bool | int | float | np.ndarray)):
+    """Whether an attribute was lost; not one that the copy's own call set, nor an activation, which may be replaced."""
+    if other is _MISSING or any(map(_is_symbolic, keras.tree.flatten(other))):
+        return False
+    if "activation" in name and any(isinstance(x, keras.Operation) and is_activation(x) for x in (value, other)):
         return False
     known: dict[Any, int] = {}
     return _content(value, known, {}) != _content(other, known, {})
+
+
+def _is_symbolic(x) -> bool:
+    """Whether something is a tensor without values."""
+    return isinstance(x, keras.KerasTensor) or (ops.is_tensor(x) and _array(x) is None)
+
+
+def _array(tensor) -> np.ndarray | None:
+    """The values of a tensor, also of a sparse one of torch; None of a symbolic one."""
+    try:
+        return np.asarray(ops.convert_to_numpy(tensor.to_dense() if hasattr(tensor, "to_dense") else tensor))
+    except Exception:  # each backend has errors of its own for it
+        return None
 
 
 def _set_method(old, new) -> str | None:
@@ -156,8 +176,9 @@ def _is_of_keras(layer) -> bool:
 
 def _beside_state(layer) -> dict[str, Any]:
     """The attributes that a layer has beside Keras's; on torch also parameters and buffers that are no variables."""
+    skipped = ("_self_", "_follows_owner") if isinstance(layer, TrainableActivation) else ("_self_",)
     found = {
-        name: value for name, value in vars(layer).items() if name not in _of_keras() and not name.startswith("_self_")
+        name: value for name, value in vars(layer).items() if name not in _of_keras() and not name.startswith(skipped)
     }
     return found | vars(layer).get("_parameters", {}) | vars(layer).get("_buffers", {})
 
@@ -184,7 +205,10 @@ def _content(value, known: dict[Any, int], seen: dict[int, Any]) -> int | None:
         return None
     if id(value) not in seen:
         seen[id(value)] = value, None
-        content = _with_numbers(value, functools.partial(_content, known=known, seen=seen))
+        try:
+            content = _with_numbers(value, functools.partial(_content, known=known, seen=seen))
+        except Exception:  # whatever an object raises that is asked for what it has, or how deep it goes
+            content = type(value)
         seen[id(value)] = value, None if content is None else known.setdefault(content, len(known))
     return seen[id(value)][1]
 
@@ -196,19 +220,21 @@ def _with_numbers(value, number) -> Any:
     if isinstance(value, type | types.BuiltinFunctionType | np.ufunc):
         of_what = number(getattr(value, "__self__", None))
         return getattr(value, "__module__", ""), getattr(value, "__qualname__", value.__name__), of_what
-    if isinstance(value, bool | int | float | complex | str | bytes):
+    if isinstance(value, str | bytes):
         return repr(value)
+    if isinstance(value, np.ndarray | np.number | np.bool_) and not value.shape and value.dtype.kind in "biufc":
+        value = value.item()
+    if isinstance(value, bool | int | float | complex):
+        return value if value == value else repr(value)  # the latter of NaN
     if isinstance(value, np.ndarray | np.generic) or ops.is_tensor(value):
-        try:
-            array = np.asarray(ops.convert_to_numpy(value))
-        except Exception:  # a symbolic one, which a call has left
+        if (array := _array(value)) is None:
             return None
         held = number(array.tolist()) if array.dtype == object else array.tobytes()
         return array.shape, str(array.dtype), held
     if callable(getattr(type(value), "state_dict", None)):  # of torch
         value = dict(value.state_dict())
     if isinstance(value, types.MethodType):
-        return number(value.__func__)
+        return number(value.__func__), number(value.__self__)
     if isinstance(value, types.FunctionType):
         cells = [cell.cell_contents for cell in value.__closure__ or () if cell != types.CellType()]
         return value.__code__, *map(number, (value.__defaults__, value.__kwdefaults__, cells))
@@ -222,8 +248,8 @@ def _with_numbers(value, number) -> Any:
         return tuple(map(number, value))
     if isinstance(value, set | frozenset):
         return frozenset(map(number, value))
-    if isinstance(value, _CONFIGURED):
-        return type(value), number(value.get_config())
+    if isinstance(value, _COMPUTING):
+        return type(value), number({name: held for name, held in vars(value).items() if name != "name"})
     if type(value).__name__.lower().endswith(("dtype", "device")):
         return repr(value)
     return None if type(value).__module__.split(".")[0] in FRAMEWORKS else _reduced(value, number)

@@ -501,6 +501,9 @@ class Slots:
     def __init__(self, value):
         self.value, self.others = value, self
 
+    def plus(self, x):
+        return x + self.value
+
 
 def who_know_each_other(value):
     """Forty objects, which have far too many paths to go along each."""
@@ -556,6 +559,60 @@ def test_objects_of_any_kind_are_compared_by_what_they_hold(kind, value):
         np.testing.assert_array_equal(call(ka.replace_activations(model, "relu", "arelu")), call(model))
         return
     with pytest.raises(ValueError, match="can't be copied: its `thing` has another value"):
+        ka.replace_activations(model, "relu", "arelu")
+
+
+@keras.saving.register_keras_serializable("tests")
+class SoftReLU(ka.TrainableActivation):
+    sharpness = ka.Parameter(4.0)
+    factor = 1.0
+
+    def formula(self, z, sharpness):
+        return self.factor * ops.softplus(sharpness * z) / sharpness
+
+
+class OwnLoss(keras.losses.Loss):
+    """Keras counts its name."""
+
+    def call(self, y_true, y_pred):
+        return ops.mean(y_pred, axis=-1)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Remembers(layers.Layer):
+    """Keeps what it computed, as the layers of tutorials do."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.scores, self.rate, self.loss = None, np.float32(0.3), OwnLoss()
+        self.activation_range, self.step = (0.0, 1.0), Slots(1).plus
+
+    def call(self, inputs):
+        self.scores = ops.softmax(inputs)
+        return inputs + self.rate * self.scores
+
+
+@pytest.mark.parametrize("make", [SoftReLU, Remembers, lambda: layers.Dense(4, activation=SoftReLU())])
+def test_own_layers_that_lose_nothing_are_copied(make):
+    model = keras.Sequential([layers.Input((6, 5)), make(), layers.ReLU()])
+    expected = call(model)
+    np.testing.assert_array_equal(call(ka.replace_activations(model, "relu", "arelu")), expected)
+    np.testing.assert_array_equal(call(ka.fold_activations(model)), expected)
+
+
+@pytest.mark.parametrize("name, value", [("activation_range", (0.0, 2.0)), ("step", Slots(2).plus), ("rate", 0.4)])
+def test_what_such_a_layer_was_given_later_is_not_lost(name, value):
+    model = keras.Sequential([layers.Input((6, 5)), Remembers(), layers.ReLU()])
+    setattr(model.layers[0], name, value)
+    with pytest.raises(ValueError, match=f"can't be copied: its `{name}` has another value"):
+        ka.replace_activations(model, "relu", "arelu")
+
+
+def test_what_a_member_of_a_mixture_was_given_later_is_not_lost():
+    member = SoftReLU()
+    member.factor = 3.0
+    model = keras.Sequential([layers.Input((6, 5)), ka.Mixture([member, "tanh"]), layers.ReLU()])
+    with pytest.raises(ValueError, match="can't be copied: its `factor` has another value"):
         ka.replace_activations(model, "relu", "arelu")
 
 

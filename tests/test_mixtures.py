@@ -199,3 +199,18 @@ def test_members_by_channel_need_a_mixture_by_channel():
     with pytest.raises(ValueError, match="granularity"):
         ka.Mixture(["tanh", ka.ATanh(granularity="channel")])
     ka.Mixture(["tanh", ka.ATanh(granularity="channel")], granularity="channel")
+
+
+def test_a_member_has_no_variables_beside_its_parameters():
+    class Extra(ka.TrainableActivation):
+        a = ka.Parameter(1.0)
+
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.extra = self.add_weight(name="extra")
+
+        def formula(self, z, a):
+            return a * z + self.extra
+
+    with pytest.raises(ValueError, match=r"which has no other variables. Received: .*, which has extra"):
+        ka.Mixture([Extra(), "tanh"])
