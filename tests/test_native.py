@@ -148,11 +148,9 @@ class OfAnotherLayer(ka.TrainableActivation):
         return a * OfAnotherLayer.other(z)
 
 
-# TensorFlow's custom gradients take no formula that reads variables beside its arguments.
-WITH_VARIABLES = [OfAVariable, OfAnotherLayer] if BACKEND != "tensorflow" else []
-
-
-@pytest.mark.parametrize("kind", [OfItsObject, OfItsObjectIfThere, OfItsParent, NotElementwise, *WITH_VARIABLES])
+@pytest.mark.parametrize(
+    "kind", [OfItsObject, OfItsObjectIfThere, OfItsParent, NotElementwise, OfAVariable, OfAnotherLayer]
+)
 def test_what_a_kernel_would_get_wrong_has_none(kind, built, monkeypatch):
     monkeypatch.setattr(backend, "LARGE", 2**40)
     z = RNG.normal(size=(3, 4)).astype("float32")
@@ -189,6 +187,81 @@ def test_a_member_of_a_mixture_that_looks_at_its_object(kind, built):
         np.testing.assert_allclose(y, (member.slope * z + np.tanh(z)) / 2, rtol=1e-6)
         np.testing.assert_allclose(by_z, (member.slope + 1 - np.tanh(z) ** 2) / 2, rtol=1e-6)
     assert not any(built)
+
+
+FACTOR = 2.0
+HIDDEN = keras.Variable(2.0)
+
+
+@ops.custom_gradient
+def straight(z):
+    """A sign with the slope of z itself."""
+
+    def grad(*given, upstream=None):
+        return given[-1] if upstream is None else upstream
+
+    return ops.sign(z), grad
+
+
+def sloped(z, a):
+    return a * Sloped.slope * z
+
+
+def equal(z, a):
+    return a * z + ops.cast(z == 1, "float32")
+
+
+def swallowed(z, a):
+    try:
+        return a * (2.0 if bool(ops.max(a) > 0.5) else 1.0) * z
+    except Exception:
+        return a * z
+
+
+OUTSIDE = {  # formulas that a symbolic call doesn't show as they are: values and slopes at 1 where a is 1
+    "an attribute of a class": (sloped, 2.0, 2.0),
+    "an equality": (equal, 2.0, 1.0),
+    "a variable in the options of an operation": (lambda z, a: a * ops.clip(z, -1.0, HIDDEN * 0.25), 0.5, 0.0),
+    "the body of a loop": (lambda z, a: a * ops.fori_loop(0, 2, lambda i, y: y * Sloped.slope, z), 4.0, 4.0),
+    "a straight-through gradient": (lambda z, a: a * straight(z), 1.0, 1.0),
+}
+if BACKEND == "torch":
+    OUTSIDE["an error that is caught"] = swallowed, 2.0, 2.0
+
+
+@pytest.mark.parametrize("what", OUTSIDE)
+def test_what_a_symbolic_call_does_not_show_has_no_kernel(what, built):
+    formula, value, slope = OUTSIDE[what]
+    layer = type("Its", (ka.TrainableActivation,), {"a": ka.Parameter(1.0), "formula": staticmethod(formula)})()
+    z = np.ones((2, 3), "float32")
+    y, by_z, *_ = gradients(layer, z, z)
+    np.testing.assert_allclose([y, by_z], [value * z, slope * z], rtol=1e-6)
+    assert not built
+
+
+def test_a_number_that_a_formula_finds_around_it_may_change(monkeypatch, built):
+    """A kernel has it for as long as it stays what it was."""
+    layer = type("Its", (ka.TrainableActivation,), {"a": ka.Parameter(1.0), "formula": staticmethod(scaled)})()
+    z = np.ones((2, 3), "float32")
+    for factor in (2.0, 3.0, 2.0):
+        monkeypatch.setitem(globals(), "FACTOR", factor)
+        y, by_z, *_ = gradients(layer, z, z)
+        np.testing.assert_allclose([y, by_z], [factor * z, factor * z], rtol=1e-6)
+    assert all(built)
+
+
+def scaled(z, a):
+    return a * FACTOR * z
+
+
+@pytest.mark.parametrize("wrap", [ka.AdaptiveActivation, lambda f: ka.Mixture([functools.partial(f)], weights=[1.0])])
+def test_an_adaptive_function_that_has_something_of_its_own(wrap, built):
+    function = Sloped()
+    layer, z = wrap(function), np.ones((2, 3), "float32")
+    for function.slope in (2.0, 3.0):
+        y, by_z, *_ = gradients(layer, z, z)
+        np.testing.assert_allclose([y, by_z], [function.slope * z, function.slope * z], rtol=1e-6)
+    assert not built
 
 
 def test_tracing_a_formula_leaves_the_names_of_later_layers():

@@ -30,7 +30,7 @@ import keras
 from keras_adaptact.backends import cache
 from keras_adaptact.backends.graph import Unknown
 from keras_adaptact.backends.printer import ELEMENTS, Kind, source
-from keras_adaptact.backends.tracing import is_tracing, reads_nothing
+from keras_adaptact.backends.tracing import is_tracing, reads, reads_nothing
 
 # Vector instructions for these loops, with NaN and infinity as in the formula: no errno, no traps, and sums in lanes.
 FLAGS = ["-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"]
@@ -75,15 +75,12 @@ def detached(formula: Callable) -> Callable:
     """A formula without the object that it is a method of; that of a mixture without those of its members."""
     if hasattr(formula, "with_formulas"):
         return formula.with_formulas(detached)
-    if inspect.ismethod(formula):
-        return Detached(formula.__func__)
-    called, fixed = type(formula).__call__, getattr(type(formula), "__dataclass_params__", None)
-    return Detached(called) if inspect.isfunction(called) and not (fixed and fixed.frozen) else formula
+    return Detached(formula.__func__) if inspect.ismethod(formula) else formula
 
 
 @dataclass(frozen=True)
 class Detached:
-    """A method without its object. One that looks at it has no kernel, which would take what it finds for constant.
+    """A method without its object, at which one that `is_pure` doesn't look.
 
     Equal for equal methods: all layers of a class share what is compiled.
     """
@@ -91,37 +88,33 @@ class Detached:
     method: Callable
 
     def __call__(self, z, *parameters):
-        looked_at: list[str] = []
-
-        class Nobody:
-            def __getattribute__(self, name):
-                looked_at.append(name)
-                raise Unknown(f"`{name}` of its object")
-
-        y = self.method(Nobody(), z, *parameters)
-        if looked_at:  # and went on without it
-            raise Unknown(f"`{looked_at[0]}` of its object")
-        return y
+        return self.method(None, z, *parameters)
 
 
-_PURE: dict[Any, bool] = {}
+_READ: dict[Any, list[tuple[Callable, Any]] | None] = {}
 
 
 def is_pure(form, variables) -> bool:
-    """Whether a formula computes with its arguments alone, as far as it shows in a symbolic call.
+    """Whether a formula computes with its arguments alone, as far as its code and a symbolic call of it show.
 
     One that reads an attribute of its object, or a variable beside its parameters, can't be compiled or cached: what it
-    read may change, or want a gradient. Nor can one that has no hash.
+    read may change, or want a gradient. Nor can one that has no hash. Numbers and functions that its code has from
+    around it may be compiled in for as long as they stay what they were.
     """
     formula = detached(form.formula)
     try:
         key = replace(form, formula=formula), tuple(x.shape[0] for x in variables)
-        if key not in _PURE:
+        if key not in _READ:
+            if len(_READ) >= 4096:  # of formulas that are made anew for each call
+                _READ.clear()
             rows = replace(form.rows, behind=0)
-            _PURE[key] = reads_nothing(lambda z, *given: formula(z, *rows(*given)), key[1])
-        return _PURE[key]
+            found = reads(form.formula)
+            pure = found is not None and reads_nothing(lambda z, *given: formula(z, *rows(*given)), key[1])
+            _READ[key] = found if pure else None
     except TypeError:  # it has no hash
         return False
+    found = _READ[key]
+    return found is not None and all(read() is value for read, value in found)
 
 
 @functools.lru_cache(maxsize=256)

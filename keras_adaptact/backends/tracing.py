@@ -3,7 +3,12 @@
 A formula with an operation that `vocabulary` doesn't know has no graph, and runs as the backends run it.
 """
 
+import builtins
+import dataclasses
+import dis
+import functools
 import threading
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +47,96 @@ def reads_nothing(function: Callable, sizes: tuple[int, ...]) -> bool:
     except (Unknown, LookupError):
         return False
     return True
+
+
+_MODULES = "keras", "keras_adaptact", "numpy", "math"
+# What a symbolic call doesn't show: gradients of one's own, bodies of loops, chance, settings, kinds of objects.
+_HIDDEN = {
+    *("custom_gradient", "fori_loop", "while_loop", "scan", "associative_scan", "cond", "switch", "map"),
+    *("vectorized_map", "random", "config", "epsilon", "floatx"),
+    *("eval", "exec", "globals", "locals", "vars", "super", "type"),
+}
+_NOT_KNOWN = {
+    "IMPORT_NAME",
+    "STORE_GLOBAL",
+    "CONTAINS_OP",
+    "PUSH_EXC_INFO",
+    "LOAD_SUPER_ATTR",
+}  # the fourth of `except`
+
+
+def reads(formula: Callable) -> list[tuple[Callable, Any]] | None:
+    """What the code of a formula reads beside its arguments: calls that read it again, each with what it read.
+
+    That is global names, and what functions have from around them: modules, functions and numbers. None of code that
+    reads something else, such as an object of its own, or that says what isn't true of symbolic tensors: none is
+    equal to a number.
+    """
+    found: list[tuple[Callable, Any]] = []
+    left: list[Any] = [formula]
+    seen: list[Any] = []
+    while left:
+        x = left.pop()
+        if x is None or isinstance(x, bool | int | float | str | np.ufunc) or any(x is other for other in seen):
+            continue
+        seen.append(x)
+        home = (getattr(x, "__module__", None) or "").split(".")
+        if isinstance(x, types.ModuleType):
+            parts = x.__name__.split(".")
+            if parts[0] not in _MODULES or not _HIDDEN.isdisjoint(parts):
+                return None
+        elif isinstance(x, tuple):
+            left += x
+        elif isinstance(x, functools.partial):
+            left += [x.func, *x.args, *x.keywords.values()]
+        elif dataclasses.is_dataclass(x) and home[0] == "keras_adaptact":
+            left += [getattr(x, field.name) for field in dataclasses.fields(x)]
+        elif isinstance(x, types.FunctionType | types.MethodType):
+            function: Any = getattr(x, "__func__", x)
+            is_known = home[0] in _MODULES
+            names = set() if is_known else _names_in(function.__code__, isinstance(x, types.MethodType))
+            if names is None or not _HIDDEN.isdisjoint((function.__name__, *home, *function.__code__.co_freevars)):
+                return None
+            calls: list[Callable] = [functools.partial(_held, cell) for cell in function.__closure__ or ()]
+            calls += [functools.partial(_named, function.__globals__, name) for name in names]
+            read = [(call, call()) for call in calls]
+            found += read
+            left += [value for _, value in read]
+            left += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+        elif isinstance(x, types.BuiltinFunctionType):
+            if x.__name__ in _HIDDEN or not isinstance(x.__self__, types.ModuleType):
+                return None
+        elif not (isinstance(x, type) and home == ["builtins"] and x.__name__ not in _HIDDEN):
+            return None
+    return found
+
+
+def _held(cell: types.CellType) -> Any:
+    return cell.cell_contents if cell != types.CellType() else _held
+
+
+def _named(names: dict[str, Any], name: str) -> Any:
+    return names[name] if name in names else getattr(builtins, name, None)
+
+
+def _names_in(code: types.CodeType, is_method: bool) -> set[str] | None:
+    """The global names that code reads; None where it does what isn't known, or a method looks at its object."""
+    own = code.co_varnames[0] if is_method else None
+    names, left = set(), [code]
+    while left:
+        code = left.pop()
+        left += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+        for instruction in dis.get_instructions(code):
+            kind, argument = instruction.opname, instruction.argval
+            touched = argument if isinstance(argument, tuple) else (argument,)
+            if kind in ("LOAD_GLOBAL", "LOAD_NAME"):
+                names.add(argument)
+            is_equality = kind == "COMPARE_OP" and "==" in str(argument)
+            is_hidden = kind in ("LOAD_ATTR", "LOAD_METHOD") and argument in _HIDDEN
+            is_own = own in touched and kind.startswith(("LOAD_", "MAKE_CELL"))
+            if kind in _NOT_KNOWN or is_equality or is_hidden or is_own:
+                return None
+    return None if names & _HIDDEN else names
 
 
 def _is_foreign(x) -> bool:
