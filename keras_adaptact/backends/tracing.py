@@ -56,13 +56,7 @@ _HIDDEN = {
     *("vectorized_map", "random", "config", "epsilon", "floatx"),
     *("eval", "exec", "globals", "locals", "vars", "super", "type"),
 }
-_NOT_KNOWN = {
-    "IMPORT_NAME",
-    "STORE_GLOBAL",
-    "CONTAINS_OP",
-    "PUSH_EXC_INFO",
-    "LOAD_SUPER_ATTR",
-}  # the fourth of `except`
+_NOT_KNOWN = {"IMPORT_NAME", "STORE_GLOBAL", "CONTAINS_OP", "LOAD_SUPER_ATTR", "PUSH_EXC_INFO"}  # the last of `except`
 
 
 def reads(formula: Callable) -> list[tuple[Callable, Any]] | None:
@@ -95,14 +89,15 @@ def reads(formula: Callable) -> list[tuple[Callable, Any]] | None:
             function: Any = getattr(x, "__func__", x)
             is_known = home[0] in _MODULES
             names = set() if is_known else _names_in(function.__code__, isinstance(x, types.MethodType))
-            if names is None or not _HIDDEN.isdisjoint((function.__name__, *home, *function.__code__.co_freevars)):
+            if names is None or (is_known and not _HIDDEN.isdisjoint((function.__name__, *home))):
                 return None
             calls: list[Callable] = [functools.partial(_held, cell) for cell in function.__closure__ or ()]
             calls += [functools.partial(_named, function.__globals__, name) for name in names]
             read = [(call, call()) for call in calls]
             found += read
             left += [value for _, value in read]
-            left += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+            if not is_known:
+                left += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
         elif isinstance(x, types.BuiltinFunctionType):
             if x.__name__ in _HIDDEN or not isinstance(x.__self__, types.ModuleType):
                 return None
@@ -133,7 +128,7 @@ def _names_in(code: types.CodeType, is_method: bool) -> set[str] | None:
                 names.add(argument)
             is_equality = kind == "COMPARE_OP" and "==" in str(argument)
             is_hidden = kind in ("LOAD_ATTR", "LOAD_METHOD") and argument in _HIDDEN
-            is_own = own in touched and kind.startswith(("LOAD_", "MAKE_CELL"))
+            is_own = own is not None and own in touched
             if kind in _NOT_KNOWN or is_equality or is_hidden or is_own:
                 return None
     return None if names & _HIDDEN else names
