@@ -236,6 +236,8 @@ def _with_numbers(value, number) -> Any:
     if isinstance(value, types.MethodType):
         return number(value.__func__), number(value.__self__)
     if isinstance(value, types.FunctionType):
+        if (value.__module__ or "").startswith("keras.") and not value.__closure__:
+            return value.__name__  # `keras.ops.silu` is `keras.activations.silu`
         cells = [cell.cell_contents for cell in value.__closure__ or () if cell != types.CellType()]
         return value.__code__, *map(number, (value.__defaults__, value.__kwdefaults__, cells))
     if callable(wrapped := getattr(value, "__wrapped__", None)):  # a function that is compiled, or has a cache
