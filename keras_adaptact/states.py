@@ -4,9 +4,10 @@ import contextlib
 import copyreg
 import functools
 import inspect
+import operator
 import tempfile
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -150,7 +151,15 @@ def _differs(name: str, value, other) -> bool:
 
 def _is_symbolic(x) -> bool:
     """Whether something is a tensor without values."""
-    return isinstance(x, keras.KerasTensor) or (ops.is_tensor(x) and _array(x) is None)
+    return isinstance(x, keras.KerasTensor) or (_asked(ops.is_tensor, x) and _array(x) is None)
+
+
+def _asked(question: Callable, x) -> Any:
+    """What is found out about an object; None where it raises, as those do that look their attributes up."""
+    try:
+        return question(x)
+    except Exception:
+        return None
 
 
 def _array(tensor) -> np.ndarray | None:
@@ -226,7 +235,7 @@ def _with_numbers(value, number) -> Any:
         value = value.item()
     if isinstance(value, bool | int | float | complex):
         return value if value == value else repr(value)  # the latter of NaN
-    if isinstance(value, np.ndarray | np.generic) or ops.is_tensor(value):
+    if isinstance(value, np.ndarray | np.generic) or _asked(ops.is_tensor, value):
         if (array := _array(value)) is None:
             return None
         held = number(array.tolist()) if array.dtype == object else array.tobytes()
@@ -240,7 +249,9 @@ def _with_numbers(value, number) -> Any:
             return value.__name__  # `keras.ops.silu` is `keras.activations.silu`
         cells = [cell.cell_contents for cell in value.__closure__ or () if cell != types.CellType()]
         return value.__code__, *map(number, (value.__defaults__, value.__kwdefaults__, cells))
-    if callable(wrapped := getattr(value, "__wrapped__", None)):  # a function that is compiled, or has a cache
+    if callable(
+        wrapped := _asked(operator.attrgetter("__wrapped__"), value)
+    ):  # a function that is compiled, or has a cache
         return type(value), number(wrapped)
     if isinstance(value, functools.partial):
         return tuple(map(number, (value.func, value.args, value.keywords)))

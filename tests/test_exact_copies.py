@@ -513,6 +513,14 @@ def who_know_each_other(value):
     return found[value]
 
 
+class LooksUp:
+    def __init__(self, value):
+        vars(self)["all"] = {"value": value}
+
+    def __getattr__(self, name):
+        return vars(self)["all"][name]
+
+
 def decorated(value):
     @functools.wraps(max)
     def function(x):
@@ -524,6 +532,7 @@ def decorated(value):
 MAKERS = {
     "an object with slots": Slots,
     "objects that know each other": who_know_each_other,
+    "an object that looks its attributes up": LooksUp,
     "objects in an array": lambda value: np.array([Slots(value)]),
     "a queue": lambda value: collections.deque([value]),
     "bytes": lambda value: bytearray([value]),
