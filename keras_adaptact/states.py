@@ -249,9 +249,8 @@ def _with_numbers(value, number) -> Any:
             return value.__name__  # `keras.ops.silu` is `keras.activations.silu`
         cells = [cell.cell_contents for cell in value.__closure__ or () if cell != types.CellType()]
         return value.__code__, *map(number, (value.__defaults__, value.__kwdefaults__, cells))
-    if callable(
-        wrapped := _asked(operator.attrgetter("__wrapped__"), value)
-    ):  # a function that is compiled, or has a cache
+    wrapped = _asked(operator.attrgetter("__wrapped__"), value)
+    if callable(wrapped):  # by what compiles it, or gives it a cache
         return type(value), number(wrapped)
     if isinstance(value, functools.partial):
         return tuple(map(number, (value.func, value.args, value.keywords)))
